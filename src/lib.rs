@@ -1,0 +1,9 @@
+//! tcmu-pr: a Linux TCMU backstore handler that implements SCSI-3 persistent reservations in user space.
+//!
+//! The modules in reading order. Imports point one way, from the top of this list to the bottom:
+//!
+//! | module | holds | may import |
+//! |---|---|---|
+//! | [`scsi`] | what T10 says: bytes ⇄ values | nothing of ours |
+//! | [`sys`] | the one room for `unsafe` | nothing of ours |
+pub mod scsi;

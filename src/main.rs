@@ -1,0 +1,3 @@
+//! The `tcmu-pr` program.
+
+fn main() {}
