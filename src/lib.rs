@@ -7,3 +7,5 @@
 //! | [`scsi`] | what T10 says: bytes ⇄ values | nothing of ours |
 //! | [`sys`] | the one room for `unsafe` | nothing of ours |
 pub mod scsi;
+pub mod sys;
+pub mod tcmu;

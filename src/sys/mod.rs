@@ -1,0 +1,9 @@
+//! The one room for `unsafe`: shared memory, the kernel's structures, and system calls on shared memory.
+//!
+//! Nothing outside this module sees a pointer. What the kernel side can write at any time is reached by
+//! offset and copied, never borrowed.
+#![allow(unsafe_code)]
+
+pub mod region;
+pub mod uapi;
+pub mod vectored;

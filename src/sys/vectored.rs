@@ -1,0 +1,148 @@
+//! `preadv2` and `pwritev2` straight from and to the ring's data area.
+
+use std::fs::File;
+use std::io;
+use std::ops::Range;
+use std::os::fd::AsRawFd;
+
+use super::region::Data;
+
+/// As many pieces as one system call takes (`IOV_MAX`).
+const PIECES_MAX: usize = 1024;
+
+/// Reads from byte `offset` of `file` into a range of the buffer. Gives the number of bytes that were read,
+/// which may be fewer than asked for: 0 at the end of the file.
+pub fn read(file: &File, offset: u64, data: &Data, range: Range<u64>) -> io::Result<u64> {
+    let pieces = iovecs(data, range);
+    // SAFETY: every iovec lies inside the mapping that `data` keeps alive over this call (Data::iovec).
+    // The kernel may write them while others look: nobody holds a reference into the mapping.
+    let done = unsafe {
+        libc::preadv2(
+            file.as_raw_fd(),
+            pieces.as_ptr(),
+            count(&pieces),
+            signed(offset)?,
+            0,
+        )
+    };
+    bytes(done)
+}
+
+/// Writes a range of the buffer to `file` from byte `offset` on. Gives the number of bytes that were written.
+/// With `durable`, they are on stable storage before the call returns (`RWF_DSYNC`).
+pub fn write(
+    file: &File,
+    offset: u64,
+    data: &Data,
+    range: Range<u64>,
+    durable: Durability,
+) -> io::Result<u64> {
+    let flags = match durable {
+        Durability::Later => 0,
+        Durability::Now => libc::RWF_DSYNC,
+    };
+    let pieces = iovecs(data, range);
+    // SAFETY: as in `read`; the kernel only reads the pieces.
+    let done = unsafe {
+        libc::pwritev2(
+            file.as_raw_fd(),
+            pieces.as_ptr(),
+            count(&pieces),
+            signed(offset)?,
+            flags,
+        )
+    };
+    bytes(done)
+}
+
+/// When a write must be on stable storage.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Durability {
+    /// With the next flush.
+    Later,
+    /// Before the write is answered.
+    Now,
+}
+
+fn iovecs(data: &Data, range: Range<u64>) -> Vec<libc::iovec> {
+    data.pieces(range)
+        .take(PIECES_MAX)
+        .map(|piece| data.iovec(piece))
+        .collect()
+}
+
+fn count(pieces: &[libc::iovec]) -> libc::c_int {
+    libc::c_int::try_from(pieces.len()).expect("at most PIECES_MAX")
+}
+
+fn signed(offset: u64) -> io::Result<libc::off_t> {
+    libc::off_t::try_from(offset).map_err(|_| io::Error::from_raw_os_error(libc::EFBIG))
+}
+
+fn bytes(done: libc::ssize_t) -> io::Result<u64> {
+    u64::try_from(done).map_err(|_| io::Error::last_os_error())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::FileExt;
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::sys::region::{Region, Segment};
+
+    #[test]
+    fn a_buffer_of_many_pieces_goes_to_the_file_and_back() {
+        let region = Arc::new(Region::anonymous(1 << 16).unwrap());
+        let piece = |index: u64| Segment {
+            offset: 65536 - 16 * (index + 1),
+            length: 16,
+        };
+        let data = Data::new(&region, (0..2000).map(piece).collect(), 0..65536).unwrap();
+        let pattern: Vec<u8> = (0..32000u32).map(|byte| byte.to_le_bytes()[0]).collect();
+        data.write_at(0, &pattern);
+        let file = tempfile::tempfile().unwrap();
+
+        assert_eq!(
+            write(&file, 10, &data, 0..32000, Durability::Later).unwrap(),
+            16384
+        );
+        assert_eq!(
+            write(&file, 16394, &data, 16384..32000, Durability::Now).unwrap(),
+            15616
+        );
+
+        let mut written = vec![0; 32000];
+        file.read_exact_at(&mut written, 10).unwrap();
+        assert_eq!(written, pattern);
+        data.zero_from(0);
+        assert_eq!(read(&file, 11, &data, 1..17).unwrap(), 16);
+        let mut back = [0xff; 18];
+        data.read_at(0, &mut back);
+        assert_eq!(back[0], 0);
+        assert_eq!(back[1..17], pattern[1..17]);
+        assert_eq!(back[17], 0);
+        assert_eq!(
+            read(&file, 32010, &data, 0..16).unwrap(),
+            0,
+            "the end of the file"
+        );
+    }
+
+    #[test]
+    fn an_offset_past_every_file_is_an_error() {
+        let region = Arc::new(Region::anonymous(4096).unwrap());
+        let data = Data::new(
+            &region,
+            vec![Segment {
+                offset: 0,
+                length: 1,
+            }],
+            0..4096,
+        )
+        .unwrap();
+        let file = tempfile::tempfile().unwrap();
+        let error = write(&file, u64::MAX, &data, 0..1, Durability::Later).unwrap_err();
+        assert_eq!(error.raw_os_error(), Some(libc::EFBIG));
+    }
+}
