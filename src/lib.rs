@@ -7,5 +7,6 @@
 //! | [`scsi`] | what T10 says: bytes ⇄ values | nothing of ours |
 //! | [`sys`] | the one room for `unsafe` | nothing of ours |
 pub mod scsi;
+pub mod store;
 pub mod sys;
 pub mod tcmu;

@@ -7,3 +7,4 @@
 pub mod region;
 pub mod uapi;
 pub mod vectored;
+pub mod wake;

@@ -28,19 +28,9 @@ pub fn read(file: &File, offset: u64, data: &Data, range: Range<u64>) -> io::Res
     bytes(done)
 }
 
-/// Writes a range of the buffer to `file` from byte `offset` on. Gives the number of bytes that were written.
-/// With `durable`, they are on stable storage before the call returns (`RWF_DSYNC`).
-pub fn write(
-    file: &File,
-    offset: u64,
-    data: &Data,
-    range: Range<u64>,
-    durable: Durability,
-) -> io::Result<u64> {
-    let flags = match durable {
-        Durability::Later => 0,
-        Durability::Now => libc::RWF_DSYNC,
-    };
+/// Writes a range of the buffer to `file` from byte `offset` on. Gives the number of bytes that were written,
+/// which may be fewer than asked for.
+pub fn write(file: &File, offset: u64, data: &Data, range: Range<u64>) -> io::Result<u64> {
     let pieces = iovecs(data, range);
     // SAFETY: as in `read`; the kernel only reads the pieces.
     let done = unsafe {
@@ -49,19 +39,10 @@ pub fn write(
             pieces.as_ptr(),
             count(&pieces),
             signed(offset)?,
-            flags,
+            0,
         )
     };
     bytes(done)
-}
-
-/// When a write must be on stable storage.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Durability {
-    /// With the next flush.
-    Later,
-    /// Before the write is answered.
-    Now,
 }
 
 fn iovecs(data: &Data, range: Range<u64>) -> Vec<libc::iovec> {
@@ -103,14 +84,8 @@ mod tests {
         data.write_at(0, &pattern);
         let file = tempfile::tempfile().unwrap();
 
-        assert_eq!(
-            write(&file, 10, &data, 0..32000, Durability::Later).unwrap(),
-            16384
-        );
-        assert_eq!(
-            write(&file, 16394, &data, 16384..32000, Durability::Now).unwrap(),
-            15616
-        );
+        assert_eq!(write(&file, 10, &data, 0..32000).unwrap(), 16384);
+        assert_eq!(write(&file, 16394, &data, 16384..32000).unwrap(), 15616);
 
         let mut written = vec![0; 32000];
         file.read_exact_at(&mut written, 10).unwrap();
@@ -142,7 +117,7 @@ mod tests {
         )
         .unwrap();
         let file = tempfile::tempfile().unwrap();
-        let error = write(&file, u64::MAX, &data, 0..1, Durability::Later).unwrap_err();
+        let error = write(&file, u64::MAX, &data, 0..1).unwrap_err();
         assert_eq!(error.raw_os_error(), Some(libc::EFBIG));
     }
 }

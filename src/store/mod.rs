@@ -1,0 +1,98 @@
+//! Blocks on a file: where the data of a logical unit lies. Knows no SCSI.
+//!
+//! A [`Backing`] is the backing object, opened, locked and of the right size. A [`Store`] does I/O on it without
+//! ever blocking the thread that owns the logical unit: requests go in with a ticket, and come back with it
+//! when they are done, in any order.
+
+pub mod backing;
+pub mod blocking;
+pub mod saved;
+
+use std::io;
+
+use crate::sys::region::Data;
+pub use backing::Backing;
+
+/// What to do with the backing object. Offsets and lengths are bytes; data starts at byte 0 of the buffer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Operation {
+    /// Read into the buffer.
+    Read {
+        /// Where in the backing object.
+        offset: u64,
+        /// How much.
+        length: u64,
+        /// What must be on stable storage before the read begins: everything, or nothing.
+        flush: Flush,
+    },
+    /// Write from the buffer.
+    Write {
+        /// Where in the backing object.
+        offset: u64,
+        /// How much.
+        length: u64,
+        /// When it must be on stable storage.
+        durability: Durability,
+    },
+    /// Put everything that was written before on stable storage.
+    Flush,
+}
+
+/// When a write must be on stable storage.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Durability {
+    /// With the next flush.
+    Later,
+    /// Before the write is done.
+    Now,
+}
+
+/// Whether a read flushes first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Flush {
+    /// It reads what is there.
+    No,
+    /// It reads what is on stable storage.
+    First,
+}
+
+/// One operation and its data buffer, which belongs to the store until the operation is done.
+#[derive(Debug)]
+pub struct Request {
+    /// What to do.
+    pub operation: Operation,
+    /// From or to where.
+    pub data: Data,
+}
+
+/// Why an operation failed.
+#[derive(Debug)]
+pub enum Failure {
+    /// The system said so while data was read or written.
+    Io(io::Error),
+    /// The system could not put data on stable storage. What is on the medium is not known from here on.
+    Flush(io::Error),
+    /// The backing object ends before the data does: somebody made it shorter.
+    Truncated,
+}
+
+/// An operation that was done, or failed.
+#[derive(Debug)]
+pub struct Done<T> {
+    /// As it was submitted.
+    pub ticket: T,
+    /// The buffer, given back.
+    pub data: Data,
+    /// How it ended.
+    pub result: Result<(), Failure>,
+}
+
+/// Asynchronous I/O on a backing object. Completion wakes the [`crate::sys::wake::Waker`] that the store was
+/// made with.
+pub trait Store<T> {
+    /// Starts an operation. Never blocks.
+    fn submit(&mut self, request: Request, ticket: T);
+
+    /// Takes an operation that is done, if there is one.
+    fn reap(&mut self) -> Option<Done<T>>;
+}
