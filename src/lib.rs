@@ -4,8 +4,10 @@
 //!
 //! | module | holds | may import |
 //! |---|---|---|
+//! | [`pr`] | persistent reservations: a value and functions on it | [`scsi`] |
 //! | [`scsi`] | what T10 says: bytes ⇄ values | nothing of ours |
 //! | [`sys`] | the one room for `unsafe` | nothing of ours |
+pub mod pr;
 pub mod scsi;
 pub mod store;
 pub mod sys;

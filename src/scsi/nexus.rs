@@ -5,35 +5,59 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+mod transport_id;
+
+pub use transport_id::{IscsiName, ParseError, TransportId};
+
 /// A relative target port identifier: 1 to 65,535 (SPC-4, RELATIVE TARGET PORT IDENTIFIER field).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct RelativeTargetPort(pub u16);
 
-/// An initiator port as its TransportID names it (SPC-4, TransportID identifiers).
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+/// What carries SCSI between two ports (SPC-4, PROTOCOL IDENTIFIER field).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum TransportId {
-    /// Fibre Channel: N_Port_Name.
-    FibreChannel(u64),
-    /// SRP: the 16-byte initiator port identifier.
-    Srp([u8; 16]),
-    /// iSCSI: the initiator's name in lower case, and the ISID where it is known.
-    Iscsi {
-        /// `iqn.`, `eui.` or `naa.` name, lower case.
-        name: String,
-        /// The 48-bit initiator session identifier.
-        isid: Option<u64>,
-    },
-    /// SAS: SAS address.
-    Sas(u64),
+#[repr(u8)]
+pub enum Protocol {
+    /// Fibre Channel Protocol for SCSI.
+    FibreChannel = 0x0,
+    /// Serial Bus Protocol, over IEEE 1394.
+    Sbp = 0x3,
+    /// SCSI RDMA Protocol.
+    Srp = 0x4,
+    /// iSCSI.
+    Iscsi = 0x5,
+    /// Serial Attached SCSI.
+    Sas = 0x6,
+}
+
+impl Protocol {
+    /// Every protocol whose ports can be named, in the order of their identifiers.
+    pub const ALL: [Protocol; 5] = [
+        Protocol::FibreChannel,
+        Protocol::Sbp,
+        Protocol::Srp,
+        Protocol::Iscsi,
+        Protocol::Sas,
+    ];
+
+    /// The protocol with this PROTOCOL IDENTIFIER, if its ports can be named.
+    pub fn parse(identifier: u8) -> Option<Protocol> {
+        let mut all = Protocol::ALL.into_iter();
+        all.find(|protocol| *protocol as u8 == identifier)
+    }
 }
 
 /// A target port, by the name that outlives restarts (SAM-5, SCSI port name).
 ///
-/// iSCSI: `iqn.2026-11.example:target,t,0x0001`; other fabrics: the fabric's name of the port. Its relative
-/// target port identifier is looked up in [`TargetPorts`], since a number alone can change its meaning.
+/// Its relative target port identifier is looked up in [`TargetPorts`], since a number alone can change
+/// its meaning.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-pub struct TargetPort(pub Arc<str>);
+pub struct TargetPort {
+    /// What the port speaks.
+    pub protocol: Protocol,
+    /// iSCSI: `iqn.2026-11.example:target,t,0x0001`; other fabrics: the fabric's name of the port.
+    pub name: Arc<str>,
+}
 
 /// An I_T nexus: one initiator port and one target port.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -76,26 +100,14 @@ impl TargetPorts {
     }
 }
 
-impl fmt::Display for TransportId {
+impl fmt::Display for TargetPort {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            TransportId::FibreChannel(name) => write!(f, "naa.{name:016x}"),
-            TransportId::Srp(port) => {
-                f.write_str("0x")?;
-                port.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
-            }
-            TransportId::Iscsi { name, isid: None } => f.write_str(name),
-            TransportId::Iscsi {
-                name,
-                isid: Some(isid),
-            } => write!(f, "{name},i,0x{isid:012x}"),
-            TransportId::Sas(address) => write!(f, "naa.{address:016x}"),
-        }
+        f.write_str(&self.name)
     }
 }
 
 impl fmt::Display for ItNexus {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} -> {}", self.initiator_port, self.target_port.0)
+        write!(f, "{} -> {}", self.initiator_port, self.target_port)
     }
 }

@@ -3,11 +3,13 @@
 //! One constructor per condition, named as T10 names it, so that a sense key, ASC and ASCQ stand together
 //! in one place only.
 
+use serde::{Deserialize, Serialize};
+
 /// The length of an encoded sense data buffer; what is not used is zero. The kernel copies this many bytes.
 pub const SENSE_LENGTH: usize = 96;
 
 /// Sense key (SPC-4, sense key values).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[repr(u8)]
 pub enum SenseKey {
     /// Nothing to report.
@@ -29,14 +31,14 @@ pub enum SenseKey {
 }
 
 /// Which field was wrong: the field pointer of sense-key specific data.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Field {
     part: Part,
     byte: u16,
     bit: Option<u8>,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 enum Part {
     Cdb,
     ParameterList,
@@ -98,7 +100,7 @@ pub enum Format {
 }
 
 /// One condition, ready to be encoded in either format.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Sense {
     key: SenseKey,
     additional: (u8, u8),

@@ -1,0 +1,98 @@
+//! PREEMPT and PREEMPT AND ABORT (SPC-4 r37, Preempting).
+
+use std::sync::Arc;
+
+use super::Command;
+use crate::pr::{Change, Holder, Refusal, Reservation, Type};
+use crate::scsi::sense::{Field, Sense};
+
+/// What a PREEMPT aims at.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Target {
+    /// The reservation, and the registrations with the holder's key.
+    Reservation,
+    /// The reservation of all registrants, and every registration.
+    AllRegistrants,
+    /// The registrations with that key.
+    Registrations,
+}
+
+impl Command<'_> {
+    /// PREEMPT by a registrant with the right key.
+    pub(super) fn preempt(&self, kind: Result<Type, Sense>) -> Result<Change, Refusal> {
+        match self.target()? {
+            Target::Registrations => self.remove_registrations(),
+            target => Ok(self.preempt_reservation(target, kind?)),
+        }
+    }
+
+    /// PREEMPT AND ABORT: the same, and the commands of all that were registered under that key are aborted.
+    pub(super) fn preempt_and_abort(&self, kind: Result<Type, Sense>) -> Result<Change, Refusal> {
+        let target = self.target()?;
+        let change = self.preempt(kind)?;
+        let registrants = self.state.registrants.iter();
+        let aimed_at = registrants.filter(|registrant| self.aims_at(target, registrant.key));
+        // The issuer is not spared: its other commands are aborted if its own key is preempted.
+        let abort = aimed_at
+            .map(|registrant| Arc::clone(&registrant.nexus))
+            .collect();
+        Ok(Change { abort, ..change })
+    }
+
+    fn target(&self) -> Result<Target, Refusal> {
+        let key = self.request.service_action_key;
+        match self.state.reservation.as_ref().map(|held| &held.holder) {
+            Some(Holder::AllRegistrants) if key == 0 => Ok(Target::AllRegistrants),
+            Some(Holder::Nexus(_)) if key == 0 => {
+                Err(Sense::invalid_field_in_parameter_list(Field::parameter(8)).into())
+            }
+            Some(Holder::Nexus(holder)) if self.state.registrants.key(holder) == Some(key) => {
+                Ok(Target::Reservation)
+            }
+            // Without a reservation, key zero is the key of no registration: a conflict.
+            _ => Ok(Target::Registrations),
+        }
+    }
+
+    fn aims_at(&self, target: Target, key: u64) -> bool {
+        target == Target::AllRegistrants || key == self.request.service_action_key
+    }
+
+    /// Takes the reservation over, and removes registrations other than the issuer's (SPC-4, Preempting
+    /// persistent reservations and registration handling).
+    fn preempt_reservation(&self, target: Target, kind: Type) -> Change {
+        let mut next = self.state.counted();
+        let removed = next.registrants_mut().remove(|registrant| {
+            *registrant.nexus != *self.issuer && self.aims_at(target, registrant.key)
+        });
+        let before = self.state.reservation.as_ref().map(|held| held.kind);
+        next.reservation = Some(Reservation::new(kind, self.issuer));
+        let told = if before == Some(kind) {
+            Vec::new()
+        } else {
+            next.others(Some(self.issuer))
+        };
+        Change::to(self.state, next)
+            .with_attention(Sense::registrations_preempted(), removed)
+            .with_attention(Sense::reservations_released(), told)
+    }
+
+    /// Removes registrations, the issuer's own too if it has that key; the reservation stays (SPC-4, Removing
+    /// registrations).
+    fn remove_registrations(&self) -> Result<Change, Refusal> {
+        let key = self.request.service_action_key;
+        let mut next = self.state.counted();
+        let mut removed = next
+            .registrants_mut()
+            .remove(|registrant| registrant.key == key);
+        if removed.is_empty() {
+            return Err(Refusal::Conflict);
+        }
+        // A single holder has another key, so the reservation goes only if it was of all registrants and these
+        // were all.
+        next.drop_unheld();
+        removed.retain(|nexus| **nexus != *self.issuer);
+        let change = Change::to(self.state, next);
+        Ok(change.with_attention(Sense::registrations_preempted(), removed))
+    }
+}
