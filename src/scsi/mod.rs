@@ -4,8 +4,12 @@
 //! I/O, keeps no state, reads no clock and imports nothing else of this crate. Multi-byte fields are
 //! big-endian throughout.
 
+pub mod cdb;
+pub mod commands;
 pub mod nexus;
 pub mod sense;
+
+use std::fmt;
 
 /// Status of a completed command (SAM-5, status codes).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -79,4 +83,38 @@ impl Access {
         Access::PersistentReserveOut,
         Access::Reserve,
     ];
+}
+
+impl fmt::Display for Access {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Access::Free => "free",
+            Access::FreeUnlessReserved => "free unless reserved",
+            Access::Read => "read",
+            Access::Write => "write",
+            Access::PersistentReserveIn => "persistent reserve in",
+            Access::PersistentReserveOut => "persistent reserve out",
+            Access::Reserve => "reserve",
+        })
+    }
+}
+
+/// Cuts a data-in answer to the allocation length of its command (SPC-4, ALLOCATION LENGTH field). That
+/// is never an error, not even at length 0; the length fields inside the answer keep telling the whole.
+pub fn truncate(mut answer: Vec<u8>, allocation_length: u32) -> Vec<u8> {
+    answer.truncate(usize::try_from(allocation_length).unwrap_or(usize::MAX));
+    answer
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_is_cut_to_the_allocation_length() {
+        assert_eq!(truncate(vec![1, 2, 3], 0), []);
+        assert_eq!(truncate(vec![1, 2, 3], 2), [1, 2]);
+        assert_eq!(truncate(vec![1, 2, 3], 3), [1, 2, 3]);
+        assert_eq!(truncate(vec![1, 2, 3], u32::MAX), [1, 2, 3]);
+    }
 }

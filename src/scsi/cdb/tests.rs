@@ -1,0 +1,324 @@
+use super::*;
+use crate::scsi::commands;
+
+fn decode(cdb: &[u8]) -> Result<Command, Sense> {
+    commands::find(cdb)?.decode(cdb)
+}
+
+fn refused(byte: u16) -> Result<Command, Sense> {
+    Err(Sense::invalid_field_in_cdb(Field::cdb(byte)))
+}
+
+#[test]
+fn read_6_has_a_21_bit_lba_and_neither_fua_nor_limit() {
+    let expected = Transfer {
+        lba: Lba(0x1f_2345),
+        blocks: Blocks(7),
+        fua: false,
+        dpo: false,
+        length_field: None,
+    };
+    assert_eq!(
+        decode(&[0x08, 0xff, 0x23, 0x45, 7, 0]),
+        Ok(Command::Read(expected))
+    );
+    assert_eq!(
+        decode(&[0x0a, 0xff, 0x23, 0x45, 7, 0]),
+        Ok(Command::Write(expected))
+    );
+}
+
+#[test]
+fn read_6_of_length_0_is_of_256_blocks() {
+    let Ok(Command::Read(transfer)) = decode(&[0x08, 0, 0, 0, 0, 0]) else {
+        panic!("READ(6) decodes")
+    };
+    assert_eq!(transfer.blocks, Blocks(256));
+}
+
+#[test]
+fn read_and_write_10_name_their_fields() {
+    let expected = Transfer {
+        lba: Lba(0x1122_3344),
+        blocks: Blocks(0x5566),
+        fua: true,
+        dpo: false,
+        length_field: Some(Field::cdb(7)),
+    };
+    let cdb = |opcode| [opcode, 0x08, 0x11, 0x22, 0x33, 0x44, 0, 0x55, 0x66, 0];
+    assert_eq!(decode(&cdb(0x28)), Ok(Command::Read(expected)));
+    assert_eq!(decode(&cdb(0x2a)), Ok(Command::Write(expected)));
+}
+
+#[test]
+fn read_and_write_12_name_their_fields() {
+    let expected = Transfer {
+        lba: Lba(0x1122_3344),
+        blocks: Blocks(0x5566_7788),
+        fua: false,
+        dpo: true,
+        length_field: Some(Field::cdb(6)),
+    };
+    let cdb = |opcode| {
+        [
+            opcode, 0x10, 0x11, 0x22, 0x33, 0x44, 0x55, 0x66, 0x77, 0x88, 0, 0,
+        ]
+    };
+    assert_eq!(decode(&cdb(0xa8)), Ok(Command::Read(expected)));
+    assert_eq!(decode(&cdb(0xaa)), Ok(Command::Write(expected)));
+}
+
+#[test]
+fn read_and_write_16_name_their_fields() {
+    let expected = Transfer {
+        lba: Lba(0x1122_3344_5566_7788),
+        blocks: Blocks(0x99aa_bbcc),
+        fua: true,
+        dpo: true,
+        length_field: Some(Field::cdb(10)),
+    };
+    let cdb = |opcode| {
+        [
+            opcode, 0x18, // DPO, FUA
+            0x11, 0x22, 0x33, 0x44, 0x55, 0x66, 0x77, 0x88, // LOGICAL BLOCK ADDRESS
+            0x99, 0xaa, 0xbb, 0xcc, // TRANSFER LENGTH
+            0, 0,
+        ]
+    };
+    assert_eq!(decode(&cdb(0x88)), Ok(Command::Read(expected)));
+    assert_eq!(decode(&cdb(0x8a)), Ok(Command::Write(expected)));
+}
+
+#[test]
+fn protection_information_is_refused() {
+    let refused = Err(Sense::invalid_field_in_cdb(Field::cdb_bit(1, 7)));
+    for protect in [0x20, 0x40, 0x60, 0x80, 0xa0, 0xe0] {
+        assert_eq!(decode(&[0x28, protect, 0, 0, 0, 0, 0, 0, 1, 0]), refused);
+        assert_eq!(decode(&[0x2a, protect, 0, 0, 0, 0, 0, 0, 1, 0]), refused);
+    }
+}
+
+#[test]
+fn synchronize_cache_names_its_fields() {
+    let expected = Command::SynchronizeCache {
+        lba: Lba(0x1122_3344),
+        blocks: Blocks(0x5566),
+        immed: true,
+    };
+    let cdb = [0x35, 0x02, 0x11, 0x22, 0x33, 0x44, 0, 0x55, 0x66, 0];
+    assert_eq!(decode(&cdb), Ok(expected));
+    let expected = Command::SynchronizeCache {
+        lba: Lba(0x1122_3344_5566_7788),
+        blocks: Blocks(0x99aa_bbcc),
+        immed: false,
+    };
+    let cdb = [
+        0x91, 0, // IMMED=0
+        0x11, 0x22, 0x33, 0x44, 0x55, 0x66, 0x77, 0x88, // LOGICAL BLOCK ADDRESS
+        0x99, 0xaa, 0xbb, 0xcc, // NUMBER OF LOGICAL BLOCKS
+        0, 0,
+    ];
+    assert_eq!(decode(&cdb), Ok(expected));
+}
+
+#[test]
+fn request_sense_asks_for_the_format_it_wants() {
+    let expected = |format| Command::RequestSense {
+        format,
+        allocation_length: 252,
+    };
+    assert_eq!(
+        decode(&[0x03, 0, 0, 0, 252, 0]),
+        Ok(expected(Format::Fixed))
+    );
+    assert_eq!(
+        decode(&[0x03, 1, 0, 0, 252, 0]),
+        Ok(expected(Format::Descriptor))
+    );
+}
+
+#[test]
+fn inquiry_asks_for_standard_data_or_a_page() {
+    let expected = |page| Command::Inquiry {
+        page,
+        allocation_length: 0x0124,
+    };
+    assert_eq!(decode(&[0x12, 0, 0, 0x01, 0x24, 0]), Ok(expected(None)));
+    assert_eq!(
+        decode(&[0x12, 1, 0, 0x01, 0x24, 0]),
+        Ok(expected(Some(0x00)))
+    );
+    assert_eq!(
+        decode(&[0x12, 1, 0x83, 0x01, 0x24, 0]),
+        Ok(expected(Some(0x83)))
+    );
+}
+
+#[test]
+fn inquiry_for_a_page_without_evpd_is_refused() {
+    assert_eq!(decode(&[0x12, 0, 0x83, 0, 96, 0]), refused(2));
+}
+
+#[test]
+fn mode_sense_names_its_fields() {
+    let expected = ModeSense {
+        header: ModeHeader::Six,
+        block_descriptor: BlockDescriptor::None,
+        page_control: PageControl::Changeable,
+        page: 0x0a,
+        subpage: 0xff,
+        allocation_length: 192,
+    };
+    assert_eq!(
+        decode(&[0x1a, 0x08, 0x4a, 0xff, 192, 0]),
+        Ok(Command::ModeSense(expected))
+    );
+    let expected = ModeSense {
+        header: ModeHeader::Ten,
+        block_descriptor: BlockDescriptor::Long,
+        page_control: PageControl::Default,
+        page: 0x3f,
+        subpage: 0x00,
+        allocation_length: 0x0123,
+    };
+    let cdb = [0x5a, 0x10, 0xbf, 0x00, 0, 0, 0, 0x01, 0x23, 0];
+    assert_eq!(decode(&cdb), Ok(Command::ModeSense(expected)));
+}
+
+#[test]
+fn dbd_goes_before_llbaa() {
+    let descriptor = |flags| match decode(&[0x5a, flags, 0x3f, 0, 0, 0, 0, 0, 255, 0]) {
+        Ok(Command::ModeSense(asked)) => asked.block_descriptor,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(descriptor(0x00), BlockDescriptor::Short);
+    assert_eq!(descriptor(0x08), BlockDescriptor::None);
+    assert_eq!(descriptor(0x10), BlockDescriptor::Long);
+    assert_eq!(descriptor(0x18), BlockDescriptor::None);
+}
+
+#[test]
+fn there_are_no_saved_mode_pages() {
+    let refused = Err(Sense::saving_parameters_not_supported());
+    assert_eq!(decode(&[0x1a, 0, 0xc8, 0, 255, 0]), refused);
+    assert_eq!(decode(&[0x5a, 0, 0xc8, 0, 0, 0, 0, 0, 255, 0]), refused);
+}
+
+#[test]
+fn read_capacity_10_takes_an_lba_only_with_pmi() {
+    assert_eq!(decode(&[0x25, 0, 0, 0, 0, 1, 0, 0, 0, 0]), refused(2));
+    assert_eq!(
+        decode(&[0x25, 0, 0, 0, 0, 1, 0, 0, 1, 0]),
+        Ok(Command::ReadCapacity10)
+    );
+    assert_eq!(
+        decode(&[0x25, 0, 0, 0, 0, 0, 0, 0, 1, 0]),
+        Ok(Command::ReadCapacity10)
+    );
+}
+
+#[test]
+fn read_capacity_16_has_a_32_bit_allocation_length() {
+    let cdb = [
+        0x9e, 0x10, 0, 0, 0, 0, 0, 0, 0, 0, 0x01, 0x02, 0x03, 0x04, 0, 0,
+    ];
+    let expected = Command::ReadCapacity16 {
+        allocation_length: 0x0102_0304,
+    };
+    assert_eq!(decode(&cdb), Ok(expected));
+}
+
+#[test]
+fn reserve_and_release_of_either_length_are_one() {
+    assert_eq!(decode(&[0x16, 0, 0, 0, 0, 0]), Ok(Command::Reserve));
+    assert_eq!(
+        decode(&[0x56, 0, 0, 0, 0, 0, 0, 0, 0, 0]),
+        Ok(Command::Reserve)
+    );
+    assert_eq!(decode(&[0x17, 0, 0, 0, 0, 0]), Ok(Command::Release));
+    assert_eq!(
+        decode(&[0x57, 0, 0, 0, 0, 0, 0, 0, 0, 0]),
+        Ok(Command::Release)
+    );
+}
+
+#[test]
+fn persistent_reserve_in_has_four_service_actions() {
+    let actions = [
+        PersistentReserveIn::ReadKeys,
+        PersistentReserveIn::ReadReservation,
+        PersistentReserveIn::ReportCapabilities,
+        PersistentReserveIn::ReadFullStatus,
+    ];
+    for (code, action) in (0..).zip(actions) {
+        let cdb = [0x5e, code, 0, 0, 0, 0, 0, 0x12, 0x34, 0];
+        let expected = Command::PersistentReserveIn {
+            action,
+            allocation_length: 0x1234,
+        };
+        assert_eq!(decode(&cdb), Ok(expected));
+    }
+}
+
+#[test]
+fn persistent_reserve_out_has_scope_and_type_where_they_count() {
+    let given = ScopeAndType {
+        scope: 0xa,
+        reservation_type: 0x5,
+    };
+    let actions = [
+        PersistentReserveOut::Register,
+        PersistentReserveOut::Reserve(given),
+        PersistentReserveOut::Release(given),
+        PersistentReserveOut::Clear,
+        PersistentReserveOut::Preempt(given),
+        PersistentReserveOut::PreemptAndAbort(given),
+        PersistentReserveOut::RegisterAndIgnoreExistingKey,
+        PersistentReserveOut::RegisterAndMove,
+    ];
+    for (code, action) in (0..).zip(actions) {
+        let cdb = [0x5f, code, 0xa5, 0, 0, 0x01, 0x02, 0x03, 0x04, 0];
+        let parameter_list_length = 0x0102_0304;
+        let expected = Command::PersistentReserveOut {
+            action,
+            parameter_list_length,
+        };
+        assert_eq!(decode(&cdb), Ok(expected));
+    }
+}
+
+#[test]
+fn report_supported_operation_codes_has_four_reporting_options() {
+    let options = [
+        Reporting::All,
+        Reporting::Opcode(0x9e),
+        Reporting::ServiceAction(0x9e, 0x0110),
+        Reporting::Either(0x9e, 0x0110),
+    ];
+    let cdb = |options| [0xa3, 0x0c, options, 0x9e, 0x01, 0x10, 0, 1, 2, 3, 0, 0];
+    for (code, reporting) in (0..).zip(options) {
+        for (flag, rctd) in [(0x00, false), (0x80, true)] {
+            let expected = Command::ReportSupportedOperationCodes {
+                reporting,
+                rctd,
+                allocation_length: 0x0001_0203,
+            };
+            assert_eq!(decode(&cdb(flag | code)), Ok(expected));
+        }
+    }
+    for reserved in 4..8 {
+        let refused = Err(Sense::invalid_field_in_cdb(Field::cdb_bit(2, 2)));
+        assert_eq!(decode(&cdb(reserved)), refused);
+    }
+}
+
+#[test]
+fn report_supported_task_management_functions_wants_room_for_4_bytes() {
+    let cdb = |length| [0xa3, 0x0d, 0x80, 0, 0, 0, 0, 0, 0, length, 0, 0];
+    assert_eq!(decode(&cdb(3)), refused(6));
+    let expected = Command::ReportSupportedTaskManagementFunctions {
+        repd: true,
+        allocation_length: 4,
+    };
+    assert_eq!(decode(&cdb(4)), Ok(expected));
+}

@@ -1,0 +1,531 @@
+//! The commands that a logical unit serves: one table, one [`Row`] per command, and nothing about a
+//! command anywhere else. The decoder, the reservation gate, unit attentions, REPORT SUPPORTED OPERATION
+//! CODES, log names and the README read it, so they cannot disagree.
+//!
+//! A command is looked up with [`find`] before anything of it is judged but its operation code and service
+//! action: whether a reservation shuts it out depends on the row alone, and RESERVATION CONFLICT goes before
+//! what [`Row::decode`] finds wrong in the fields (SAM-5, status precedence).
+
+use std::fmt::Write;
+use std::iter;
+
+use super::cdb::PersistentReserveIn::{
+    ReadFullStatus, ReadKeys, ReadReservation, ReportCapabilities,
+};
+use super::cdb::PersistentReserveOut::{
+    Clear, Preempt, PreemptAndAbort, Register, RegisterAndIgnoreExistingKey, RegisterAndMove,
+    Release, Reserve,
+};
+use super::cdb::{self, Command};
+use super::sense::{Field, Sense};
+use super::{Access, DataDirection};
+
+/// One command: all there is to know about it without its CDB.
+#[derive(Debug)]
+pub struct Row {
+    /// Its name, as T10 writes it.
+    pub name: &'static str,
+    /// CDB usage data (SPC-4, REPORT SUPPORTED OPERATION CODES, one_command parameter data): byte 0 is the
+    /// operation code; the SERVICE ACTION field holds the service action; any other bit is 1 where a bit of
+    /// the CDB is evaluated and served. It is as long as the CDB is.
+    pub usage: &'static [u8],
+    /// Whether bits 4 to 0 of byte 1 hold a service action.
+    pub has_service_action: bool,
+    /// Fields that must be 0, since they ask for something we would not do. The first that is not is what
+    /// the sense data points at. NACA is in no row: every command refuses it.
+    pub refuse: &'static [Bits],
+    /// Which way its data goes.
+    pub direction: DataDirection,
+    /// What it asks of a reservation.
+    pub access: Access,
+    /// What it does with a pending unit attention condition.
+    pub attention: Attention,
+    /// What it does to the medium.
+    pub media: Media,
+    /// RECOMMENDED COMMAND TIMEOUT in seconds; 0 recommends none (SPC-4, command timeouts descriptor).
+    pub recommended_timeout_s: u32,
+    decode: fn(&[u8]) -> Result<Command, Sense>,
+}
+
+/// A field of a CDB, within one byte.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Bits {
+    /// The byte it is in.
+    pub byte: u16,
+    /// Its bits.
+    pub mask: u8,
+}
+
+/// What a command does with a pending unit attention condition (SPC-4 and SAM-5, unit attention conditions).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Attention {
+    /// It is not performed: it reports the condition with CHECK CONDITION status, and clears it.
+    Report,
+    /// It is performed, and leaves the condition as it is.
+    PassBy,
+    /// It is performed: it reports the condition as its data with GOOD status, and clears it.
+    AsData,
+}
+
+/// What a command does to the medium, and so which states of it stand in the way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Media {
+    /// Nothing.
+    None,
+    /// Reads it.
+    Read,
+    /// Changes it: refused when it is write protected.
+    Write,
+    /// Makes it durable.
+    Sync,
+}
+
+/// Looks up the command of a CDB by its operation code and service action, whatever else is in it.
+///
+/// # Errors
+/// INVALID COMMAND OPERATION CODE for one of which nothing is served. INVALID FIELD IN CDB, pointing at
+/// SERVICE ACTION, for a service action that is not served of an operation code that is.
+pub fn find(cdb: &[u8]) -> Result<&'static Row, Sense> {
+    let &opcode = cdb.first().ok_or(Sense::invalid_command_operation_code())?;
+    let rows = of_opcode(opcode);
+    if rows.is_empty() {
+        return Err(Sense::invalid_command_operation_code());
+    }
+    let service_action = cdb.get(1).map(|byte| byte & SERVICE_ACTION);
+    rows.iter()
+        .find(|row| !row.has_service_action || row.service_action() == service_action)
+        .ok_or(Sense::invalid_field_in_cdb(Field::cdb_bit(1, 4)))
+}
+
+/// The rows of one operation code; none if it is not served.
+pub fn of_opcode(opcode: u8) -> &'static [Row] {
+    BY_OPCODE[usize::from(opcode)]
+}
+
+/// The table as Markdown, for the README.
+pub fn markdown() -> String {
+    let mut table = String::from(
+        "| command | operation code | service action | reservation class |\n|---|---|---|---|\n",
+    );
+    for row in COMMANDS {
+        let service_action = row
+            .service_action()
+            .map_or(String::new(), |action| format!("{action:02X}h"));
+        let (name, opcode, access) = (row.name, row.opcode(), row.access);
+        writeln!(
+            table,
+            "| {name} | {opcode:02X}h | {service_action} | {access} |"
+        )
+        .expect("a String takes all that is written to it");
+    }
+    table
+}
+
+impl Row {
+    /// Operation code.
+    pub const fn opcode(&self) -> u8 {
+        self.usage[0]
+    }
+
+    /// Service action, if the operation code has any.
+    pub const fn service_action(&self) -> Option<u8> {
+        if self.has_service_action {
+            Some(self.usage[1] & SERVICE_ACTION)
+        } else {
+            None
+        }
+    }
+
+    /// Length of the CDB in bytes, its operation code and CONTROL included.
+    pub fn cdb_length(&self) -> u16 {
+        u16::try_from(self.usage.len()).expect("the longest CDB has 260 bytes")
+    }
+
+    /// Decodes the fields of a CDB that [`find`] has found to be of this row. Bytes beyond the row's length
+    /// are not looked at.
+    ///
+    /// # Errors
+    /// What is wrong with the first bad field: mostly INVALID FIELD IN CDB, pointing at it. A CDB shorter
+    /// than the row's is one that lacks the field at its end.
+    pub fn decode(&self, cdb: &[u8]) -> Result<Command, Sense> {
+        let cdb = cdb
+            .get(..self.usage.len())
+            .ok_or_else(|| cdb::too_short(cdb))?;
+        let naca = Bits::new(self.cdb_length() - 1, NACA);
+        match iter::once(&naca)
+            .chain(self.refuse)
+            .find(|bits| bits.are_set(cdb))
+        {
+            Some(bits) => Err(Sense::invalid_field_in_cdb(bits.field())),
+            None => (self.decode)(cdb),
+        }
+    }
+}
+
+impl Bits {
+    const fn new(byte: u16, mask: u8) -> Bits {
+        Bits { byte, mask }
+    }
+
+    fn are_set(self, cdb: &[u8]) -> bool {
+        cdb.get(usize::from(self.byte))
+            .is_some_and(|byte| byte & self.mask != 0)
+    }
+
+    /// As sense data points at it: by its most significant bit.
+    fn field(self) -> Field {
+        let bit = self.mask.checked_ilog2().unwrap_or(0);
+        Field::cdb_bit(self.byte, u8::try_from(bit).unwrap_or(7))
+    }
+}
+
+/// SERVICE ACTION, in byte 1.
+const SERVICE_ACTION: u8 = 0x1f;
+/// NACA, in the CONTROL byte: standard INQUIRY data says NORMACA=0.
+const NACA: u8 = 0x04;
+/// In usage data: every bit of the byte.
+const FF: u8 = 0xff;
+/// In usage data of READ and WRITE: DPO and FUA.
+const DF: u8 = 0x18;
+
+/// RDPROTECT and WRPROTECT: there is no protection information.
+const PROTECT: Bits = Bits::new(1, 0xe0);
+/// CMDDT of INQUIRY, obsolete since SPC-3: command support data.
+const CMDDT: Bits = Bits::new(1, 0x02);
+/// 3RDPTY of RESERVE and RELEASE: for somebody else.
+const THIRD_PARTY: Bits = Bits::new(1, 0x10);
+/// LONGID of RESERVE(10) and RELEASE(10): somebody else's identifier is in the parameter list.
+const LONG_ID: Bits = Bits::new(1, 0x02);
+/// EXTENT of RESERVE and RELEASE, obsolete since SPC-2: of a part of the unit.
+const EXTENT: Bits = Bits::new(1, 0x01);
+
+/// What a row holds unless it says otherwise.
+const OTHER: Row = Row {
+    name: "",
+    usage: &[],
+    has_service_action: false,
+    refuse: &[],
+    direction: DataDirection::None,
+    access: Access::Write, // the class that is refused most
+    attention: Attention::Report,
+    media: Media::None,
+    recommended_timeout_s: 0,
+    decode: |_| Err(Sense::invalid_command_operation_code()),
+};
+const READ: Row = Row {
+    refuse: &[PROTECT],
+    direction: DataDirection::In,
+    access: Access::Read,
+    media: Media::Read,
+    recommended_timeout_s: 60,
+    ..OTHER
+};
+const WRITE: Row = Row {
+    refuse: &[PROTECT],
+    direction: DataDirection::Out,
+    access: Access::Write,
+    media: Media::Write,
+    recommended_timeout_s: 60,
+    ..OTHER
+};
+const SYNCHRONIZE_CACHE: Row = Row {
+    access: Access::Write,
+    media: Media::Sync,
+    recommended_timeout_s: 60,
+    ..OTHER
+};
+const RESERVE_RELEASE: Row = Row {
+    access: Access::Reserve,
+    ..OTHER
+};
+const PERSISTENT_RESERVE_IN: Row = Row {
+    has_service_action: true,
+    direction: DataDirection::In,
+    access: Access::PersistentReserveIn,
+    ..OTHER
+};
+const PERSISTENT_RESERVE_OUT: Row = Row {
+    has_service_action: true,
+    direction: DataDirection::Out,
+    access: Access::PersistentReserveOut,
+    ..OTHER
+};
+const MAINTENANCE_IN: Row = Row {
+    has_service_action: true,
+    direction: DataDirection::In,
+    access: Access::Read,
+    ..OTHER
+};
+
+/// Every command, ascending by operation code, then by service action.
+pub static COMMANDS: &[Row] = &[
+    Row {
+        name: "TEST UNIT READY",
+        usage: &[0x00, 0, 0, 0, 0, 0],
+        access: Access::FreeUnlessReserved,
+        decode: cdb::test_unit_ready,
+        ..OTHER
+    },
+    Row {
+        name: "REQUEST SENSE",
+        usage: &[0x03, 0x01, 0, 0, FF, 0],
+        direction: DataDirection::In,
+        access: Access::Free,
+        attention: Attention::AsData,
+        decode: cdb::request_sense,
+        ..OTHER
+    },
+    Row {
+        name: "READ(6)",
+        usage: &[0x08, 0x1f, FF, FF, FF, 0],
+        refuse: &[],
+        decode: cdb::read_6,
+        ..READ
+    },
+    Row {
+        name: "WRITE(6)",
+        usage: &[0x0a, 0x1f, FF, FF, FF, 0],
+        refuse: &[],
+        decode: cdb::write_6,
+        ..WRITE
+    },
+    Row {
+        name: "INQUIRY",
+        usage: &[0x12, 0x01, FF, FF, FF, 0],
+        refuse: &[CMDDT],
+        direction: DataDirection::In,
+        access: Access::Free,
+        attention: Attention::PassBy,
+        decode: cdb::inquiry,
+        ..OTHER
+    },
+    Row {
+        name: "RESERVE(6)",
+        usage: &[0x16, 0, 0, 0, 0, 0],
+        refuse: &[THIRD_PARTY, EXTENT],
+        decode: cdb::reserve,
+        ..RESERVE_RELEASE
+    },
+    Row {
+        name: "RELEASE(6)",
+        usage: &[0x17, 0, 0, 0, 0, 0],
+        refuse: &[THIRD_PARTY, EXTENT],
+        decode: cdb::release,
+        ..RESERVE_RELEASE
+    },
+    Row {
+        name: "MODE SENSE(6)",
+        usage: &[0x1a, 0x08, FF, FF, FF, 0],
+        direction: DataDirection::In,
+        access: Access::Read,
+        decode: cdb::mode_sense_6,
+        ..OTHER
+    },
+    Row {
+        name: "READ CAPACITY(10)",
+        usage: &[0x25, 0, 0, 0, 0, 0, 0, 0, 0, 0],
+        direction: DataDirection::In,
+        access: Access::Free,
+        decode: cdb::read_capacity_10,
+        ..OTHER
+    },
+    Row {
+        name: "READ(10)",
+        usage: &[0x28, DF, FF, FF, FF, FF, 0, FF, FF, 0],
+        decode: cdb::read_10,
+        ..READ
+    },
+    Row {
+        name: "WRITE(10)",
+        usage: &[0x2a, DF, FF, FF, FF, FF, 0, FF, FF, 0],
+        decode: cdb::write_10,
+        ..WRITE
+    },
+    Row {
+        name: "SYNCHRONIZE CACHE(10)",
+        usage: &[0x35, 0x02, FF, FF, FF, FF, 0, FF, FF, 0],
+        decode: cdb::synchronize_cache_10,
+        ..SYNCHRONIZE_CACHE
+    },
+    Row {
+        name: "RESERVE(10)",
+        usage: &[0x56, 0, 0, 0, 0, 0, 0, 0, 0, 0],
+        refuse: &[THIRD_PARTY, LONG_ID, EXTENT],
+        decode: cdb::reserve,
+        ..RESERVE_RELEASE
+    },
+    Row {
+        name: "RELEASE(10)",
+        usage: &[0x57, 0, 0, 0, 0, 0, 0, 0, 0, 0],
+        refuse: &[THIRD_PARTY, LONG_ID, EXTENT],
+        decode: cdb::release,
+        ..RESERVE_RELEASE
+    },
+    Row {
+        name: "MODE SENSE(10)",
+        usage: &[0x5a, 0x18, FF, FF, 0, 0, 0, FF, FF, 0],
+        direction: DataDirection::In,
+        access: Access::Read,
+        decode: cdb::mode_sense_10,
+        ..OTHER
+    },
+    Row {
+        name: "PERSISTENT RESERVE IN, READ KEYS",
+        usage: &[0x5e, 0x00, 0, 0, 0, 0, 0, FF, FF, 0],
+        decode: |bytes| cdb::persistent_reserve_in(bytes, ReadKeys),
+        ..PERSISTENT_RESERVE_IN
+    },
+    Row {
+        name: "PERSISTENT RESERVE IN, READ RESERVATION",
+        usage: &[0x5e, 0x01, 0, 0, 0, 0, 0, FF, FF, 0],
+        decode: |bytes| cdb::persistent_reserve_in(bytes, ReadReservation),
+        ..PERSISTENT_RESERVE_IN
+    },
+    Row {
+        name: "PERSISTENT RESERVE IN, REPORT CAPABILITIES",
+        usage: &[0x5e, 0x02, 0, 0, 0, 0, 0, FF, FF, 0],
+        decode: |bytes| cdb::persistent_reserve_in(bytes, ReportCapabilities),
+        ..PERSISTENT_RESERVE_IN
+    },
+    Row {
+        name: "PERSISTENT RESERVE IN, READ FULL STATUS",
+        usage: &[0x5e, 0x03, 0, 0, 0, 0, 0, FF, FF, 0],
+        decode: |bytes| cdb::persistent_reserve_in(bytes, ReadFullStatus),
+        ..PERSISTENT_RESERVE_IN
+    },
+    Row {
+        name: "PERSISTENT RESERVE OUT, REGISTER",
+        usage: &[0x5f, 0x00, 0, 0, 0, FF, FF, FF, FF, 0],
+        decode: |bytes| cdb::persistent_reserve_out(bytes, |_| Register),
+        ..PERSISTENT_RESERVE_OUT
+    },
+    Row {
+        name: "PERSISTENT RESERVE OUT, RESERVE",
+        usage: &[0x5f, 0x01, FF, 0, 0, FF, FF, FF, FF, 0],
+        decode: |bytes| cdb::persistent_reserve_out(bytes, Reserve),
+        ..PERSISTENT_RESERVE_OUT
+    },
+    Row {
+        name: "PERSISTENT RESERVE OUT, RELEASE",
+        usage: &[0x5f, 0x02, FF, 0, 0, FF, FF, FF, FF, 0],
+        decode: |bytes| cdb::persistent_reserve_out(bytes, Release),
+        ..PERSISTENT_RESERVE_OUT
+    },
+    Row {
+        name: "PERSISTENT RESERVE OUT, CLEAR",
+        usage: &[0x5f, 0x03, 0, 0, 0, FF, FF, FF, FF, 0],
+        decode: |bytes| cdb::persistent_reserve_out(bytes, |_| Clear),
+        ..PERSISTENT_RESERVE_OUT
+    },
+    Row {
+        name: "PERSISTENT RESERVE OUT, PREEMPT",
+        usage: &[0x5f, 0x04, FF, 0, 0, FF, FF, FF, FF, 0],
+        decode: |bytes| cdb::persistent_reserve_out(bytes, Preempt),
+        ..PERSISTENT_RESERVE_OUT
+    },
+    Row {
+        name: "PERSISTENT RESERVE OUT, PREEMPT AND ABORT",
+        usage: &[0x5f, 0x05, FF, 0, 0, FF, FF, FF, FF, 0],
+        decode: |bytes| cdb::persistent_reserve_out(bytes, PreemptAndAbort),
+        ..PERSISTENT_RESERVE_OUT
+    },
+    Row {
+        name: "PERSISTENT RESERVE OUT, REGISTER AND IGNORE EXISTING KEY",
+        usage: &[0x5f, 0x06, 0, 0, 0, FF, FF, FF, FF, 0],
+        decode: |bytes| cdb::persistent_reserve_out(bytes, |_| RegisterAndIgnoreExistingKey),
+        ..PERSISTENT_RESERVE_OUT
+    },
+    Row {
+        name: "PERSISTENT RESERVE OUT, REGISTER AND MOVE",
+        usage: &[0x5f, 0x07, 0, 0, 0, FF, FF, FF, FF, 0],
+        decode: |bytes| cdb::persistent_reserve_out(bytes, |_| RegisterAndMove),
+        ..PERSISTENT_RESERVE_OUT
+    },
+    Row {
+        name: "READ(16)",
+        usage: &[
+            0x88, DF, FF, FF, FF, FF, FF, FF, FF, FF, FF, FF, FF, FF, 0, 0,
+        ],
+        decode: cdb::read_16,
+        ..READ
+    },
+    Row {
+        name: "WRITE(16)",
+        usage: &[
+            0x8a, DF, FF, FF, FF, FF, FF, FF, FF, FF, FF, FF, FF, FF, 0, 0,
+        ],
+        decode: cdb::write_16,
+        ..WRITE
+    },
+    Row {
+        name: "SYNCHRONIZE CACHE(16)",
+        usage: &[
+            0x91, 0x02, FF, FF, FF, FF, FF, FF, FF, FF, FF, FF, FF, FF, 0, 0,
+        ],
+        decode: cdb::synchronize_cache_16,
+        ..SYNCHRONIZE_CACHE
+    },
+    Row {
+        name: "READ CAPACITY(16)",
+        usage: &[0x9e, 0x10, 0, 0, 0, 0, 0, 0, 0, 0, FF, FF, FF, FF, 0, 0],
+        has_service_action: true,
+        direction: DataDirection::In,
+        access: Access::Free,
+        decode: cdb::read_capacity_16,
+        ..OTHER
+    },
+    Row {
+        // Answered before it gets here, by who knows the target's other logical units; listed since it is served.
+        name: "REPORT LUNS",
+        usage: &[0xa0, 0, FF, 0, 0, 0, FF, FF, FF, FF, 0, 0],
+        direction: DataDirection::In,
+        access: Access::Free,
+        attention: Attention::PassBy,
+        ..OTHER
+    },
+    Row {
+        name: "REPORT SUPPORTED OPERATION CODES",
+        usage: &[0xa3, 0x0c, 0x87, FF, FF, FF, FF, FF, FF, FF, 0, 0],
+        decode: cdb::report_supported_operation_codes,
+        ..MAINTENANCE_IN
+    },
+    Row {
+        name: "REPORT SUPPORTED TASK MANAGEMENT FUNCTIONS",
+        usage: &[0xa3, 0x0d, 0x80, 0, 0, 0, FF, FF, FF, FF, 0, 0],
+        decode: cdb::report_supported_task_management_functions,
+        ..MAINTENANCE_IN
+    },
+    Row {
+        name: "READ(12)",
+        usage: &[0xa8, DF, FF, FF, FF, FF, FF, FF, FF, FF, 0, 0],
+        decode: cdb::read_12,
+        ..READ
+    },
+    Row {
+        name: "WRITE(12)",
+        usage: &[0xaa, DF, FF, FF, FF, FF, FF, FF, FF, FF, 0, 0],
+        decode: cdb::write_12,
+        ..WRITE
+    },
+];
+
+/// The rows of each operation code.
+static BY_OPCODE: [&[Row]; 256] = by_opcode();
+
+const fn by_opcode() -> [&'static [Row]; 256] {
+    let mut index: [&[Row]; 256] = [&[]; 256];
+    let mut rest = COMMANDS;
+    while let [first, ..] = rest {
+        let mut count = 1;
+        while count < rest.len() && rest[count].opcode() == first.opcode() {
+            count += 1;
+        }
+        let (rows, others) = rest.split_at(count);
+        index[first.opcode() as usize] = rows;
+        rest = others;
+    }
+    index
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,336 @@
+use proptest::prelude::*;
+
+use super::*;
+
+/// The shortest way to ask for the command: operation code, service action, the rest 0 if it can be.
+fn minimal(row: &Row) -> Vec<u8> {
+    let mut cdb = vec![0; row.usage.len()];
+    cdb[0] = row.opcode();
+    cdb[1] = row.service_action().unwrap_or(0);
+    match row.name {
+        "REPORT SUPPORTED OPERATION CODES" => cdb[2] = 0x03, // look at operation code and service action
+        "REPORT SUPPORTED TASK MANAGEMENT FUNCTIONS" => cdb[9] = 0x04, // the least ALLOCATION LENGTH
+        _ => {}
+    }
+    cdb
+}
+
+/// The rows that we decode.
+fn decoded() -> impl Iterator<Item = &'static Row> {
+    COMMANDS.iter().filter(|row| row.name != "REPORT LUNS")
+}
+
+/// Every bit of a row's CDB that says neither operation code nor service action.
+fn bits(row: &Row) -> impl Iterator<Item = (usize, u8)> + use<'_> {
+    let is_service_action =
+        |byte, mask| row.has_service_action && byte == 1 && mask & SERVICE_ACTION != 0;
+    (1..row.usage.len())
+        .flat_map(|byte| (0..8).map(move |bit| (byte, 1 << bit)))
+        .filter(move |&(byte, mask)| !is_service_action(byte, mask))
+}
+
+fn refuses(row: &Row, byte: usize, mask: u8) -> bool {
+    let naca = byte == row.usage.len() - 1 && mask == NACA;
+    naca || row
+        .refuse
+        .iter()
+        .any(|bits| usize::from(bits.byte) == byte && bits.mask & mask != 0)
+}
+
+/// READ CAPACITY(10) refuses its LBA, or ignores it, as the PMI bit beside it says.
+fn depends(row: &Row, byte: usize) -> bool {
+    row.name == "READ CAPACITY(10)" && (2..6).contains(&byte)
+}
+
+#[test]
+fn rows_ascend_and_none_is_twice() {
+    let keys: Vec<_> = COMMANDS
+        .iter()
+        .map(|row| (row.opcode(), row.service_action()))
+        .collect();
+    assert!(keys.is_sorted_by(|one, next| one < next), "{keys:02x?}");
+}
+
+#[test]
+fn an_operation_code_has_service_actions_in_all_its_rows_or_is_one_row() {
+    for row in COMMANDS {
+        let rows = of_opcode(row.opcode());
+        let all = rows.iter().all(|row| row.has_service_action);
+        assert!(all || rows.len() == 1, "{}", row.name);
+    }
+}
+
+#[test]
+fn a_cdb_is_as_long_as_its_group_code_says() {
+    for row in COMMANDS {
+        let length = match row.opcode() >> 5 {
+            0 => 6,
+            1 | 2 => 10,
+            4 => 16,
+            5 => 12,
+            group => panic!("{}: group {group} has no length", row.name),
+        };
+        assert_eq!(row.cdb_length(), length, "{}", row.name);
+    }
+}
+
+#[test]
+fn usage_and_refusal_do_not_meet_and_control_is_not_used() {
+    for row in COMMANDS {
+        for bits in row.refuse {
+            let usage = row.usage[usize::from(bits.byte)];
+            let service_action = if row.has_service_action && bits.byte == 1 {
+                SERVICE_ACTION
+            } else {
+                0
+            };
+            assert_eq!(
+                bits.mask & (usage | service_action),
+                0,
+                "{} {bits:?}",
+                row.name
+            );
+        }
+        assert_eq!(row.usage.last(), Some(&0), "{}", row.name);
+    }
+}
+
+#[test]
+fn find_answers_with_the_row_of_operation_code_and_service_action() {
+    for row in COMMANDS {
+        let mut cdb = minimal(row);
+        cdb[1] |= 0xe0; // not of the service action
+        assert_eq!(find(&cdb).unwrap().name, row.name);
+    }
+}
+
+#[test]
+fn every_decoder_accepts_a_minimal_cdb() {
+    for row in decoded() {
+        assert!(row.decode(&minimal(row)).is_ok(), "{}", row.name);
+    }
+}
+
+#[test]
+fn every_bit_in_usage_counts() {
+    for row in decoded() {
+        let plain = row.decode(&minimal(row));
+        for (byte, mask) in bits(row).filter(|&(byte, mask)| row.usage[byte] & mask != 0) {
+            let mut cdb = minimal(row);
+            cdb[byte] ^= mask;
+            assert_ne!(
+                row.decode(&cdb),
+                plain,
+                "{} byte {byte} {mask:02x}",
+                row.name
+            );
+        }
+    }
+}
+
+#[test]
+fn every_bit_outside_usage_and_refusal_is_ignored() {
+    for row in decoded() {
+        let plain = row.decode(&minimal(row));
+        for (byte, mask) in bits(row) {
+            if row.usage[byte] & mask == 0 && !refuses(row, byte, mask) && !depends(row, byte) {
+                let mut cdb = minimal(row);
+                cdb[byte] |= mask;
+                assert_eq!(
+                    row.decode(&cdb),
+                    plain,
+                    "{} byte {byte} {mask:02x}",
+                    row.name
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn every_refused_bit_is_pointed_at_by_the_first_bit_of_its_field() {
+    for row in COMMANDS {
+        for (byte, mask) in bits(row).filter(|&(byte, mask)| refuses(row, byte, mask)) {
+            let mut cdb = minimal(row);
+            cdb[byte] |= mask;
+            let first = match (row.name, byte, mask) {
+                (_, 1, 0x20 | 0x40 | 0x80) => 7, // RDPROTECT, WRPROTECT
+                (_, _, mask) => u8::try_from(mask.trailing_zeros()).unwrap(),
+            };
+            let field = Field::cdb_bit(u16::try_from(byte).unwrap(), first);
+            assert_eq!(
+                row.decode(&cdb),
+                Err(Sense::invalid_field_in_cdb(field)),
+                "{} byte {byte} {mask:02x}",
+                row.name
+            );
+        }
+    }
+}
+
+#[test]
+fn naca_is_refused_before_any_other_field() {
+    let cdb = [0x28, 0x20, 0, 0, 0, 0, 0, 0, 1, 0x04]; // READ(10), RDPROTECT=1, NACA=1
+    let refused = find(&cdb).unwrap().decode(&cdb);
+    assert_eq!(
+        refused,
+        Err(Sense::invalid_field_in_cdb(Field::cdb_bit(9, 2)))
+    );
+}
+
+#[test]
+fn a_cdb_cut_short_lacks_the_byte_after_its_end() {
+    for row in COMMANDS {
+        for length in 0..row.usage.len() {
+            let missing = Field::cdb(u16::try_from(length).unwrap());
+            let refused = row.decode(&minimal(row)[..length]);
+            assert_eq!(
+                refused,
+                Err(Sense::invalid_field_in_cdb(missing)),
+                "{}",
+                row.name
+            );
+        }
+    }
+}
+
+#[test]
+fn bytes_behind_the_cdb_are_not_looked_at() {
+    for row in decoded() {
+        let mut cdb = minimal(row);
+        let plain = row.decode(&cdb);
+        cdb.extend([0xff; 16]);
+        assert_eq!(row.decode(&cdb), plain, "{}", row.name);
+    }
+}
+
+#[test]
+fn an_unknown_operation_code_is_not_a_field() {
+    let unknown = Err(Sense::invalid_command_operation_code());
+    assert_eq!(find(&[]).map(|row| row.name), unknown);
+    for opcode in 0..=0xff {
+        if COMMANDS.iter().all(|row| row.opcode() != opcode) {
+            assert_eq!(
+                find(&[opcode; 16]).map(|row| row.name),
+                unknown,
+                "{opcode:02x}"
+            );
+        }
+    }
+}
+
+#[test]
+fn an_unknown_service_action_is_a_field_of_a_known_operation_code() {
+    let unknown = Err(Sense::invalid_field_in_cdb(Field::cdb_bit(1, 4)));
+    for (opcode, service_action) in [
+        (0x5e, 0x04),
+        (0x5e, 0x1f),
+        (0x5f, 0x08),
+        (0x5f, 0x10),
+        (0x9e, 0x00),
+        (0xa3, 0x0a),
+    ] {
+        let cdb = [
+            opcode,
+            service_action,
+            0,
+            0,
+            0,
+            0,
+            0,
+            0,
+            0,
+            0,
+            0,
+            0,
+            0,
+            0,
+            0,
+            0,
+        ];
+        assert_eq!(
+            find(&cdb).map(|row| row.name),
+            unknown,
+            "{opcode:02x}/{service_action:02x}"
+        );
+    }
+    assert_eq!(find(&[0x9e]).map(|row| row.name), unknown);
+}
+
+/// SPC-4 and SBC-3, commands that are allowed in the presence of various reservations.
+#[test]
+fn access_is_as_the_standards_class_it() {
+    let class = |row: &Row| match row.opcode() {
+        0x03 | 0x12 | 0x25 | 0x9e | 0xa0 => Access::Free,
+        0x00 => Access::FreeUnlessReserved,
+        0x08 | 0x28 | 0xa8 | 0x88 | 0x1a | 0x5a | 0xa3 => Access::Read,
+        0x0a | 0x2a | 0xaa | 0x8a | 0x35 | 0x91 => Access::Write,
+        0x5e => Access::PersistentReserveIn,
+        0x5f => Access::PersistentReserveOut,
+        0x16 | 0x17 | 0x56 | 0x57 => Access::Reserve,
+        opcode => panic!("{opcode:02x} has no class"),
+    };
+    for row in COMMANDS {
+        assert_eq!(row.access, class(row), "{}", row.name);
+    }
+}
+
+#[test]
+fn only_three_commands_are_performed_with_a_unit_attention_pending() {
+    for row in COMMANDS {
+        let attention = match row.opcode() {
+            0x12 | 0xa0 => Attention::PassBy, // INQUIRY, REPORT LUNS
+            0x03 => Attention::AsData,        // REQUEST SENSE
+            _ => Attention::Report,
+        };
+        assert_eq!(row.attention, attention, "{}", row.name);
+    }
+}
+
+#[test]
+fn only_reads_writes_and_flushes_touch_the_medium() {
+    for row in COMMANDS {
+        let (media, direction) = match row.opcode() {
+            0x08 | 0x28 | 0xa8 | 0x88 => (Media::Read, DataDirection::In),
+            0x0a | 0x2a | 0xaa | 0x8a => (Media::Write, DataDirection::Out),
+            0x35 | 0x91 => (Media::Sync, DataDirection::None),
+            0x5f => (Media::None, DataDirection::Out),
+            0x00 | 0x16 | 0x17 | 0x56 | 0x57 => (Media::None, DataDirection::None),
+            _ => (Media::None, DataDirection::In),
+        };
+        assert_eq!(
+            (row.media, row.direction),
+            (media, direction),
+            "{}",
+            row.name
+        );
+    }
+}
+
+#[test]
+fn markdown_has_a_line_for_every_row() {
+    let table = markdown();
+    assert_eq!(table.lines().count(), COMMANDS.len() + 2);
+    assert!(table.contains("\n| READ(10) | 28h |  | read |\n"));
+    assert!(table.contains("\n| READ CAPACITY(16) | 9Eh | 10h | free |\n"));
+}
+
+proptest! {
+    #[test]
+    fn no_cdb_makes_find_or_decode_panic(cdb in prop::collection::vec(any::<u8>(), 0..=32)) {
+        if let Ok(row) = find(&cdb) {
+            let _ = row.decode(&cdb);
+        }
+    }
+
+    #[test]
+    fn no_field_makes_a_decoder_panic(
+        row in (0..COMMANDS.len()).prop_map(|index| &COMMANDS[index]),
+        mut cdb in prop::collection::vec(any::<u8>(), 2..=32),
+    ) {
+        cdb[0] = row.opcode();
+        cdb[1] = row.service_action().unwrap_or(cdb[1]);
+        prop_assert_eq!(find(&cdb).unwrap().name, row.name);
+        let _ = row.decode(&cdb);
+    }
+}
