@@ -1,0 +1,373 @@
+//! What the kernel calls a device, and what the administrator wrote into its config string.
+//!
+//! A backstore's config string (targetcli: `cfgstring=`) names the backing object and the I_T nexus that
+//! the backstore stands for: `/srv/lun0.img;nexus=node-a`. targetcli puts our subtype in front, the kernel
+//! puts the backstore's name before that and gives the whole to the UIO device:
+//!
+//! ```text
+//! tcm-user/user_0/lun0-a/pr//srv/lun0.img;nexus=node-a
+//! prefix   hba    device subtype  handler string
+//! ```
+//!
+//! Whether the path exists, and what is there, is not asked here.
+
+use std::fmt;
+use std::path::{Component, Path, PathBuf};
+use std::str::FromStr;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+/// Our subtype: the first part of every config string of ours.
+pub const SUBTYPE: &str = "pr";
+
+/// The longest config string we take, subtype included. The kernel cuts longer ones at 255 bytes without a
+/// word, so a string of 255 bytes may be the beginning of another.
+pub const LENGTH_MAX: usize = 254;
+
+/// What is wrong with a config string, and what to write instead.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+pub enum Error {
+    /// The string is for another handler.
+    #[error(
+        "the config string is for the handler \"{0}\"; tcmu-pr serves \"{SUBTYPE}/<path>;nexus=<label>\""
+    )]
+    Subtype(String),
+    /// The kernel would cut the string.
+    #[error(
+        "the config string is {0} bytes long; the kernel keeps {LENGTH_MAX}: choose a shorter path"
+    )]
+    TooLong(usize),
+    /// A character that targetcli, rtslib or the kernel would stumble over.
+    #[error(
+        "the config string has the character {0:?}; \
+         only letters, digits and ; = _ + / . @ - % ( ) survive targetcli and the kernel: rename the file"
+    )]
+    Character(char),
+    /// There is nothing before the first option.
+    #[error("the config string names no backing file or device; write /path/to/file;nexus=<label>")]
+    MissingPath,
+    /// The path depends on a working directory.
+    #[error("{path} is not an absolute path; write /{path}, or where else from the root it is", path = .0)]
+    RelativePath(String),
+    /// The path goes up again.
+    #[error("{0} has \"..\" in it; write the path without")]
+    ParentInPath(String),
+    /// The path ends in a slash.
+    #[error("{0} names a directory; write the path of a file or a block device")]
+    Directory(String),
+    /// An option we don't know.
+    #[error("unknown option \"{0}\"; the only one is nexus=<label>")]
+    UnknownOption(String),
+    /// The same option again.
+    #[error("the option {0} is given twice; leave one out")]
+    DuplicateOption(&'static str),
+    /// No nexus label.
+    #[error(
+        "the config string does not say which I_T nexus this backstore is for; write {0};nexus=<label>, \
+         with a label of your choice, another one for every backstore of {0}"
+    )]
+    MissingNexus(String),
+    /// The label cannot be used.
+    #[error(transparent)]
+    Label(#[from] LabelError),
+}
+
+/// What is wrong with a nexus label, and what to write instead.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+pub enum LabelError {
+    /// Nothing after `nexus=`.
+    #[error("the nexus label is empty; write nexus=<label>, for example nexus=node-a")]
+    Empty,
+    /// Longer than [`Label::LENGTH_MAX`].
+    #[error("the nexus label has {0} characters; {max} are allowed", max = Label::LENGTH_MAX)]
+    TooLong(usize),
+    /// Not a letter, digit, `.`, `_` or `-`.
+    #[error(
+        "the nexus label has the character {0:?}; only letters, digits, \".\", \"_\" and \"-\" are allowed"
+    )]
+    Character(char),
+}
+
+/// The administrator's name for an I_T nexus: 1 to 64 letters, digits, `.`, `_` and `-`.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String")]
+pub struct Label(Arc<str>);
+
+impl Label {
+    /// The longest label, in characters.
+    pub const LENGTH_MAX: usize = 64;
+
+    /// The label as written.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for Label {
+    type Err = LabelError;
+
+    fn from_str(text: &str) -> Result<Label, LabelError> {
+        let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
+        match text.chars().find(|&c| !allowed(c)) {
+            _ if text.is_empty() => Err(LabelError::Empty),
+            Some(c) => Err(LabelError::Character(c)),
+            None if text.len() > Label::LENGTH_MAX => Err(LabelError::TooLong(text.len())),
+            None => Ok(Label(text.into())),
+        }
+    }
+}
+
+impl TryFrom<String> for Label {
+    type Error = LabelError;
+
+    fn try_from(text: String) -> Result<Label, LabelError> {
+        text.parse()
+    }
+}
+
+impl fmt::Display for Label {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// The name of a TCMU device, as its UIO device and the kernel's messages spell it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Name<'a> {
+    /// The backstore's host bus adapter: `user_0`.
+    pub hba: &'a str,
+    /// The backstore's name: `lun0-a`.
+    pub device: &'a str,
+    /// Which handler the device is for.
+    pub subtype: &'a str,
+    /// What the handler is told: [`Options::parse`] reads ours.
+    pub handler: &'a str,
+}
+
+impl<'a> Name<'a> {
+    /// Takes a UIO device's name apart. `None` if it is no TCMU device's.
+    pub fn parse(uio_name: &'a str) -> Option<Name<'a>> {
+        let rest = without_newline(uio_name).strip_prefix("tcm-user/")?;
+        let (hba, rest) = rest.split_once('/')?;
+        let (device, config) = rest.split_once('/').unwrap_or((rest, ""));
+        let (subtype, handler) = config.split_once('/').unwrap_or((config, ""));
+        (!hba.is_empty() && !device.is_empty()).then_some(Name {
+            hba,
+            device,
+            subtype,
+            handler,
+        })
+    }
+
+    /// Whether the device is for us.
+    pub fn is_ours(&self) -> bool {
+        self.subtype == SUBTYPE
+    }
+}
+
+/// What a config string asks for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Options {
+    /// The backing file or block device: absolute, without `.`, `..` and doubled slashes.
+    pub path: PathBuf,
+    /// The I_T nexus that the backstore stands for.
+    pub nexus: Label,
+}
+
+impl Options {
+    /// Reads a whole config string, `pr//srv/lun0.img;nexus=node-a`: what targetcli asks about and what
+    /// RECONFIG_DEVICE brings.
+    pub fn parse_config(config: &str) -> Result<Options, Error> {
+        let (subtype, handler) = config.split_once('/').unwrap_or((config, ""));
+        if without_newline(subtype) != SUBTYPE {
+            return Err(Error::Subtype(subtype.escape_debug().to_string()));
+        }
+        Options::parse(handler)
+    }
+
+    /// Reads the handler string, `/srv/lun0.img;nexus=node-a`: what [`Name::handler`] holds.
+    pub fn parse(handler: &str) -> Result<Options, Error> {
+        let handler = without_newline(handler);
+        let length = SUBTYPE.len() + 1 + handler.len();
+        if length > LENGTH_MAX {
+            return Err(Error::TooLong(length));
+        }
+        if let Some(c) = handler.chars().find(|&c| !survives(c)) {
+            return Err(Error::Character(c));
+        }
+        let mut parts = handler.split(';');
+        let path = parse_path(parts.next().unwrap_or_default())?;
+        let mut nexus = None;
+        for option in parts {
+            match option.split_once('=') {
+                Some(("nexus", label)) if nexus.is_none() => nexus = Some(label.parse()?),
+                Some(("nexus", _)) => return Err(Error::DuplicateOption("nexus")),
+                None if option == "nexus" => return Err(LabelError::Empty.into()),
+                _ => return Err(Error::UnknownOption(option.to_owned())),
+            }
+        }
+        match nexus {
+            Some(nexus) => Ok(Options { path, nexus }),
+            None => Err(Error::MissingNexus(path.display().to_string())),
+        }
+    }
+}
+
+/// Whether targetcli, rtslib and the kernel all pass `c` on as it is.
+fn survives(c: char) -> bool {
+    c.is_ascii_alphanumeric() || ";=_+/.@-%()".contains(c)
+}
+
+fn parse_path(text: &str) -> Result<PathBuf, Error> {
+    let path = Path::new(text);
+    if text.is_empty() {
+        return Err(Error::MissingPath);
+    }
+    if !path.is_absolute() {
+        return Err(Error::RelativePath(text.to_owned()));
+    }
+    if path.components().any(|part| part == Component::ParentDir) {
+        return Err(Error::ParentInPath(text.to_owned()));
+    }
+    if text.ends_with('/') || text.ends_with("/.") {
+        return Err(Error::Directory(text.to_owned()));
+    }
+    Ok(path.components().collect())
+}
+
+/// A shell's `echo` into the config string leaves its newline in it.
+fn without_newline(text: &str) -> &str {
+    text.strip_suffix('\n').unwrap_or(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_is_split_on_the_first_three_slashes() {
+        let name = Name::parse("tcm-user/user_0/lun0-a/pr//srv/lun0.img;nexus=node-a\n");
+        let expected = Name {
+            hba: "user_0",
+            device: "lun0-a",
+            subtype: "pr",
+            handler: "/srv/lun0.img;nexus=node-a",
+        };
+        assert_eq!(name, Some(expected));
+        assert!(expected.is_ours());
+    }
+
+    #[test]
+    fn names_of_others_are_recognised() {
+        let table = [
+            ("tcm-user/user_1/a/file//srv/x", Some(("file", "/srv/x"))),
+            ("tcm-user/user_1/a/p/x", Some(("p", "x"))),
+            ("tcm-user/user_1/a/prx/x", Some(("prx", "x"))),
+            ("tcm-user/user_1/a/PR/x", Some(("PR", "x"))),
+            ("tcm-user/user_1/a/file/pr/x", Some(("file", "pr/x"))),
+            ("tcm-user/user_1/a", Some(("", ""))),
+            ("tcm-user/user_1/a/", Some(("", ""))),
+            ("tcm-user/user_1", None),
+            ("tcm-user/user_1/", None),
+            ("tcm-user//a/pr/x", None),
+            ("tcm-userx/user_1/a/pr/x", None),
+            ("tcm-user", None),
+            ("uio_pci_generic", None),
+            ("", None),
+        ];
+        for (text, expected) in table {
+            let name = Name::parse(text);
+            assert_eq!(name.map(|n| (n.subtype, n.handler)), expected, "{text}");
+            assert!(!name.is_some_and(|n| n.is_ours()), "{text}");
+        }
+        assert!(Name::parse("tcm-user/user_1/a/pr").is_some_and(|n| n.is_ours()));
+    }
+
+    #[test]
+    fn options_hold_path_and_label() {
+        let table = [
+            ("/srv/lun0.img;nexus=node-a", "/srv/lun0.img"),
+            ("/srv/lun0.img;nexus=node-a\n", "/srv/lun0.img"),
+            ("//srv/./lun0.img;nexus=node-a", "/srv/lun0.img"),
+            ("/srv/a=b+c@d%(1).img;nexus=node-a", "/srv/a=b+c@d%(1).img"),
+            ("/srv/..lun;nexus=node-a", "/srv/..lun"),
+            ("/dev/mapper/vg-lun;nexus=node-a", "/dev/mapper/vg-lun"),
+        ];
+        for (text, path) in table {
+            let options = Options::parse(text).unwrap_or_else(|error| panic!("{text}: {error}"));
+            // As text: Path's own comparison takes "/a//b" and "/a/b" for the same.
+            assert_eq!(options.path.to_str(), Some(path), "{text}");
+            assert_eq!(options.nexus.as_str(), "node-a", "{text}");
+        }
+    }
+
+    #[test]
+    fn bad_config_strings_are_refused_with_what_to_write() {
+        let long = format!("/{};nexus=a", "x".repeat(243));
+        let table = [
+            ("", "write /path/to/file;nexus=<label>"),
+            ("\n", "write /path/to/file;nexus=<label>"),
+            (";nexus=node-a", "write /path/to/file;nexus=<label>"),
+            ("srv/lun0;nexus=a", "write /srv/lun0"),
+            ("nexus=node-a", "is not an absolute path"),
+            ("/srv/../etc/passwd;nexus=a", "has \"..\" in it"),
+            ("/srv/lun0/..;nexus=a", "has \"..\" in it"),
+            ("/srv/;nexus=a", "/srv/ names a directory"),
+            ("/srv/.;nexus=a", "/srv/. names a directory"),
+            ("/;nexus=a", "/ names a directory"),
+            ("/srv/lun0.img", "write /srv/lun0.img;nexus=<label>"),
+            ("/srv/lun0.img;nexus=", "the nexus label is empty"),
+            ("/srv/lun0.img;nexus", "the nexus label is empty"),
+            ("/srv/lun0.img;nexus=a;nexus=a", "nexus is given twice"),
+            ("/srv/lun0.img;nexus=a=b", "character '='"),
+            ("/srv/lun0.img;nexus=a/b", "character '/'"),
+            ("/srv/lun0.img;nexus=a;direct", "unknown option \"direct\""),
+            ("/srv/lun0.img;nexsu=a", "unknown option \"nexsu=a\""),
+            ("/srv/lun0.img;nexus=a;", "unknown option \"\""),
+            ("/srv/lun0.img;Nexus=a", "unknown option \"Nexus=a\""),
+            ("/srv/my disk;nexus=a", "character ' '"),
+            ("/srv/a:b;nexus=a", "character ':'"),
+            ("/srv/a,b;nexus=a", "character ','"),
+            ("/srv/lün;nexus=a", "character 'ü'"),
+            ("/srv/\u{1b}[2J;nexus=a", "character '\\u{1b}'"),
+            ("/srv/a\nb;nexus=a", "character '\\n'"),
+            ("/srv/a;nexus=a\n\n", "character '\\n'"),
+            (&long, "is 255 bytes long"),
+        ];
+        for (text, expected) in table {
+            let error = Options::parse(text).expect_err(text).to_string();
+            assert!(error.contains(expected), "{text:?}: {error}");
+        }
+    }
+
+    #[test]
+    fn the_longest_config_string_is_one_that_the_kernel_cannot_have_cut() {
+        let longest = format!("/{};nexus=a", "x".repeat(242));
+        assert_eq!("pr/".len() + longest.len(), 254);
+        assert!(Options::parse(&longest).is_ok());
+    }
+
+    #[test]
+    fn labels_are_1_to_64_letters_digits_and_a_few_signs() {
+        assert!("a".repeat(64).parse::<Label>().is_ok());
+        assert_eq!(
+            "a".repeat(65).parse::<Label>(),
+            Err(LabelError::TooLong(65))
+        );
+        assert!("Node_1.rack-2".parse::<Label>().is_ok());
+        assert_eq!("é".parse::<Label>(), Err(LabelError::Character('é')));
+        assert_eq!("".parse::<Label>(), Err(LabelError::Empty));
+    }
+
+    #[test]
+    fn a_whole_config_string_begins_with_our_subtype() {
+        let options = Options::parse_config("pr//srv/lun0.img;nexus=node-a\n").expect("it is good");
+        assert_eq!(options.path.to_str(), Some("/srv/lun0.img"));
+        assert_eq!(Options::parse_config("pr\n"), Err(Error::MissingPath));
+        assert_eq!(Options::parse_config("pr"), Err(Error::MissingPath));
+        let other = Options::parse_config("file//srv/x;nexus=a");
+        assert_eq!(other, Err(Error::Subtype("file".into())));
+        assert!(Options::parse_config("").is_err());
+    }
+}
