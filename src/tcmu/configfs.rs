@@ -1,0 +1,942 @@
+//! The kernel's target configuration, a tree of small files: one backstore's settings, and who it is
+//! exported to.
+//!
+//! ```text
+//! core/user_0/lun0-a/{dev_config,enable,action/,attrib/,pr/,wwn/}                  a Backstore
+//! iscsi/iqn.2026-11.example:t/tpgt_1/                                              a PortGroup
+//!     attrib/generate_node_acls   dynamic_sessions   nexus
+//!     lun/lun_0/<any>            -> core/user_0/lun0-a                             its Luns
+//!     acls/iqn.2026-11.example:node-a/lun_0/{write_protect, <any> -> lun/lun_0}    its Acls
+//! ```
+//!
+//! The root is a parameter everywhere, [`ROOT`] outside tests. Names read from the tree are data: they are
+//! compared and shown, and paths are built from directory entries only.
+
+use std::ffi::OsStr;
+use std::fmt;
+use std::fs::{self, OpenOptions};
+use std::io::{self, ErrorKind, Write};
+use std::path::{Path, PathBuf};
+
+/// Where the kernel has its target configuration.
+pub const ROOT: &str = "/sys/kernel/config/target";
+
+/// What went wrong with the target configuration.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A file or directory could not be read.
+    #[error("cannot read {path}{hint}", path = path.display(), hint = hint(path, source))]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+    /// A setting could not be changed.
+    #[error("cannot write {value} to {path}{hint}", path = path.display(), hint = hint(path, source))]
+    Write {
+        /// The file.
+        path: PathBuf,
+        /// Its intended content.
+        value: &'static str,
+        /// Why not.
+        source: io::Error,
+    },
+    /// A file says something that it cannot say.
+    #[error("{path} says {found:?}, which is no {expected}", path = path.display())]
+    Content {
+        /// The file.
+        path: PathBuf,
+        /// What it says.
+        found: String,
+        /// What it should be.
+        expected: &'static str,
+    },
+    /// A setting is not as we need it.
+    #[error(
+        "{path} is {found:?} and must be {needed} for reservations to fence: write {needed} to it",
+        path = path.display()
+    )]
+    Setting {
+        /// The file.
+        path: PathBuf,
+        /// What it says.
+        found: String,
+        /// What it must say.
+        needed: &'static str,
+    },
+    /// The kernel still answers PERSISTENT RESERVE itself.
+    #[error(
+        "{path} is {found:?} and must be \"SPC_PASSTHROUGH\": \
+         the kernel does not pass reservations to tcmu-pr for this backstore",
+        path = path.display()
+    )]
+    NotPassedThrough {
+        /// The file.
+        path: PathBuf,
+        /// What it says.
+        found: String,
+    },
+    /// A name that would lead out of its directory.
+    #[error("{0:?} cannot be the name of a backstore")]
+    Name(String),
+}
+
+/// What to do about a file that is not there.
+fn hint(path: &Path, source: &io::Error) -> &'static str {
+    let in_directory = |name| path.parent().is_some_and(|parent| parent.ends_with(name));
+    match source.kind() {
+        ErrorKind::NotFound if in_directory("attrib") || in_directory("action") => {
+            ": tcmu-pr needs Linux 5.9 or later"
+        }
+        ErrorKind::PermissionDenied => ": run tcmu-pr as root",
+        _ => "",
+    }
+}
+
+/// A backstore's place in the tree: what [`super::config::Name`] has as `hba` and `device`.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct BackstoreName {
+    /// `user_0`.
+    pub hba: String,
+    /// `lun0-a`.
+    pub name: String,
+}
+
+impl fmt::Display for BackstoreName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{}/{}",
+            self.hba.escape_debug(),
+            self.name.escape_debug()
+        )
+    }
+}
+
+/// One backstore's directory.
+#[derive(Clone, Debug)]
+pub struct Backstore {
+    name: BackstoreName,
+    directory: PathBuf,
+}
+
+/// What [`Backstore::prepare`] could not have its way with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Prepared {
+    /// `cmd_time_out` in seconds: 0, unless it was set before and the backstore is exported already. The
+    /// kernel then fails commands that take longer, and we are not told.
+    pub command_timeout_s: u32,
+}
+
+impl Backstore {
+    /// The backstore `name` below `root`. Nothing is read yet.
+    pub fn new(root: &Path, name: BackstoreName) -> Result<Backstore, Error> {
+        for part in [&name.hba, &name.name] {
+            if part.is_empty() || part == "." || part == ".." || part.contains(['/', '\0']) {
+                return Err(Error::Name(part.clone()));
+            }
+        }
+        let directory = root.join("core").join(&name.hba).join(&name.name);
+        Ok(Backstore { name, directory })
+    }
+
+    /// Which backstore it is.
+    pub fn name(&self) -> &BackstoreName {
+        &self.name
+    }
+
+    /// Sets what we need of the kernel: reservations and asymmetric access are ours, task management is
+    /// announced, commands wait for us instead of failing. Writes only what differs, so that a watcher of
+    /// the tree comes to rest.
+    ///
+    /// Can be called while the device is being made, and again at any time after.
+    pub fn prepare(&self) -> Result<Prepared, Error> {
+        for (attribute, value) in [
+            ("pgr_support", "0"),
+            ("tmr_notification", "1"),
+            ("alua_support", "0"),
+            ("qfull_time_out", "5"),
+        ] {
+            self.set(attribute, value)?;
+        }
+        match self.set("cmd_time_out", "0") {
+            // The kernel's answer while the backstore is exported.
+            Err(Error::Write { source, .. }) if source.kind() == ErrorKind::InvalidInput => {}
+            outcome => outcome?,
+        }
+        let command_timeout_s = self.number("attrib/cmd_time_out")?;
+        if command_timeout_s != 0 {
+            log::warn!(
+                "backstore {}: cmd_time_out is {command_timeout_s} s and cannot be changed while the backstore is \
+                 exported: commands that take longer fail; remove its LUNs, write 0 to {}, and export it again",
+                self.name,
+                self.directory.join("attrib/cmd_time_out").display()
+            );
+        }
+        Ok(Prepared { command_timeout_s })
+    }
+
+    /// Asks whether reservations reach us and us only. No command may be carried out before this is `Ok`.
+    pub fn verify(&self) -> Result<(), Error> {
+        for (attribute, needed) in [
+            ("pgr_support", "0"),
+            ("emulate_pr", "1"),
+            ("tmr_notification", "1"),
+        ] {
+            let path = self.directory.join("attrib").join(attribute);
+            let found = read(&path)?;
+            if found != needed {
+                return Err(Error::Setting {
+                    path,
+                    found,
+                    needed,
+                });
+            }
+        }
+        let path = self.directory.join("pr/res_type");
+        match read(&path)? {
+            found if found == "SPC_PASSTHROUGH" => Ok(()),
+            found => Err(Error::NotPassedThrough { path, found }),
+        }
+    }
+
+    /// Whether the device is configured. While it is being made, it is not yet.
+    pub fn is_enabled(&self) -> Result<bool, Error> {
+        Ok(self.number::<u8>("enable")? != 0)
+    }
+
+    /// The kernel's number of the device: `device_id` of its messages.
+    pub fn device_id(&self) -> Result<u32, Error> {
+        self.number("statistics/scsi_dev/indx")
+    }
+
+    /// The config string, subtype included.
+    pub fn config(&self) -> Result<String, Error> {
+        read(&self.directory.join("attrib/dev_config"))
+    }
+
+    /// The size in bytes that the administrator gave. The kernel compares it with nothing.
+    pub fn size_bytes(&self) -> Result<u64, Error> {
+        self.number("attrib/dev_size")
+    }
+
+    /// The logical block size in bytes. The kernel takes any number.
+    pub fn block_size_bytes(&self) -> Result<u32, Error> {
+        self.number("attrib/hw_block_size")
+    }
+
+    /// The longest transfer that the administrator wishes, in units of 512 bytes. The kernel does not
+    /// enforce it.
+    pub fn max_sectors(&self) -> Result<u32, Error> {
+        self.number("attrib/hw_max_sectors")
+    }
+
+    /// Whether a volatile write cache is asked for.
+    pub fn write_cache(&self) -> Result<bool, Error> {
+        Ok(self.number::<u8>("attrib/emulate_write_cache")? != 0)
+    }
+
+    /// The unit serial number, once there is one: targetcli sets it after the device was made.
+    pub fn serial(&self) -> Result<Option<String>, Error> {
+        let text = read(&self.directory.join("wwn/vpd_unit_serial"))?;
+        let serial = text
+            .split_once(": ")
+            .map_or("", |(_, serial)| serial.trim());
+        Ok((!serial.is_empty()).then(|| serial.to_owned()))
+    }
+
+    /// Lets the kernel answer every new command with BUSY.
+    pub fn block(&self) -> Result<(), Error> {
+        write(&self.directory.join("action/block_dev"), "1")
+    }
+
+    /// Lets commands come to us again.
+    pub fn unblock(&self) -> Result<(), Error> {
+        write(&self.directory.join("action/block_dev"), "0")
+    }
+
+    /// Ends all commands on the ring with BUSY and empties it. No I/O of ours may still touch the ring's
+    /// data area when this is called.
+    pub fn reset_ring(&self) -> Result<(), Error> {
+        write(&self.directory.join("action/reset_ring"), "1")
+    }
+
+    fn set(&self, attribute: &str, value: &'static str) -> Result<(), Error> {
+        let path = self.directory.join("attrib").join(attribute);
+        if read(&path)? == value {
+            return Ok(());
+        }
+        write(&path, value)
+    }
+
+    fn number<N: std::str::FromStr>(&self, file: &str) -> Result<N, Error> {
+        read_number(&self.directory.join(file))
+    }
+}
+
+/// A target port group: one way into the node, and what can be reached on it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PortGroup {
+    /// The fabric's directory: `iscsi`, `qla2xxx`, `loopback`.
+    pub fabric: String,
+    /// The target's name, as the fabric spells it.
+    pub target: String,
+    /// The target port group tag: n of `tpgt_<n>`.
+    pub tag: u16,
+    /// Whether initiators without an ACL are let in. `None` where the fabric has no such setting.
+    pub generate_node_acls: Option<bool>,
+    /// Initiators that are logged in without an ACL.
+    pub dynamic_sessions: Vec<String>,
+    /// The initiator port of fabrics that have one for each port group, once it is set.
+    pub nexus: Option<String>,
+    /// The logical units that are TCMU backstores.
+    pub luns: Vec<Lun>,
+    /// The initiators that are let in.
+    pub acls: Vec<Acl>,
+}
+
+impl fmt::Display for PortGroup {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (fabric, target) = (self.fabric.escape_debug(), self.target.escape_debug());
+        write!(f, "{fabric}/{target}/tpgt_{}", self.tag)
+    }
+}
+
+/// A LUN of a port group that is a TCMU backstore.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Lun {
+    /// m of `lun_<m>`.
+    pub number: u64,
+    /// What it is.
+    pub backstore: BackstoreName,
+}
+
+/// An initiator that is let in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Acl {
+    /// Its name, as the fabric spells it.
+    pub initiator: String,
+    /// What it sees.
+    pub luns: Vec<MappedLun>,
+}
+
+/// A logical unit as an initiator sees it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MappedLun {
+    /// The initiator's number of it.
+    pub number: u64,
+    /// The port group's number of it: [`Lun::number`].
+    pub lun: u64,
+    /// Whether this initiator may not write.
+    pub write_protect: bool,
+}
+
+/// Walks all fabrics. Port groups without a TCMU backstore are left out.
+///
+/// What vanishes while we look is taken as not there; a [`super::watch`] tells to look again.
+pub fn port_groups(root: &Path) -> Result<Vec<PortGroup>, Error> {
+    let mut groups = Vec::new();
+    for fabric in directories(root)?.filter(|fabric| fabric.name != "core") {
+        for target in directories(&fabric.path)? {
+            for group in directories(&target.path)? {
+                let Some(tag) = group.name.strip_prefix("tpgt_") else {
+                    continue;
+                };
+                let Ok(tag) = tag.parse() else {
+                    return Err(group.unexpected("target port group tag"));
+                };
+                groups.extend(port_group(&fabric.name, &target.name, tag, &group.path)?);
+            }
+        }
+    }
+    Ok(groups)
+}
+
+fn port_group(
+    fabric: &str,
+    target: &str,
+    tag: u16,
+    directory: &Path,
+) -> Result<Option<PortGroup>, Error> {
+    let luns = luns(&directory.join("lun"))?;
+    if luns.is_empty() {
+        return Ok(None);
+    }
+    let generate_node_acls = directory.join("attrib/generate_node_acls");
+    let dynamic_sessions = if_there(read(&directory.join("dynamic_sessions")))?;
+    // Reading it fails with ENODEV as long as it is not set.
+    let nexus = if_there(read(&directory.join("nexus")))?;
+    Ok(Some(PortGroup {
+        fabric: fabric.to_owned(),
+        target: target.to_owned(),
+        tag,
+        generate_node_acls: if_there(read_number::<u8>(&generate_node_acls))?.map(|on| on != 0),
+        dynamic_sessions: dynamic_sessions
+            .iter()
+            .flat_map(|list| list.split(['\n', '\0']))
+            .filter(|name| !name.is_empty())
+            .map(str::to_owned)
+            .collect(),
+        nexus: nexus.filter(|name| !name.is_empty()),
+        luns,
+        acls: acls(&directory.join("acls"), [target, &format!("tpgt_{tag}")])?,
+    }))
+}
+
+fn luns(directory: &Path) -> Result<Vec<Lun>, Error> {
+    let mut luns = Vec::new();
+    for lun in directories(directory)? {
+        let number = lun.number()?;
+        for link in links(&lun.path)? {
+            if let [.., core, hba, name] = link.target.as_slice()
+                && core == "core"
+                && hba.starts_with("user_")
+            {
+                let backstore = BackstoreName {
+                    hba: hba.clone(),
+                    name: name.clone(),
+                };
+                luns.push(Lun { number, backstore });
+            }
+        }
+    }
+    Ok(luns)
+}
+
+fn acls(directory: &Path, group: [&str; 2]) -> Result<Vec<Acl>, Error> {
+    let mut acls = Vec::new();
+    for initiator in directories(directory)? {
+        let mut luns = Vec::new();
+        for mapped in directories(&initiator.path)? {
+            // Beside its LUNs, an ACL has directories of settings.
+            if !mapped.name.starts_with("lun_") {
+                continue;
+            }
+            let number = mapped.number()?;
+            for link in links(&mapped.path)? {
+                let [.., target, tpgt, _, lun] = link.target.as_slice() else {
+                    continue;
+                };
+                let lun = Entry {
+                    name: lun.clone(),
+                    path: link.path,
+                };
+                if [target.as_str(), tpgt.as_str()] != group {
+                    return Err(lun.unexpected("LUN of the same target port group"));
+                }
+                let write_protect = read_number::<u8>(&mapped.path.join("write_protect"));
+                let Some(write_protect) = if_there(write_protect)? else {
+                    continue;
+                };
+                luns.push(MappedLun {
+                    number,
+                    lun: lun.number()?,
+                    write_protect: write_protect != 0,
+                });
+            }
+        }
+        acls.push(Acl {
+            initiator: initiator.name,
+            luns,
+        });
+    }
+    Ok(acls)
+}
+
+/// A directory entry, its name as text. Names that are no text get U+FFFD in it, which no checked name has.
+struct Entry {
+    name: String,
+    path: PathBuf,
+}
+
+impl Entry {
+    /// n of `lun_<n>`.
+    fn number(&self) -> Result<u64, Error> {
+        let number = self
+            .name
+            .strip_prefix("lun_")
+            .and_then(|number| number.parse().ok());
+        number.ok_or_else(|| self.unexpected("LUN"))
+    }
+
+    fn unexpected(&self, expected: &'static str) -> Error {
+        Error::Content {
+            path: self.path.clone(),
+            found: self.name.clone(),
+            expected,
+        }
+    }
+}
+
+/// The directories in `directory`, sorted by name; none if it is not there.
+fn directories(directory: &Path) -> Result<impl Iterator<Item = Entry> + use<>, Error> {
+    let entries = entries(directory, fs::FileType::is_dir)?;
+    Ok(entries.into_iter().map(|(name, path)| Entry { name, path }))
+}
+
+/// A symbolic link, and the parts of what it leads to.
+struct Link {
+    path: PathBuf,
+    target: Vec<String>,
+}
+
+/// The symbolic links in `directory`.
+fn links(directory: &Path) -> Result<Vec<Link>, Error> {
+    let mut links = Vec::new();
+    for (_, path) in entries(directory, fs::FileType::is_symlink)? {
+        let failed = |source| Error::Read {
+            path: path.clone(),
+            source,
+        };
+        if let Some(target) = if_there(fs::read_link(&path).map_err(failed))? {
+            let target = target.iter().map(text).collect();
+            links.push(Link { path, target });
+        }
+    }
+    Ok(links)
+}
+
+fn entries(
+    directory: &Path,
+    wanted: fn(&fs::FileType) -> bool,
+) -> Result<Vec<(String, PathBuf)>, Error> {
+    let failed = |source| Error::Read {
+        path: directory.to_owned(),
+        source,
+    };
+    let Some(list) = if_there(fs::read_dir(directory).map_err(failed))? else {
+        return Ok(Vec::new());
+    };
+    let mut found = Vec::new();
+    for entry in list {
+        let entry = entry.map_err(failed)?;
+        let kind = if_there(entry.file_type().map_err(failed))?;
+        if kind.is_some_and(|kind| wanted(&kind)) {
+            found.push((text(&entry.file_name()), entry.path()));
+        }
+    }
+    found.sort();
+    Ok(found)
+}
+
+fn text(name: &OsStr) -> String {
+    name.to_string_lossy().into_owned()
+}
+
+/// What is not there, not set or just being removed is `None`.
+fn if_there<T>(outcome: Result<T, Error>) -> Result<Option<T>, Error> {
+    match outcome {
+        Ok(value) => Ok(Some(value)),
+        Err(Error::Read { source, .. })
+            if matches!(source.raw_os_error(), Some(libc::ENOENT | libc::ENODEV)) =>
+        {
+            Ok(None)
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// A file's content without the space around it.
+fn read(path: &Path) -> Result<String, Error> {
+    match fs::read(path) {
+        Ok(bytes) => Ok(String::from_utf8_lossy(&bytes).trim().to_owned()),
+        Err(source) => Err(Error::Read {
+            path: path.to_owned(),
+            source,
+        }),
+    }
+}
+
+fn read_number<N: std::str::FromStr>(path: &Path) -> Result<N, Error> {
+    let text = read(path)?;
+    text.parse().map_err(|_| Error::Content {
+        path: path.to_owned(),
+        found: text,
+        expected: "number in range",
+    })
+}
+
+/// Writes a setting, as `echo` does: what is not there is not made.
+fn write(path: &Path, value: &'static str) -> Result<(), Error> {
+    let file = OpenOptions::new().write(true).truncate(true).open(path);
+    let written = file.and_then(|mut file| file.write_all(value.as_bytes()));
+    written.map_err(|source| Error::Write {
+        path: path.to_owned(),
+        value,
+        source,
+    })
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    /// A target configuration in a temporary directory.
+    pub(crate) struct Tree(tempfile::TempDir);
+
+    impl Tree {
+        pub(crate) fn new() -> Tree {
+            Tree(tempfile::tempdir().expect("a temporary directory"))
+        }
+
+        pub(crate) fn root(&self) -> &Path {
+            self.0.path()
+        }
+
+        pub(crate) fn file(&self, path: &str, content: &str) -> &Tree {
+            let path = self.root().join(path);
+            fs::create_dir_all(path.parent().expect("it is below the root")).expect("it is new");
+            fs::write(path, content).expect("it is writable");
+            self
+        }
+
+        pub(crate) fn link(&self, path: &str, target: &str) -> &Tree {
+            let path = self.root().join(path);
+            fs::create_dir_all(path.parent().expect("it is below the root")).expect("it is new");
+            symlink(target, path).expect("it is new");
+            self
+        }
+
+        pub(crate) fn content(&self, path: &str) -> String {
+            fs::read_to_string(self.root().join(path)).expect("it is there")
+        }
+
+        pub(crate) fn remove(&self, path: &str) {
+            let path = self.root().join(path);
+            if path.is_dir() {
+                fs::remove_dir_all(path).expect("it is there");
+            } else {
+                fs::remove_file(path).expect("it is there");
+            }
+        }
+
+        /// A backstore as Linux 6.1 makes it.
+        pub(crate) fn backstore(&self, hba: &str, name: &str) -> Backstore {
+            for (file, content) in [
+                ("enable", "1\n"),
+                ("attrib/pgr_support", "1\n"),
+                ("attrib/emulate_pr", "1\n"),
+                ("attrib/alua_support", "1\n"),
+                ("attrib/tmr_notification", "0\n"),
+                ("attrib/cmd_time_out", "30\n"),
+                ("attrib/qfull_time_out", "-1\n"),
+                ("attrib/dev_config", "pr//srv/lun0.img;nexus=node-a\n"),
+                ("attrib/dev_size", "1073741824\n"),
+                ("attrib/hw_block_size", "512\n"),
+                ("attrib/hw_max_sectors", "8192\n"),
+                ("attrib/emulate_write_cache", "0\n"),
+                ("action/block_dev", "unblocked\n"),
+                ("action/reset_ring", ""),
+                ("pr/res_type", "SPC_PASSTHROUGH\n"),
+                ("statistics/scsi_dev/indx", "7\n"),
+                (
+                    "wwn/vpd_unit_serial",
+                    "T10 VPD Unit Serial Number: 6001405a\n",
+                ),
+            ] {
+                self.file(&format!("core/{hba}/{name}/{file}"), content);
+            }
+            Backstore::new(self.root(), backstore_name(hba, name)).expect("the name is good")
+        }
+
+        /// An iSCSI port group.
+        pub(crate) fn iscsi(&self, target: &str, tag: u16) -> String {
+            let group = format!("iscsi/{target}/tpgt_{tag}");
+            self.file(&format!("{group}/attrib/generate_node_acls"), "0\n");
+            self.file(&format!("{group}/dynamic_sessions"), "");
+            for directory in ["lun", "acls", "np/0.0.0.0:3260", "auth"] {
+                fs::create_dir_all(self.root().join(&group).join(directory)).expect("it is new");
+            }
+            group
+        }
+
+        /// Links `backstore` into `group` as LUN `number`.
+        pub(crate) fn lun(&self, group: &str, number: u64, backstore: &str) -> &Tree {
+            self.file(&format!("{group}/lun/lun_{number}/alua_tg_pt_gp"), "\n");
+            let link = format!("{group}/lun/lun_{number}/5e3e7f1c0b");
+            self.link(&link, &format!("../../../../../../target/core/{backstore}"))
+        }
+
+        /// Maps LUN `number` of `group` to `initiator`.
+        pub(crate) fn acl(&self, group: &str, initiator: &str, mapped: u64, number: u64) -> &Tree {
+            let acl = format!("{group}/acls/{initiator}");
+            self.file(&format!("{acl}/info"), "No active iSCSI Session\n");
+            self.file(&format!("{acl}/attrib/nopin_timeout"), "15\n");
+            self.file(&format!("{acl}/lun_{mapped}/write_protect"), "0\n");
+            let target = format!("../../../../../../../target/{group}/lun/lun_{number}");
+            self.link(&format!("{acl}/lun_{mapped}/a01c2f"), &target)
+        }
+    }
+
+    pub(crate) fn backstore_name(hba: &str, name: &str) -> BackstoreName {
+        BackstoreName {
+            hba: hba.into(),
+            name: name.into(),
+        }
+    }
+
+    #[test]
+    fn prepare_sets_what_reservations_need() {
+        let tree = Tree::new();
+        let backstore = tree.backstore("user_0", "lun0");
+        let prepared = backstore.prepare().expect("all files are there");
+        assert_eq!(prepared.command_timeout_s, 0);
+        for (attribute, value) in [
+            ("pgr_support", "0"),
+            ("tmr_notification", "1"),
+            ("alua_support", "0"),
+            ("qfull_time_out", "5"),
+            ("cmd_time_out", "0"),
+            ("emulate_pr", "1\n"), // left alone
+        ] {
+            let path = format!("core/user_0/lun0/attrib/{attribute}");
+            assert_eq!(tree.content(&path), value, "{attribute}");
+        }
+        backstore.verify().expect("all is set");
+    }
+
+    #[test]
+    fn prepare_writes_only_what_differs() {
+        let tree = Tree::new();
+        let backstore = tree.backstore("user_0", "lun0");
+        tree.file("core/user_0/lun0/attrib/pgr_support", "0\n");
+        backstore.prepare().expect("all files are there");
+        // Not written: the newline is still there.
+        assert_eq!(tree.content("core/user_0/lun0/attrib/pgr_support"), "0\n");
+    }
+
+    #[test]
+    fn verify_fails_for_each_wrong_setting_and_says_what_to_write() {
+        for (file, content, expected) in [
+            ("attrib/pgr_support", "1\n", "must be 0"),
+            ("attrib/pgr_support", "", "must be 0"),
+            ("attrib/emulate_pr", "0\n", "must be 1"),
+            ("attrib/tmr_notification", "0\n", "must be 1"),
+            (
+                "pr/res_type",
+                "SPC3_PERSISTENT_RESERVATIONS\n",
+                "SPC_PASSTHROUGH",
+            ),
+            (
+                "pr/res_type",
+                "SPC_RESERVATIONS_DISABLED\n",
+                "SPC_PASSTHROUGH",
+            ),
+        ] {
+            let tree = Tree::new();
+            let backstore = tree.backstore("user_0", "lun0");
+            backstore.prepare().expect("all files are there");
+            tree.file(&format!("core/user_0/lun0/{file}"), content);
+            let error = backstore.verify().expect_err(file).to_string();
+            assert!(error.contains(expected) && error.contains(file), "{error}");
+        }
+    }
+
+    #[test]
+    fn an_old_kernel_is_named_as_the_reason() {
+        let tree = Tree::new();
+        let backstore = tree.backstore("user_0", "lun0");
+        tree.remove("core/user_0/lun0/attrib/pgr_support");
+        let error = backstore
+            .prepare()
+            .expect_err("a file is missing")
+            .to_string();
+        assert!(
+            error.contains("attrib/pgr_support") && error.contains("5.9"),
+            "{error}"
+        );
+        let there = tree
+            .root()
+            .join("core/user_0/lun0/attrib/pgr_support")
+            .exists();
+        assert!(!there, "nothing may be made");
+    }
+
+    #[test]
+    fn settings_are_read() {
+        let tree = Tree::new();
+        let backstore = tree.backstore("user_0", "lun0");
+        assert!(backstore.is_enabled().expect("it is there"));
+        assert_eq!(backstore.device_id().expect("it is there"), 7);
+        assert_eq!(backstore.size_bytes().expect("it is there"), 1 << 30);
+        assert_eq!(backstore.block_size_bytes().expect("it is there"), 512);
+        assert_eq!(backstore.max_sectors().expect("it is there"), 8192);
+        assert!(!backstore.write_cache().expect("it is there"));
+        assert_eq!(
+            backstore.serial().expect("it is there").as_deref(),
+            Some("6001405a")
+        );
+        let config = backstore.config().expect("it is there");
+        assert_eq!(config, "pr//srv/lun0.img;nexus=node-a");
+        tree.file(
+            "core/user_0/lun0/wwn/vpd_unit_serial",
+            "T10 VPD Unit Serial Number: \n",
+        );
+        assert_eq!(backstore.serial().expect("it is there"), None);
+        tree.file("core/user_0/lun0/attrib/dev_size", "-1\n");
+        let error = backstore
+            .size_bytes()
+            .expect_err("it is negative")
+            .to_string();
+        assert!(error.contains("dev_size says \"-1\""), "{error}");
+    }
+
+    #[test]
+    fn actions_write_their_files() {
+        let tree = Tree::new();
+        let backstore = tree.backstore("user_0", "lun0");
+        backstore.block().expect("it is there");
+        assert_eq!(tree.content("core/user_0/lun0/action/block_dev"), "1");
+        backstore.reset_ring().expect("it is there");
+        assert_eq!(tree.content("core/user_0/lun0/action/reset_ring"), "1");
+        backstore.unblock().expect("it is there");
+        assert_eq!(tree.content("core/user_0/lun0/action/block_dev"), "0");
+    }
+
+    #[test]
+    fn a_backstore_name_cannot_lead_elsewhere() {
+        for (hba, name) in [
+            ("..", "a"),
+            ("user_0", ".."),
+            ("user_0", "a/b"),
+            ("", "a"),
+            ("a", ""),
+        ] {
+            let backstore = Backstore::new(Path::new("/x"), backstore_name(hba, name));
+            assert!(matches!(backstore, Err(Error::Name(_))), "{hba}/{name}");
+        }
+    }
+
+    const TARGET: &str = "iqn.2026-11.example:t";
+
+    #[test]
+    fn the_walk_finds_luns_and_acls() {
+        let tree = Tree::new();
+        tree.backstore("user_0", "lun0-a");
+        tree.backstore("user_1", "lun0-b");
+        tree.file("version", "Target Engine Core\n")
+            .file("dbroot", "/etc/target\n");
+        tree.file("iscsi/discovery_auth/userid", "\n");
+        let group = tree.iscsi(TARGET, 1);
+        tree.lun(&group, 0, "user_0/lun0-a")
+            .lun(&group, 11, "user_1/lun0-b");
+        tree.lun(&group, 2, "iblock_0/other");
+        tree.acl(&group, "iqn.2026-11.example:a", 0, 0)
+            .acl(&group, "iqn.2026-11.example:b", 3, 11);
+        tree.file(
+            &format!("{group}/acls/iqn.2026-11.example:b/lun_3/write_protect"),
+            "1\n",
+        );
+        let expected = PortGroup {
+            fabric: "iscsi".into(),
+            target: TARGET.into(),
+            tag: 1,
+            generate_node_acls: Some(false),
+            dynamic_sessions: vec![],
+            nexus: None,
+            luns: vec![
+                Lun {
+                    number: 0,
+                    backstore: backstore_name("user_0", "lun0-a"),
+                },
+                Lun {
+                    number: 11,
+                    backstore: backstore_name("user_1", "lun0-b"),
+                },
+            ],
+            acls: vec![
+                Acl {
+                    initiator: "iqn.2026-11.example:a".into(),
+                    luns: vec![MappedLun {
+                        number: 0,
+                        lun: 0,
+                        write_protect: false,
+                    }],
+                },
+                Acl {
+                    initiator: "iqn.2026-11.example:b".into(),
+                    luns: vec![MappedLun {
+                        number: 3,
+                        lun: 11,
+                        write_protect: true,
+                    }],
+                },
+            ],
+        };
+        assert_eq!(
+            port_groups(tree.root()).expect("the tree is good"),
+            [expected]
+        );
+    }
+
+    #[test]
+    fn the_walk_finds_who_is_let_in_without_an_acl() {
+        let tree = Tree::new();
+        let group = tree.iscsi(TARGET, 1);
+        tree.lun(&group, 0, "user_0/lun0-a");
+        tree.file(&format!("{group}/attrib/generate_node_acls"), "1\n");
+        tree.file(&format!("{group}/dynamic_sessions"), "iqn.x:1\0\niqn.x:2\n");
+        let groups = port_groups(tree.root()).expect("the tree is good");
+        assert_eq!(groups[0].generate_node_acls, Some(true));
+        assert_eq!(groups[0].dynamic_sessions, ["iqn.x:1", "iqn.x:2"]);
+    }
+
+    #[test]
+    fn the_walk_finds_the_nexus_of_a_loopback_port_group() {
+        let tree = Tree::new();
+        tree.lun("loopback/naa.5001405aa/tpgt_1", 0, "user_0/lun0-a");
+        tree.file("loopback/naa.5001405aa/tpgt_1/nexus", "naa.5001405bb\n");
+        tree.file(
+            "loopback/naa.5001405aa/tpgt_1/attrib/fabric_prot_type",
+            "0\n",
+        );
+        let groups = port_groups(tree.root()).expect("the tree is good");
+        assert_eq!(groups[0].fabric, "loopback");
+        assert_eq!(groups[0].nexus.as_deref(), Some("naa.5001405bb"));
+        assert_eq!(groups[0].generate_node_acls, None);
+    }
+
+    #[test]
+    fn an_empty_or_missing_tree_has_no_port_groups() {
+        let tree = Tree::new();
+        tree.iscsi(TARGET, 1);
+        assert_eq!(port_groups(tree.root()).expect("the tree is good"), []);
+        let missing = port_groups(&tree.root().join("none"));
+        assert_eq!(missing.expect("nothing is exported"), []);
+    }
+
+    #[test]
+    fn what_cannot_be_understood_is_an_error_and_not_left_out() {
+        type Spoil = fn(&Tree, &str);
+        let spoil: [(&str, Spoil); 4] = [
+            ("another port group", |tree, group| {
+                let target = "../../../../../../../target/iscsi/iqn.x:y/tpgt_1/lun/lun_0";
+                tree.link(&format!("{group}/acls/iqn.x:1/lun_7/bad"), target);
+            }),
+            ("no write_protect value", |tree, group| {
+                tree.file(
+                    &format!("{group}/acls/iqn.x:1/lun_0/write_protect"),
+                    "maybe\n",
+                );
+            }),
+            ("no generate_node_acls value", |tree, group| {
+                tree.file(&format!("{group}/attrib/generate_node_acls"), "\n");
+            }),
+            ("no LUN number", |tree, group| {
+                fs::create_dir(tree.root().join(group).join("lun/lun_x")).expect("it is new");
+            }),
+        ];
+        for (what, spoil) in spoil {
+            let tree = Tree::new();
+            let group = tree.iscsi(TARGET, 1);
+            tree.lun(&group, 0, "user_0/lun0-a")
+                .acl(&group, "iqn.x:1", 0, 0);
+            assert!(port_groups(tree.root()).is_ok());
+            spoil(&tree, &group);
+            assert!(port_groups(tree.root()).is_err(), "{what}");
+        }
+    }
+}
