@@ -1,0 +1,292 @@
+//! What an operator touches: all that can be asked of a running daemon.
+//!
+//! A question is an [`Order`], sent to the daemon's main loop with a channel for the answer. The bus knows
+//! no more than this, and the daemon nothing of the bus.
+
+use std::time::Duration;
+
+use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
+use serde::{Deserialize, Serialize};
+
+/// How long the daemon may take to answer. targetcli gives up after 25 seconds.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// What the daemon is asked. It answers on `reply`, at once; whoever asked may have gone.
+#[derive(Debug)]
+pub enum Order {
+    /// Could a backstore with this config string be made?
+    CheckConfig {
+        /// The whole config string, subtype included: `pr//srv/lun0.img;nexus=node-a`.
+        config: String,
+        /// Yes, or why not: a sentence for the administrator.
+        reply: Sender<Result<(), String>>,
+    },
+    /// How are things?
+    Status {
+        /// All of it.
+        reply: Sender<Status>,
+    },
+}
+
+/// The daemon gave no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Its main loop has ended.
+    #[error("tcmu-pr is stopping")]
+    Stopping,
+    /// Its main loop is stuck.
+    #[error("tcmu-pr did not answer within {} seconds; see `journalctl -u tcmu-pr`", ANSWER_TIMEOUT.as_secs())]
+    NoAnswer,
+}
+
+/// Where orders are given. Every clone reaches the same daemon.
+#[derive(Clone, Debug)]
+pub struct Orders(Sender<Order>);
+
+impl Orders {
+    /// A place to give orders, and the daemon's end of it.
+    pub fn new() -> (Orders, Receiver<Order>) {
+        let (sender, receiver) = unbounded();
+        (Orders(sender), receiver)
+    }
+
+    /// Asks whether a backstore with this config string, subtype included, could be made.
+    pub fn check_config(&self, config: String) -> Result<Result<(), String>, Error> {
+        self.ask(|reply| Order::CheckConfig { config, reply })
+    }
+
+    /// Asks how things are.
+    pub fn status(&self) -> Result<Status, Error> {
+        self.ask(|reply| Order::Status { reply })
+    }
+
+    fn ask<T>(&self, order: impl FnOnce(Sender<T>) -> Order) -> Result<T, Error> {
+        let (reply, answer) = bounded(1);
+        self.0.send(order(reply)).map_err(|_| Error::Stopping)?;
+        answer
+            .recv_timeout(ANSWER_TIMEOUT)
+            .map_err(|error| match error {
+                crossbeam_channel::RecvTimeoutError::Timeout => Error::NoAnswer,
+                crossbeam_channel::RecvTimeoutError::Disconnected => Error::Stopping,
+            })
+    }
+}
+
+/// How things are: `tcmu-pr status --json` prints this.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Status {
+    /// The daemon's version.
+    pub version: String,
+    /// The logical units, sorted by path.
+    pub units: Vec<UnitStatus>,
+    /// Backstores of ours that belong to no logical unit, because they were refused or have failed.
+    pub refused: Vec<RefusedStatus>,
+}
+
+/// A logical unit: one backing object, one set of reservations.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UnitStatus {
+    /// The backing file or block device.
+    pub path: String,
+    /// The unit serial number (VPD page 80h).
+    pub serial: String,
+    /// Capacity.
+    pub size_bytes: u64,
+    /// Logical block length.
+    pub block_size_bytes: u32,
+    /// The backstores through which it is reached.
+    pub ports: Vec<PortStatus>,
+    /// Who has reserved what.
+    pub reservations: ReservationStatus,
+    /// Since the daemon started.
+    pub counters: Counters,
+    /// Commands begun and not yet answered.
+    pub in_flight: u64,
+}
+
+/// A backstore: one I_T nexus of a logical unit.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PortStatus {
+    /// Its place in the kernel's configuration: `user_0/lun0-a`.
+    pub backstore: String,
+    /// Its UIO device: `uio0`.
+    pub uio: String,
+    /// The nexus label of its config string.
+    pub label: String,
+    /// Whether it serves, and whom.
+    pub link: LinkStatus,
+}
+
+/// Whether a backstore serves its I_T nexus.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "state", rename_all = "snake_case")]
+pub enum LinkStatus {
+    /// It serves.
+    Serving {
+        /// The initiator port, as TransportIDs are shown.
+        initiator: String,
+        /// The target port.
+        target: String,
+        /// Whether the initiator may not write.
+        read_only: bool,
+    },
+    /// It answers every command with BUSY.
+    Waiting {
+        /// What the administrator has to change.
+        reason: String,
+    },
+}
+
+/// A backstore that is not served at all.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RefusedStatus {
+    /// Its place in the kernel's configuration: `user_0/lun0-a`.
+    pub backstore: String,
+    /// What the administrator has to change.
+    pub reason: String,
+}
+
+/// The persistent reservations of a logical unit.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReservationStatus {
+    /// PRGENERATION.
+    pub generation: u32,
+    /// The reservation, if there is one.
+    pub reservation: Option<HeldStatus>,
+    /// All registered I_T nexuses.
+    pub registrants: Vec<RegistrantStatus>,
+}
+
+/// A persistent reservation.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HeldStatus {
+    /// Its type in words: `Write Exclusive, Registrants Only`.
+    pub kind: String,
+    /// The I_T nexus that holds it. `None` when all registrants do.
+    pub holder: Option<String>,
+}
+
+/// A registered I_T nexus.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RegistrantStatus {
+    /// The initiator port.
+    pub initiator: String,
+    /// The target port.
+    pub target: String,
+    /// The reservation key: `0x` and 16 hexadecimal digits, since JSON's numbers are too short for it.
+    pub key: String,
+}
+
+/// What a logical unit has done since the daemon started.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Counters {
+    /// Commands answered, the ones below included.
+    pub commands: u64,
+    /// Commands that read the medium.
+    pub reads: u64,
+    /// Commands that wrote it.
+    pub writes: u64,
+    /// Commands answered with RESERVATION CONFLICT.
+    pub conflicts: u64,
+    /// Commands answered with BUSY.
+    pub busy: u64,
+    /// Commands answered with BUSY because their I_T nexus was not known.
+    pub unknown_nexus: u64,
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    /// Two nodes, one of which holds a reservation; the third is not exported yet.
+    pub(crate) fn example() -> Status {
+        let port = |name: &str, link| PortStatus {
+            backstore: format!("user_0/lun0-{name}"),
+            uio: "uio0".into(),
+            label: format!("node-{name}"),
+            link,
+        };
+        let serving = |name: &str| LinkStatus::Serving {
+            initiator: format!("iqn.2026-11.example:{name}"),
+            target: "iqn.2026-11.example:t,t,0x0001".into(),
+            read_only: name == "b",
+        };
+        let waiting = LinkStatus::Waiting {
+            reason: "it is not exported".into(),
+        };
+        Status {
+            version: "0.1.0".into(),
+            units: vec![UnitStatus {
+                path: "/srv/lun0.img".into(),
+                serial: "6001405a".into(),
+                size_bytes: 10 << 30,
+                block_size_bytes: 512,
+                ports: vec![
+                    port("a", serving("a")),
+                    port("b", serving("b")),
+                    port("c", waiting),
+                ],
+                reservations: ReservationStatus {
+                    generation: 3,
+                    reservation: Some(HeldStatus {
+                        kind: "Write Exclusive, Registrants Only".into(),
+                        holder: Some(
+                            "iqn.2026-11.example:a -> iqn.2026-11.example:t,t,0x0001".into(),
+                        ),
+                    }),
+                    registrants: vec![RegistrantStatus {
+                        initiator: "iqn.2026-11.example:a".into(),
+                        target: "iqn.2026-11.example:t,t,0x0001".into(),
+                        key: "0x00000000000000a1".into(),
+                    }],
+                },
+                counters: Counters {
+                    commands: 1234,
+                    reads: 1000,
+                    writes: 200,
+                    conflicts: 4,
+                    busy: 2,
+                    unknown_nexus: 1,
+                },
+                in_flight: 32,
+            }],
+            refused: vec![RefusedStatus {
+                backstore: "user_7/odd".into(),
+                reason: "the config string has no nexus label".into(),
+            }],
+        }
+    }
+
+    #[test]
+    fn an_order_is_answered_by_the_daemon() {
+        let (orders, daemon) = Orders::new();
+        let answering = std::thread::spawn(move || {
+            for order in daemon.iter().take(2) {
+                match order {
+                    Order::CheckConfig { config, reply } => reply.send(Err(config)).is_ok(),
+                    Order::Status { reply } => reply.send(example()).is_ok(),
+                };
+            }
+        });
+        let checked = orders
+            .check_config("pr//x".into())
+            .expect("the daemon is there");
+        assert_eq!(checked, Err("pr//x".to_owned()));
+        assert_eq!(orders.status().expect("the daemon is there"), example());
+        answering.join().expect("it does not panic");
+        assert!(matches!(orders.status(), Err(Error::Stopping)));
+    }
+
+    #[test]
+    fn a_status_survives_json() {
+        let text = serde_json::to_string(&example()).expect("it is plain data");
+        assert_eq!(
+            serde_json::from_str::<Status>(&text).expect("it was written so"),
+            example()
+        );
+        assert!(
+            text.contains(r#""link":{"state":"waiting","reason":"#),
+            "{text}"
+        );
+    }
+}
