@@ -7,6 +7,7 @@
 //! | [`pr`] | persistent reservations: a value and functions on it | [`scsi`] |
 //! | [`scsi`] | what T10 says: bytes ⇄ values | nothing of ours |
 //! | [`sys`] | the one room for `unsafe` | nothing of ours |
+pub mod control;
 pub mod pr;
 pub mod scsi;
 pub mod store;

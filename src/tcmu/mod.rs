@@ -3,6 +3,9 @@
 //! A [`Device`] is one TCMU device of ours, opened and mapped. It knows how to wait, to take entries and to
 //! answer them; what the commands in them mean is not its business.
 
+pub mod config;
+pub mod configfs;
+pub mod netlink;
 pub mod ring;
 
 use std::fs::{File, OpenOptions};
