@@ -7,6 +7,7 @@
 pub mod capacity;
 pub mod cdb;
 pub mod commands;
+pub mod inquiry;
 pub mod nexus;
 pub mod sense;
 
