@@ -8,6 +8,7 @@ pub mod capacity;
 pub mod cdb;
 pub mod commands;
 pub mod inquiry;
+pub mod mode;
 pub mod nexus;
 pub mod sense;
 
@@ -106,6 +107,11 @@ impl fmt::Display for Access {
 pub fn truncate(mut answer: Vec<u8>, allocation_length: u32) -> Vec<u8> {
     answer.truncate(usize::try_from(allocation_length).unwrap_or(usize::MAX));
     answer
+}
+
+/// The bits of a flag: `mask` if it is set, else none.
+fn flag(is_set: bool, mask: u8) -> u8 {
+    if is_set { mask } else { 0 }
 }
 
 #[cfg(test)]
