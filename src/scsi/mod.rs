@@ -10,6 +10,7 @@ pub mod commands;
 pub mod inquiry;
 pub mod mode;
 pub mod nexus;
+pub mod report;
 pub mod sense;
 
 use std::fmt;
