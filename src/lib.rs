@@ -8,6 +8,7 @@
 //! | [`scsi`] | what T10 says: bytes ⇄ values | nothing of ours |
 //! | [`sys`] | the one room for `unsafe` | nothing of ours |
 pub mod control;
+pub mod lu;
 pub mod pr;
 pub mod scsi;
 pub mod store;

@@ -58,14 +58,17 @@ pub enum Command {
     /// PERSISTENT RESERVE IN (SPC-4).
     PersistentReserveIn {
         /// SERVICE ACTION.
-        action: PersistentReserveIn,
+        service_action: u8,
         /// ALLOCATION LENGTH.
         allocation_length: u32,
     },
-    /// PERSISTENT RESERVE OUT (SPC-4).
+    /// PERSISTENT RESERVE OUT (SPC-4). What its fields mean is judged with the parameter list, after the
+    /// reservation key is.
     PersistentReserveOut {
-        /// SERVICE ACTION, with SCOPE and TYPE where they count.
-        action: PersistentReserveOut,
+        /// SERVICE ACTION.
+        service_action: u8,
+        /// SCOPE in bits 7 to 4, TYPE in bits 3 to 0; 0 with the service actions that ignore them.
+        scope_and_type: u8,
         /// PARAMETER LIST LENGTH.
         parameter_list_length: u32,
     },
@@ -151,49 +154,6 @@ pub enum PageControl {
     Default,
 }
 
-/// SERVICE ACTION of PERSISTENT RESERVE IN.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum PersistentReserveIn {
-    /// READ KEYS (00h).
-    ReadKeys,
-    /// READ RESERVATION (01h).
-    ReadReservation,
-    /// REPORT CAPABILITIES (02h).
-    ReportCapabilities,
-    /// READ FULL STATUS (03h).
-    ReadFullStatus,
-}
-
-/// SERVICE ACTION of PERSISTENT RESERVE OUT. SCOPE and TYPE stand with those that look at them.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum PersistentReserveOut {
-    /// REGISTER (00h).
-    Register,
-    /// RESERVE (01h).
-    Reserve(ScopeAndType),
-    /// RELEASE (02h).
-    Release(ScopeAndType),
-    /// CLEAR (03h).
-    Clear,
-    /// PREEMPT (04h).
-    Preempt(ScopeAndType),
-    /// PREEMPT AND ABORT (05h).
-    PreemptAndAbort(ScopeAndType),
-    /// REGISTER AND IGNORE EXISTING KEY (06h).
-    RegisterAndIgnoreExistingKey,
-    /// REGISTER AND MOVE (07h).
-    RegisterAndMove,
-}
-
-/// SCOPE and TYPE as they came: whether they are any good is judged after the reservation key is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ScopeAndType {
-    /// SCOPE: 0 is the logical unit.
-    pub scope: u8,
-    /// TYPE.
-    pub reservation_type: u8,
-}
-
 /// What REPORT SUPPORTED OPERATION CODES asks about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reporting {
@@ -223,6 +183,8 @@ const EVPD: u8 = 0x01;
 const DBD: u8 = 0x08;
 /// LLBAA of MODE SENSE(10), byte 1.
 const LLBAA: u8 = 0x10;
+/// SERVICE ACTION, byte 1.
+const SERVICE_ACTION: u8 = 0x1f;
 /// PMI of READ CAPACITY(10), byte 8.
 const PMI: u8 = 0x01;
 /// RCTD of REPORT SUPPORTED OPERATION CODES, byte 2.
@@ -297,13 +259,13 @@ layout! {
 layout! {
     /// PERSISTENT RESERVE IN.
     PersistentReserveInCdb {
-        _opcode: u8, _service_action: u8, _reserved: [u8; 5], allocation_length: U16, _control: u8,
+        _opcode: u8, service_action: u8, _reserved: [u8; 5], allocation_length: U16, _control: u8,
     }
 }
 layout! {
     /// PERSISTENT RESERVE OUT.
     PersistentReserveOutCdb {
-        _opcode: u8, _service_action: u8, scope_and_type: u8, _reserved: [u8; 2],
+        _opcode: u8, service_action: u8, scope_and_type: u8, _reserved: [u8; 2],
         parameter_list_length: U32, _control: u8,
     }
 }
@@ -518,27 +480,30 @@ pub(super) fn release(_cdb: &[u8]) -> Result<Command, Sense> {
     Ok(Command::Release)
 }
 
-pub(super) fn persistent_reserve_in(
-    cdb: &[u8],
-    action: PersistentReserveIn,
-) -> Result<Command, Sense> {
+pub(super) fn persistent_reserve_in(cdb: &[u8]) -> Result<Command, Sense> {
     let cdb = PersistentReserveInCdb::of(cdb)?;
     Ok(Command::PersistentReserveIn {
-        action,
+        service_action: cdb.service_action & SERVICE_ACTION,
         allocation_length: cdb.allocation_length.get().into(),
     })
 }
 
-pub(super) fn persistent_reserve_out(
-    cdb: &[u8],
-    action: impl FnOnce(ScopeAndType) -> PersistentReserveOut,
-) -> Result<Command, Sense> {
+/// RESERVE, RELEASE, PREEMPT and PREEMPT AND ABORT.
+pub(super) fn persistent_reserve_out(cdb: &[u8]) -> Result<Command, Sense> {
     let cdb = PersistentReserveOutCdb::of(cdb)?;
     Ok(Command::PersistentReserveOut {
-        action: action(ScopeAndType {
-            scope: cdb.scope_and_type >> 4,
-            reservation_type: cdb.scope_and_type & 0x0f,
-        }),
+        service_action: cdb.service_action & SERVICE_ACTION,
+        scope_and_type: cdb.scope_and_type,
+        parameter_list_length: cdb.parameter_list_length.get(),
+    })
+}
+
+/// The service actions that ignore SCOPE and TYPE.
+pub(super) fn persistent_reserve_out_unscoped(cdb: &[u8]) -> Result<Command, Sense> {
+    let cdb = PersistentReserveOutCdb::of(cdb)?;
+    Ok(Command::PersistentReserveOut {
+        service_action: cdb.service_action & SERVICE_ACTION,
+        scope_and_type: 0,
         parameter_list_length: cdb.parameter_list_length.get(),
     })
 }

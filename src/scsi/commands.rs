@@ -9,13 +9,6 @@
 use std::fmt::Write;
 use std::iter;
 
-use super::cdb::PersistentReserveIn::{
-    ReadFullStatus, ReadKeys, ReadReservation, ReportCapabilities,
-};
-use super::cdb::PersistentReserveOut::{
-    Clear, Preempt, PreemptAndAbort, Register, RegisterAndIgnoreExistingKey, RegisterAndMove,
-    Release, Reserve,
-};
 use super::cdb::{self, Command};
 use super::sense::{Field, Sense};
 use super::{Access, DataDirection};
@@ -372,73 +365,73 @@ pub static COMMANDS: &[Row] = &[
     Row {
         name: "PERSISTENT RESERVE IN, READ KEYS",
         usage: &[0x5e, 0x00, 0, 0, 0, 0, 0, FF, FF, 0],
-        decode: |bytes| cdb::persistent_reserve_in(bytes, ReadKeys),
+        decode: cdb::persistent_reserve_in,
         ..PERSISTENT_RESERVE_IN
     },
     Row {
         name: "PERSISTENT RESERVE IN, READ RESERVATION",
         usage: &[0x5e, 0x01, 0, 0, 0, 0, 0, FF, FF, 0],
-        decode: |bytes| cdb::persistent_reserve_in(bytes, ReadReservation),
+        decode: cdb::persistent_reserve_in,
         ..PERSISTENT_RESERVE_IN
     },
     Row {
         name: "PERSISTENT RESERVE IN, REPORT CAPABILITIES",
         usage: &[0x5e, 0x02, 0, 0, 0, 0, 0, FF, FF, 0],
-        decode: |bytes| cdb::persistent_reserve_in(bytes, ReportCapabilities),
+        decode: cdb::persistent_reserve_in,
         ..PERSISTENT_RESERVE_IN
     },
     Row {
         name: "PERSISTENT RESERVE IN, READ FULL STATUS",
         usage: &[0x5e, 0x03, 0, 0, 0, 0, 0, FF, FF, 0],
-        decode: |bytes| cdb::persistent_reserve_in(bytes, ReadFullStatus),
+        decode: cdb::persistent_reserve_in,
         ..PERSISTENT_RESERVE_IN
     },
     Row {
         name: "PERSISTENT RESERVE OUT, REGISTER",
         usage: &[0x5f, 0x00, 0, 0, 0, FF, FF, FF, FF, 0],
-        decode: |bytes| cdb::persistent_reserve_out(bytes, |_| Register),
+        decode: cdb::persistent_reserve_out_unscoped,
         ..PERSISTENT_RESERVE_OUT
     },
     Row {
         name: "PERSISTENT RESERVE OUT, RESERVE",
         usage: &[0x5f, 0x01, FF, 0, 0, FF, FF, FF, FF, 0],
-        decode: |bytes| cdb::persistent_reserve_out(bytes, Reserve),
+        decode: cdb::persistent_reserve_out,
         ..PERSISTENT_RESERVE_OUT
     },
     Row {
         name: "PERSISTENT RESERVE OUT, RELEASE",
         usage: &[0x5f, 0x02, FF, 0, 0, FF, FF, FF, FF, 0],
-        decode: |bytes| cdb::persistent_reserve_out(bytes, Release),
+        decode: cdb::persistent_reserve_out,
         ..PERSISTENT_RESERVE_OUT
     },
     Row {
         name: "PERSISTENT RESERVE OUT, CLEAR",
         usage: &[0x5f, 0x03, 0, 0, 0, FF, FF, FF, FF, 0],
-        decode: |bytes| cdb::persistent_reserve_out(bytes, |_| Clear),
+        decode: cdb::persistent_reserve_out_unscoped,
         ..PERSISTENT_RESERVE_OUT
     },
     Row {
         name: "PERSISTENT RESERVE OUT, PREEMPT",
         usage: &[0x5f, 0x04, FF, 0, 0, FF, FF, FF, FF, 0],
-        decode: |bytes| cdb::persistent_reserve_out(bytes, Preempt),
+        decode: cdb::persistent_reserve_out,
         ..PERSISTENT_RESERVE_OUT
     },
     Row {
         name: "PERSISTENT RESERVE OUT, PREEMPT AND ABORT",
         usage: &[0x5f, 0x05, FF, 0, 0, FF, FF, FF, FF, 0],
-        decode: |bytes| cdb::persistent_reserve_out(bytes, PreemptAndAbort),
+        decode: cdb::persistent_reserve_out,
         ..PERSISTENT_RESERVE_OUT
     },
     Row {
         name: "PERSISTENT RESERVE OUT, REGISTER AND IGNORE EXISTING KEY",
         usage: &[0x5f, 0x06, 0, 0, 0, FF, FF, FF, FF, 0],
-        decode: |bytes| cdb::persistent_reserve_out(bytes, |_| RegisterAndIgnoreExistingKey),
+        decode: cdb::persistent_reserve_out_unscoped,
         ..PERSISTENT_RESERVE_OUT
     },
     Row {
         name: "PERSISTENT RESERVE OUT, REGISTER AND MOVE",
         usage: &[0x5f, 0x07, 0, 0, 0, FF, FF, FF, FF, 0],
-        decode: |bytes| cdb::persistent_reserve_out(bytes, |_| RegisterAndMove),
+        decode: cdb::persistent_reserve_out_unscoped,
         ..PERSISTENT_RESERVE_OUT
     },
     Row {

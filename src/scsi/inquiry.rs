@@ -8,7 +8,7 @@ use zerocopy::big_endian::{U16, U32, U64};
 use zerocopy::{Immutable, IntoBytes, Unaligned};
 
 use super::capacity::Geometry;
-use super::nexus::{RelativeTargetPort, TransportId};
+use super::nexus::{Protocol, RelativeTargetPort};
 use super::sense::{Field, Sense};
 
 /// The company identifier in the unit's NAA designator, 24 bits (IEEE, OUI).
@@ -34,32 +34,6 @@ pub struct Port {
     pub relative: RelativeTargetPort,
     /// What it speaks.
     pub protocol: Protocol,
-}
-
-/// PROTOCOL IDENTIFIER (SPC-4).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u8)]
-pub enum Protocol {
-    /// Fibre Channel.
-    FibreChannel = 0x0,
-    /// SCSI RDMA protocol.
-    Srp = 0x4,
-    /// iSCSI.
-    Iscsi = 0x5,
-    /// Serial Attached SCSI.
-    Sas = 0x6,
-}
-
-impl From<&TransportId> for Protocol {
-    /// A port speaks what the initiators that it serves do.
-    fn from(initiator_port: &TransportId) -> Protocol {
-        match initiator_port {
-            TransportId::FibreChannel(_) => Protocol::FibreChannel,
-            TransportId::Srp(_) => Protocol::Srp,
-            TransportId::Iscsi { .. } => Protocol::Iscsi,
-            TransportId::Sas(_) => Protocol::Sas,
-        }
-    }
 }
 
 impl Identity {
@@ -428,13 +402,9 @@ mod tests {
 
     #[test]
     fn device_identification_names_the_port_that_is_known() {
-        let iscsi = TransportId::Iscsi {
-            name: "iqn.2026-11.example:node".into(),
-            isid: None,
-        };
         let port = Port {
             relative: RelativeTargetPort(0x0102),
-            protocol: Protocol::from(&iscsi),
+            protocol: Protocol::Iscsi,
         };
         let identity = Identity::new("serial-1");
         let page = page_of(0x83, &identity, Some(port));

@@ -244,16 +244,10 @@ fn reserve_and_release_of_either_length_are_one() {
 
 #[test]
 fn persistent_reserve_in_has_four_service_actions() {
-    let actions = [
-        PersistentReserveIn::ReadKeys,
-        PersistentReserveIn::ReadReservation,
-        PersistentReserveIn::ReportCapabilities,
-        PersistentReserveIn::ReadFullStatus,
-    ];
-    for (code, action) in (0..).zip(actions) {
-        let cdb = [0x5e, code, 0, 0, 0, 0, 0, 0x12, 0x34, 0];
+    for service_action in 0..4 {
+        let cdb = [0x5e, service_action, 0, 0, 0, 0, 0, 0x12, 0x34, 0];
         let expected = Command::PersistentReserveIn {
-            action,
+            service_action,
             allocation_length: 0x1234,
         };
         assert_eq!(decode(&cdb), Ok(expected));
@@ -262,26 +256,21 @@ fn persistent_reserve_in_has_four_service_actions() {
 
 #[test]
 fn persistent_reserve_out_has_scope_and_type_where_they_count() {
-    let given = ScopeAndType {
-        scope: 0xa,
-        reservation_type: 0x5,
-    };
-    let actions = [
-        PersistentReserveOut::Register,
-        PersistentReserveOut::Reserve(given),
-        PersistentReserveOut::Release(given),
-        PersistentReserveOut::Clear,
-        PersistentReserveOut::Preempt(given),
-        PersistentReserveOut::PreemptAndAbort(given),
-        PersistentReserveOut::RegisterAndIgnoreExistingKey,
-        PersistentReserveOut::RegisterAndMove,
-    ];
-    for (code, action) in (0..).zip(actions) {
-        let cdb = [0x5f, code, 0xa5, 0, 0, 0x01, 0x02, 0x03, 0x04, 0];
-        let parameter_list_length = 0x0102_0304;
+    for (service_action, scope_and_type) in [
+        (0, 0),
+        (1, 0xa5),
+        (2, 0xa5),
+        (3, 0),
+        (4, 0xa5),
+        (5, 0xa5),
+        (6, 0),
+        (7, 0),
+    ] {
+        let cdb = [0x5f, service_action, 0xa5, 0, 0, 0x01, 0x02, 0x03, 0x04, 0];
         let expected = Command::PersistentReserveOut {
-            action,
-            parameter_list_length,
+            service_action,
+            scope_and_type,
+            parameter_list_length: 0x0102_0304,
         };
         assert_eq!(decode(&cdb), Ok(expected));
     }

@@ -1,0 +1,259 @@
+//! What each command does, once it may run.
+
+use super::task::{Response, Task, Transfer};
+use super::{LogicalUnit, Mapping, NexusId, Step};
+use crate::pr::{self, Change, Refusal};
+use crate::scsi::cdb::{self, Command};
+use crate::scsi::commands::Row;
+use crate::scsi::sense::Sense;
+use crate::scsi::{self, Status, capacity, inquiry, mode, report};
+use crate::store::{Durability, Flush, Operation, Request};
+
+impl LogicalUnit {
+    pub(super) fn execute(&mut self, row: &Row, task: Task) -> Step {
+        let command = match self.decode(row, &task) {
+            Ok(command) => command,
+            Err(sense) => return Step::Answer(task.answer(sense.into())),
+        };
+        let done = match command {
+            Command::Read(transfer) => return self.read(row, task, &transfer),
+            Command::Write(transfer) => return self.write(row, task, &transfer),
+            Command::SynchronizeCache { lba, blocks, .. } => {
+                return match self.geometry.check_range(lba, blocks) {
+                    Ok(()) => self.flush(row, task),
+                    Err(sense) => Step::Answer(task.answer(sense.into())),
+                };
+            }
+            Command::PersistentReserveOut {
+                service_action,
+                scope_and_type,
+                parameter_list_length,
+            } => {
+                let cdb = pr::out::Cdb {
+                    service_action,
+                    scope_type: scope_and_type,
+                    parameter_list_length,
+                };
+                let change = self.persistent_reserve_out(&task, cdb);
+                return change_or_refuse(task, change);
+            }
+            Command::Reserve => {
+                let change =
+                    pr::spc2::reserve(&self.reservations, &self.nexuses[task.nexus.0].nexus);
+                return change_or_refuse(task, change);
+            }
+            Command::Release => {
+                let change =
+                    pr::spc2::release(&self.reservations, &self.nexuses[task.nexus.0].nexus);
+                return change_or_refuse(task, change);
+            }
+            Command::TestUnitReady => Response::Good,
+            Command::RequestSense {
+                format,
+                allocation_length,
+            } => {
+                let sense = self.current_condition(task.nexus);
+                let (bytes, length) = sense.encode(format);
+                data_in(bytes[..length].to_vec(), allocation_length)
+            }
+            Command::Inquiry {
+                page: None,
+                allocation_length,
+            } => data_in(inquiry::standard(&self.identity), allocation_length),
+            Command::Inquiry {
+                page: Some(page),
+                allocation_length,
+            } => self.vital_product_data(task.nexus, page, allocation_length),
+            Command::ModeSense(request) => self.mode_sense(task.nexus, &request),
+            Command::ReadCapacity10 => {
+                data_in(capacity::read_capacity_10(&self.geometry), u32::MAX)
+            }
+            Command::ReadCapacity16 { allocation_length } => data_in(
+                capacity::read_capacity_16(&self.geometry),
+                allocation_length,
+            ),
+            Command::PersistentReserveIn {
+                service_action,
+                allocation_length,
+            } => pr::read::answer(service_action, &self.reservations, &self.context.ports)
+                .map_or_else(Response::from, |bytes| data_in(bytes, allocation_length)),
+            Command::ReportSupportedOperationCodes {
+                reporting,
+                rctd,
+                allocation_length,
+            } => report::supported_operation_codes(reporting, rctd)
+                .map_or_else(Response::from, |bytes| data_in(bytes, allocation_length)),
+            Command::ReportSupportedTaskManagementFunctions {
+                repd,
+                allocation_length,
+            } => data_in(
+                report::supported_task_management_functions(repd),
+                allocation_length,
+            ),
+        };
+        Step::Answer(task.answer(done))
+    }
+
+    /// The command's fields, then the state of the medium: in this order (SAM-5).
+    fn decode(&self, row: &Row, task: &Task) -> Result<Command, Sense> {
+        let command = row.decode(&task.cdb)?;
+        self.check_media(task.nexus, row.media)?;
+        Ok(command)
+    }
+
+    fn read(&mut self, row: &Row, task: Task, transfer: &cdb::Transfer) -> Step {
+        self.counters.reads += 1;
+        let checked = self
+            .check_transfer(transfer)
+            .and_then(|()| match transfer.fua {
+                true if self.flush_failed => Err(Sense::internal_target_failure()),
+                _ => Ok(()),
+            });
+        if let Err(sense) = checked {
+            return Step::Answer(task.answer(sense.into()));
+        }
+        let length = self
+            .geometry
+            .byte_length(transfer.blocks)
+            .min(task.data.len());
+        if length == 0 {
+            return Step::Answer(task.answer(Response::Good));
+        }
+        // FUA asks for what is on the medium: what is newer in the cache goes there first.
+        let flush = if transfer.fua {
+            Flush::First
+        } else {
+            Flush::No
+        };
+        let offset = self.geometry.byte_offset(transfer.lba);
+        self.start(
+            row,
+            task,
+            Operation::Read {
+                offset,
+                length,
+                flush,
+            },
+            Transfer::In(length),
+        )
+    }
+
+    fn write(&mut self, row: &Row, task: Task, transfer: &cdb::Transfer) -> Step {
+        self.counters.writes += 1;
+        let length = self.geometry.byte_length(transfer.blocks);
+        let checked = self.check_transfer(transfer).and_then(|()| {
+            // Data beyond what the CDB moves, or less: nothing is written of a command that is at odds with itself.
+            if length > 0 && task.data.len() != length {
+                return Err(Sense::invalid_field_in_command_information_unit());
+            }
+            Ok(())
+        });
+        if let Err(sense) = checked {
+            return Step::Answer(task.answer(sense.into()));
+        }
+        if length == 0 {
+            return Step::Answer(task.answer(Response::Good));
+        }
+        let durability = if transfer.fua || !self.write_back {
+            Durability::Now
+        } else {
+            Durability::Later
+        };
+        let offset = self.geometry.byte_offset(transfer.lba);
+        self.start(
+            row,
+            task,
+            Operation::Write {
+                offset,
+                length,
+                durability,
+            },
+            Transfer::Out,
+        )
+    }
+
+    /// SYNCHRONIZE CACHE. IMMED makes no difference: the answer waits, and so tells of errors.
+    fn flush(&mut self, row: &Row, task: Task) -> Step {
+        self.start(row, task, Operation::Flush, Transfer::Flush)
+    }
+
+    fn start(&mut self, row: &Row, task: Task, operation: Operation, transfer: Transfer) -> Step {
+        let key = self.tasks.begin(task.nexus, row.access);
+        let (data, pending) = task.suspend(key, transfer);
+        Step::Io(Request { operation, data }, pending)
+    }
+
+    fn check_transfer(&self, transfer: &cdb::Transfer) -> Result<(), Sense> {
+        self.geometry.check_transfer_length(transfer)?;
+        self.geometry.check_range(transfer.lba, transfer.blocks)
+    }
+
+    /// The unit attention that REQUEST SENSE reports and clears, or else what state the unit is in.
+    fn current_condition(&mut self, nexus: NexusId) -> Sense {
+        let state = if self.fenced {
+            Sense::manual_intervention_required()
+        } else if self.flush_failed {
+            Sense::internal_target_failure()
+        } else {
+            Sense::no_additional_sense_information()
+        };
+        self.nexuses[nexus.0].attentions.take().unwrap_or(state)
+    }
+
+    fn vital_product_data(&self, nexus: NexusId, page: u8, allocation_length: u32) -> Response {
+        let target_port = &self.nexuses[nexus.0].nexus.target_port;
+        let port = self
+            .context
+            .ports
+            .relative(target_port)
+            .map(|relative| inquiry::Port {
+                relative,
+                protocol: target_port.protocol,
+            });
+        inquiry::vital_product_data(page, &self.identity, &self.geometry, port)
+            .map_or_else(Response::from, |bytes| data_in(bytes, allocation_length))
+    }
+
+    fn mode_sense(&self, nexus: NexusId, request: &cdb::ModeSense) -> Response {
+        let state = mode::ModeState {
+            write_cache_enabled: self.write_back,
+            read_only: self.nexuses[nexus.0].mapping == Mapping::ReadOnly,
+            software_write_protect: false,
+            task_aborted_status: true,
+        };
+        mode::sense(request, &state, &self.geometry).map_or_else(Response::from, |bytes| {
+            data_in(bytes, request.allocation_length)
+        })
+    }
+
+    fn persistent_reserve_out(&self, task: &Task, cdb: pr::out::Cdb) -> Result<Change, Refusal> {
+        let issuer = &self.nexuses[task.nexus.0].nexus;
+        let length = cdb
+            .parameter_list_length
+            .min(pr::out::PARAMETER_LIST_LENGTH_MAX);
+        let mut list = vec![0; usize::try_from(length).expect("some 64 KiB")];
+        let present = task.data.read_at(0, &mut list);
+        pr::out::answer(
+            &self.reservations,
+            issuer,
+            cdb,
+            &list[..present],
+            &self.context,
+        )
+    }
+}
+
+/// A data-in answer, cut to the allocation length.
+fn data_in(bytes: Vec<u8>, allocation_length: u32) -> Response {
+    Response::DataIn(scsi::truncate(bytes, allocation_length))
+}
+
+fn change_or_refuse(task: Task, change: Result<Change, Refusal>) -> Step {
+    match change {
+        Ok(change) => Step::Change(task.put_off(change)),
+        Err(Refusal::Conflict) => {
+            Step::Answer(task.answer(Response::Status(Status::ReservationConflict)))
+        }
+        Err(Refusal::Check(sense)) => Step::Answer(task.answer(sense.into())),
+    }
+}

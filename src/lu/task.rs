@@ -1,0 +1,470 @@
+//! Commands on their way: what a task is, what it becomes, and which are in flight.
+//!
+//! A command is owed an answer. A [`Task`] that is dropped before it has become an [`Answer`] is a bug that
+//! would leave an initiator waiting for ever, so it panics.
+
+use std::collections::BTreeSet;
+
+use slab::Slab;
+
+use crate::pr::Change;
+use crate::scsi::sense::{Format, SENSE_LENGTH, Sense};
+use crate::scsi::{Access, Status};
+use crate::sys::region::Data;
+
+/// Which command of which port an answer belongs to: the worker's words, which nothing here looks into.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Tag {
+    /// The port that the command came through.
+    pub port: usize,
+    /// The kernel's id of the command.
+    pub command: u16,
+    /// How often the port's ring had been reset when the command came.
+    pub epoch: u32,
+}
+
+/// An I_T nexus of the logical unit, by a number that is valid as long as the nexus is attached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct NexusId(pub(super) usize);
+
+/// The duty to answer a command.
+#[derive(Debug)]
+struct Owed {
+    tag: Tag,
+}
+
+impl Owed {
+    fn settle(self) -> Tag {
+        let tag = self.tag;
+        std::mem::forget(self);
+        tag
+    }
+}
+
+impl Drop for Owed {
+    fn drop(&mut self) {
+        assert!(
+            std::thread::panicking(),
+            "{:?} was dropped without an answer",
+            self.tag
+        );
+    }
+}
+
+/// One command as it came.
+#[derive(Debug)]
+pub struct Task {
+    owed: Owed,
+    /// Who sent it.
+    pub(super) nexus: NexusId,
+    /// The CDB, zero-padded.
+    pub(super) cdb: [u8; 32],
+    /// Its data buffer, in or out.
+    pub(super) data: Data,
+}
+
+impl Task {
+    /// A command that is owed an answer from now on.
+    pub fn new(tag: Tag, nexus: NexusId, cdb: [u8; 32], data: Data) -> Task {
+        Task {
+            owed: Owed { tag },
+            nexus,
+            cdb,
+            data,
+        }
+    }
+
+    /// Answers it.
+    pub(super) fn answer(self, response: Response) -> Answer {
+        Answer {
+            owed: self.owed,
+            data: self.data,
+            response,
+        }
+    }
+
+    /// Splits it into what the store needs and what stays until the store is done.
+    pub(super) fn suspend(self, key: TaskKey, transfer: Transfer) -> (Data, Pending) {
+        (
+            self.data,
+            Pending {
+                owed: self.owed,
+                key,
+                transfer,
+            },
+        )
+    }
+
+    /// Puts it off until the change that it asks for is stored.
+    pub(super) fn put_off(self, change: Change) -> PendingChange {
+        PendingChange {
+            change,
+            owed: self.owed,
+            data: self.data,
+        }
+    }
+
+    /// Its tag.
+    pub fn tag(&self) -> Tag {
+        self.owed.tag
+    }
+}
+
+/// What the initiator gets.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Response {
+    /// GOOD, without data.
+    Good,
+    /// GOOD, and these bytes of data-in.
+    DataIn(Vec<u8>),
+    /// GOOD, and so many bytes of data-in, which stand in the data buffer already.
+    InPlace(u64),
+    /// CHECK CONDITION.
+    Check(Sense),
+    /// Another status, which carries neither data nor sense.
+    Status(Status),
+}
+
+impl From<Sense> for Response {
+    fn from(sense: Sense) -> Response {
+        Response::Check(sense)
+    }
+}
+
+/// A command with its response, ready to go back.
+#[derive(Debug)]
+pub struct Answer {
+    owed: Owed,
+    data: Data,
+    response: Response,
+}
+
+/// An answer as the ring takes it; data-in stands in the data buffer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Delivery {
+    /// Which command it answers.
+    pub tag: Tag,
+    /// SCSI status.
+    pub status: u8,
+    /// How many bytes of the data buffer are data-in, if fewer than all.
+    pub data_in_length: Option<u32>,
+    /// Sense data; all zero without CHECK CONDITION.
+    pub sense: [u8; SENSE_LENGTH],
+}
+
+impl Answer {
+    /// An answer to a command that never became a task, because nobody knows who sent it or what it is.
+    pub fn without_task(tag: Tag, data: Data, response: Response) -> Answer {
+        Answer {
+            owed: Owed { tag },
+            data,
+            response,
+        }
+    }
+
+    /// What it says.
+    pub fn response(&self) -> &Response {
+        &self.response
+    }
+
+    /// Puts data-in into the buffer and gives the rest.
+    ///
+    /// The buffer holds old data of other commands, and a GOOD status hands all of it to the initiator unless
+    /// a length is told; the kernel takes the length 0 for "all". So the least that can be told is one
+    /// byte, which is zeroed. For data-out all this is without effect.
+    pub fn deliver(self, format: Format) -> Delivery {
+        let mut sense = [0; SENSE_LENGTH];
+        let (status, written) = match &self.response {
+            Response::Good => (Status::Good, Some(0)),
+            Response::DataIn(bytes) => (Status::Good, Some(self.data.write_at(0, bytes) as u64)),
+            Response::InPlace(length) => (Status::Good, Some(*length)),
+            Response::Check(condition) => {
+                sense = condition.encode(format).0;
+                (Status::CheckCondition, None)
+            }
+            Response::Status(status) => (*status, None),
+        };
+        let data_in_length = written
+            .filter(|&written| written < self.data.len())
+            .map(|written| {
+                if written == 0 {
+                    self.data.write_at(0, &[0]);
+                }
+                u32::try_from(written.max(1)).unwrap_or(u32::MAX)
+            });
+        Delivery {
+            tag: self.owed.settle(),
+            status: status as u8,
+            data_in_length,
+            sense,
+        }
+    }
+}
+
+/// What a command in the store's hands moves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Transfer {
+    /// So many bytes to the initiator.
+    In(u64),
+    /// Data from the initiator.
+    Out,
+    /// None.
+    Flush,
+}
+
+/// A command whose data is in the store's hands. [`super::LogicalUnit::finish`] takes it back.
+#[derive(Debug)]
+pub struct Pending {
+    owed: Owed,
+    pub(super) key: TaskKey,
+    pub(super) transfer: Transfer,
+}
+
+impl Pending {
+    pub(super) fn answer(self, data: Data, response: Response) -> Answer {
+        Answer {
+            owed: self.owed,
+            data,
+            response,
+        }
+    }
+}
+
+/// A command that changes reservations, not answered and not in effect before the change is stored.
+#[derive(Debug)]
+pub struct PendingChange {
+    /// What it changes.
+    pub change: Change,
+    owed: Owed,
+    data: Data,
+}
+
+impl PendingChange {
+    /// Answers it, and gives the change.
+    pub(super) fn answer(self, response: Response) -> (Answer, Change) {
+        (
+            Answer {
+                owed: self.owed,
+                data: self.data,
+                response,
+            },
+            self.change,
+        )
+    }
+}
+
+/// A command in flight, by a number that is valid until it has ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct TaskKey(usize);
+
+#[derive(Debug)]
+struct InFlight {
+    nexus: NexusId,
+    access: Access,
+    aborted: bool,
+}
+
+/// An answer that waits until commands in flight have ended.
+#[derive(Debug)]
+struct Fence {
+    waits_for: BTreeSet<TaskKey>,
+    answer: Answer,
+}
+
+/// The commands of a logical unit that are in the store's hands, and the answers that wait for them.
+#[derive(Debug, Default)]
+pub(super) struct TaskSet {
+    tasks: Slab<InFlight>,
+    fences: Vec<Fence>,
+}
+
+impl TaskSet {
+    /// Takes up a command.
+    pub(super) fn begin(&mut self, nexus: NexusId, access: Access) -> TaskKey {
+        TaskKey(self.tasks.insert(InFlight {
+            nexus,
+            access,
+            aborted: false,
+        }))
+    }
+
+    /// How many are in flight.
+    pub(super) fn len(&self) -> usize {
+        self.tasks.len()
+    }
+
+    /// Whether `nexus` has a command in flight.
+    pub(super) fn is_used_by(&self, nexus: NexusId) -> bool {
+        self.tasks.iter().any(|(_, task)| task.nexus == nexus)
+    }
+
+    /// Marks the commands of a nexus as aborted: however they end, TASK ABORTED is their status.
+    pub(super) fn abort(&mut self, nexus: NexusId) {
+        let of_nexus = self
+            .tasks
+            .iter_mut()
+            .filter(|(_, task)| task.nexus == nexus);
+        of_nexus.for_each(|(_, task)| task.aborted = true);
+    }
+
+    /// Holds an answer back until every command has ended that is now in flight and is one of those. Gives it
+    /// back when there is none.
+    pub(super) fn hold_back(
+        &mut self,
+        answer: Answer,
+        concerns: impl Fn(NexusId, Access) -> bool,
+    ) -> Option<Answer> {
+        let waits_for: BTreeSet<TaskKey> = self
+            .tasks
+            .iter()
+            .filter(|(_, task)| concerns(task.nexus, task.access))
+            .map(|(key, _)| TaskKey(key))
+            .collect();
+        if waits_for.is_empty() {
+            return Some(answer);
+        }
+        self.fences.push(Fence { waits_for, answer });
+        None
+    }
+
+    /// Ends a command. Tells whether it was aborted.
+    pub(super) fn end(&mut self, key: TaskKey) -> bool {
+        for fence in &mut self.fences {
+            fence.waits_for.remove(&key);
+        }
+        self.tasks.remove(key.0).aborted
+    }
+
+    /// Takes an answer that need not wait any longer.
+    pub(super) fn released(&mut self) -> Option<Answer> {
+        let free = self
+            .fences
+            .iter()
+            .position(|fence| fence.waits_for.is_empty())?;
+        Some(self.fences.remove(free).answer)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::sys::region::{Region, Segment};
+
+    const TAG: Tag = Tag {
+        port: 0,
+        command: 7,
+        epoch: 0,
+    };
+
+    /// A data buffer of eight bytes that holds another command's old data.
+    fn stale() -> (Arc<Region>, Data) {
+        let region = Arc::new(Region::anonymous(4096).unwrap());
+        region.copy_in(0, &[0xa5; 8]).unwrap();
+        let data = Data::new(
+            &region,
+            vec![Segment {
+                offset: 0,
+                length: 8,
+            }],
+            0..4096,
+        )
+        .unwrap();
+        (region, data)
+    }
+
+    fn deliver(response: Response) -> (Delivery, [u8; 8]) {
+        let (region, data) = stale();
+        let delivery = Answer::without_task(TAG, data, response).deliver(Format::Fixed);
+        let mut bytes = [0; 8];
+        region.copy_out(0, &mut bytes).unwrap();
+        (delivery, bytes)
+    }
+
+    #[test]
+    fn a_short_answer_tells_its_length() {
+        let (delivery, bytes) = deliver(Response::DataIn(vec![1, 2, 3]));
+        assert_eq!((delivery.status, delivery.data_in_length), (0x00, Some(3)));
+        assert_eq!(bytes[..3], [1, 2, 3]);
+    }
+
+    #[test]
+    fn an_answer_that_fills_the_buffer_or_more_needs_no_length() {
+        for length in [8, 9] {
+            let (delivery, bytes) = deliver(Response::DataIn(vec![1; length]));
+            assert_eq!(delivery.data_in_length, None);
+            assert_eq!(bytes, [1; 8]);
+        }
+        assert_eq!(deliver(Response::InPlace(8)).0.data_in_length, None);
+    }
+
+    #[test]
+    fn no_answer_hands_out_stale_bytes() {
+        for response in [
+            Response::Good,
+            Response::DataIn(vec![]),
+            Response::InPlace(0),
+        ] {
+            let (delivery, bytes) = deliver(response);
+            assert_eq!(
+                delivery.data_in_length,
+                Some(1),
+                "the kernel takes 0 for all"
+            );
+            assert_eq!(bytes[0], 0);
+        }
+    }
+
+    #[test]
+    fn a_status_other_than_good_carries_no_data() {
+        let (delivery, _) = deliver(Response::Status(Status::ReservationConflict));
+        assert_eq!((delivery.status, delivery.data_in_length), (0x18, None));
+        assert_eq!(delivery.sense, [0; SENSE_LENGTH]);
+        let (delivery, _) = deliver(Response::Check(Sense::write_protected()));
+        assert_eq!((delivery.status, delivery.data_in_length), (0x02, None));
+        assert_eq!(delivery.sense[2], 0x07, "DATA PROTECT");
+    }
+
+    #[test]
+    #[should_panic(expected = "was dropped without an answer")]
+    fn a_command_cannot_be_dropped() {
+        let (_region, data) = stale();
+        drop(Task::new(TAG, NexusId(0), [0; 32], data));
+    }
+
+    #[test]
+    fn an_answer_waits_for_the_commands_in_flight_when_it_was_held_back_and_no_others() {
+        let mut tasks = TaskSet::default();
+        let loser = tasks.begin(NexusId(1), Access::Write);
+        let bystander = tasks.begin(NexusId(2), Access::Write);
+        let (_region, data) = stale();
+        let answer = Answer::without_task(TAG, data, Response::Good);
+        assert!(
+            tasks
+                .hold_back(answer, |nexus, _| nexus == NexusId(1))
+                .is_none()
+        );
+        let later = tasks.begin(NexusId(1), Access::Write);
+        assert!(!tasks.end(bystander));
+        assert!(!tasks.end(later));
+        assert!(tasks.released().is_none());
+        assert!(!tasks.end(loser));
+        tasks
+            .released()
+            .expect("nothing to wait for")
+            .deliver(Format::Fixed);
+    }
+
+    #[test]
+    fn an_aborted_command_says_so_when_it_ends() {
+        let mut tasks = TaskSet::default();
+        let aborted = tasks.begin(NexusId(1), Access::Write);
+        let other = tasks.begin(NexusId(2), Access::Write);
+        tasks.abort(NexusId(1));
+        let later = tasks.begin(NexusId(1), Access::Write);
+        assert!(tasks.end(aborted));
+        assert!(!tasks.end(other));
+        assert!(!tasks.end(later), "it came after the abort");
+    }
+}
