@@ -63,3 +63,6 @@ impl Reservations {
             .with_attention(Sense::reservations_released(), told)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -124,3 +124,6 @@ impl Change {
         before.allowed(nexus).loses(self.next.allowed(nexus))
     }
 }
+
+#[cfg(test)]
+mod tests;

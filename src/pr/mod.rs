@@ -12,6 +12,7 @@
 //! | [`read`] | PERSISTENT RESERVE IN: the four answers |
 //! | [`spc2`] | RESERVE and RELEASE, and how they meet registrations |
 //! | [`admin`] | what the administrator may do, who is no I_T nexus |
+//! | [`image`] | reservations ⇄ versioned, checksummed text |
 //!
 //! Nothing here does I/O, reads a clock, logs, or blocks.
 
@@ -24,10 +25,13 @@ use crate::scsi::sense::Sense;
 
 pub mod admin;
 pub mod gate;
+pub mod image;
 pub mod out;
 pub mod read;
 mod registrants;
 pub mod spc2;
+#[cfg(test)]
+mod testing;
 
 pub use registrants::{Registrant, Registrants};
 
@@ -401,3 +405,6 @@ impl From<Sense> for Refusal {
         Refusal::Check(sense)
     }
 }
+
+#[cfg(test)]
+mod tests;

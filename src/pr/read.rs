@@ -179,3 +179,6 @@ fn length(bytes: &[u8]) -> U32 {
         .expect("8,190 registrations of at most 272 bytes")
         .into()
 }
+
+#[cfg(test)]
+mod tests;

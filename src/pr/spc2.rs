@@ -79,3 +79,6 @@ fn changed(state: &Reservations, spc2: Option<Arc<ItNexus>>) -> Change {
         ..Change::nothing(state)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -340,3 +340,6 @@ impl Command<'_> {
 fn spec_i_pt_refused() -> Sense {
     Sense::invalid_field_in_parameter_list(Field::parameter_bit(20, 3))
 }
+
+#[cfg(test)]
+mod tests;

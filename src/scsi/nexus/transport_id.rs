@@ -260,3 +260,6 @@ impl fmt::Display for TransportId {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,174 @@
+//! Rows and columns as in SPC-4 r37 and SBC-3: commands that are allowed in the presence of various
+//! reservations.
+
+use super::super::testing::{
+    KEY_A, KEY_B, Unit, a, a2, b, host, nexus, port, preempt, register, reserve,
+};
+use super::super::{Reservations, Type, spc2};
+use super::Allowed;
+use crate::scsi::Access::{
+    self, Free, FreeUnlessReserved, PersistentReserveIn, PersistentReserveOut, Read, Reserve, Write,
+};
+use crate::scsi::nexus::ItNexus;
+
+const ALL: &[Access] = &[
+    Free,
+    FreeUnlessReserved,
+    Read,
+    Write,
+    PersistentReserveIn,
+    PersistentReserveOut,
+    Reserve,
+];
+const NO_WRITE: &[Access] = &[
+    Free,
+    FreeUnlessReserved,
+    Read,
+    PersistentReserveIn,
+    PersistentReserveOut,
+    Reserve,
+];
+const NO_DATA: &[Access] = &[
+    Free,
+    FreeUnlessReserved,
+    PersistentReserveIn,
+    PersistentReserveOut,
+    Reserve,
+];
+
+#[track_caller]
+fn assert_allowed(state: &Reservations, nexus: Option<&ItNexus>, expected: &[Access]) {
+    let allowed = state.allowed(nexus);
+    for access in Access::ALL {
+        assert_eq!(
+            allowed.contains(access),
+            expected.contains(&access),
+            "{access:?}"
+        );
+    }
+}
+
+/// A holds, B is registered, the nexus of A at port 2 and D are not, and a session has no initiator port.
+#[track_caller]
+fn assert_row(kind: Type, registrant: &[Access], unregistered: &[Access]) {
+    let state = Unit::reserved(kind).state;
+    assert_allowed(&state, Some(&a()), ALL);
+    assert_allowed(&state, Some(&b()), registrant);
+    assert_allowed(&state, Some(&a2()), unregistered);
+    assert_allowed(&state, Some(&nexus("d", 1)), unregistered);
+    assert_allowed(&state, None, unregistered);
+}
+
+#[test]
+fn without_a_reservation_everything_is_allowed_to_everybody() {
+    for state in [Unit::new().state, Unit::with_three().state] {
+        assert_allowed(&state, Some(&a()), ALL);
+        assert_allowed(&state, Some(&nexus("d", 1)), ALL);
+        assert_allowed(&state, None, ALL);
+    }
+}
+
+#[test]
+fn write_exclusive_lets_others_read() {
+    assert_row(Type::WriteExclusive, NO_WRITE, NO_WRITE);
+}
+
+#[test]
+fn exclusive_access_lets_others_neither_read_nor_write() {
+    assert_row(Type::ExclusiveAccess, NO_DATA, NO_DATA);
+}
+
+#[test]
+fn write_exclusive_registrants_only_lets_registrants_write_and_others_read() {
+    assert_row(Type::WriteExclusiveRegistrantsOnly, ALL, NO_WRITE);
+}
+
+#[test]
+fn exclusive_access_registrants_only_shuts_out_who_is_not_registered() {
+    assert_row(Type::ExclusiveAccessRegistrantsOnly, ALL, NO_DATA);
+}
+
+#[test]
+fn write_exclusive_all_registrants_lets_registrants_write_and_others_read() {
+    assert_row(Type::WriteExclusiveAllRegistrants, ALL, NO_WRITE);
+}
+
+#[test]
+fn exclusive_access_all_registrants_shuts_out_who_is_not_registered() {
+    assert_row(Type::ExclusiveAccessAllRegistrants, ALL, NO_DATA);
+}
+
+#[test]
+fn reserve_lets_its_holder_do_all_but_persistent_reserve() {
+    let state = spc2::reserve(&Reservations::default(), &a())
+        .expect("GOOD")
+        .next;
+    assert_allowed(
+        &state,
+        Some(&a()),
+        &[Free, FreeUnlessReserved, Read, Write, Reserve],
+    );
+}
+
+#[test]
+fn reserve_lets_others_do_what_spc_2_lists() {
+    let state = spc2::reserve(&Reservations::default(), &a())
+        .expect("GOOD")
+        .next;
+    for other in [Some(&b()), Some(&a2()), None] {
+        assert_allowed(&state, other, &[Free, Reserve]);
+    }
+}
+
+#[test]
+fn one_session_of_an_initiator_has_nothing_by_another() {
+    let mut unit = Unit::new();
+    unit.good(&a(), &register(0, KEY_A));
+    unit.good(&a(), &reserve(KEY_A, Type::ExclusiveAccess));
+    let mut other = a();
+    other.initiator_port =
+        crate::scsi::nexus::TransportId::iscsi("iqn.2026-11.example:a", Some(2)).expect("a name");
+    assert_ne!(other.initiator_port, host("a"));
+    assert_eq!(other.target_port, port(1));
+    assert_allowed(&unit.state, Some(&other), NO_DATA);
+}
+
+#[test]
+fn change_shuts_out_whoever_loses_read_or_write_registered_or_not() {
+    let d = nexus("d", 1);
+    for kind in Type::ALL {
+        let mut unit = Unit::with_three();
+        let before = unit.state.clone();
+        let change = unit.good(&a(), &reserve(KEY_A, kind));
+        assert!(!change.shuts_out(&before, Some(&a())));
+        assert_eq!(
+            change.shuts_out(&before, Some(&b())),
+            !kind.admits_registrants()
+        );
+        assert!(change.shuts_out(&before, Some(&d)));
+        assert!(change.shuts_out(&before, None));
+    }
+}
+
+#[test]
+fn change_shuts_nobody_out_who_had_no_access_before() {
+    let mut unit = Unit::reserved(Type::WriteExclusive);
+    // B could read, but not write: it loses reading.
+    let before = unit.state.clone();
+    let change = unit.good(&a(), &preempt(KEY_A, KEY_A, Type::ExclusiveAccess));
+    assert!(change.shuts_out(&before, Some(&b())));
+    // Now it has nothing to lose, not even its registration.
+    let before = unit.state.clone();
+    let change = unit.good(&a(), &preempt(KEY_A, KEY_B, Type::ExclusiveAccess));
+    assert!(!change.shuts_out(&before, Some(&b())));
+    assert!(!change.shuts_out(&before, None));
+}
+
+#[test]
+fn losing_other_classes_is_no_loss_of_access() {
+    let in_and_out = Allowed::of(&[Read, Write, PersistentReserveIn, PersistentReserveOut]);
+    assert!(!in_and_out.loses(Allowed::of(&[Read, Write])));
+    assert!(in_and_out.loses(Allowed::of(&[Write])));
+    assert!(in_and_out.loses(Allowed::of(&[Read])));
+    assert!(!Allowed::of(&[]).loses(Allowed::ALL));
+}

@@ -1,0 +1,332 @@
+//! Reservations ⇄ text: the record from which they come back after a restart or a loss of power.
+//!
+//! A record is a TOML document whose first two lines are always these, so that a record of another version
+//! or a damaged one is known before anything else of it is looked at:
+//!
+//! ```toml
+//! version = 1
+//! checksum = "4a17b156"     # CRC-32C (Castagnoli) of the record without this line, 8 hexadecimal digits
+//! unit = "lun0-5f0c"        # serial number of the logical unit: a record is good for no other
+//! boot_id = "0b7f…"         # the boot of the node under which it was written: another one means loss of power
+//! generation = 7            # PRGENERATION
+//! aptpl = true
+//! reservation = "write_exclusive_registrants_only"     # left out if there is none
+//!
+//! [reserve]                 # who holds the unit by RESERVE; left out if nobody does
+//! initiator_port = "…"
+//! target_port = "…"
+//!
+//! [[registrant]]            # each, in the order of registration
+//! initiator_port = "iscsi:iqn.2026-11.example:node-a,i,0x00023d000001"     # or fc: sbp: srp: sas: and 0x…
+//! target_port = "iscsi:iqn.2026-11.example:target,t,0x0001"
+//! key = "0x00000000000000a1"
+//! holder = true             # on the holder; on nobody if all registrants are
+//! ```
+//!
+//! Comments are ours, not the record's. A record is written by us and read as if by an enemy: what does not
+//! add up is an [`Error`], and never an empty set of reservations.
+
+use std::fmt::Write;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use super::{Holder, Registrant, Registrants, Reservation, Reservations, Type, Violation};
+use crate::scsi::nexus::{ItNexus, Protocol, TargetPort, TransportId};
+
+/// The version of the records that this module reads and writes.
+pub const VERSION: u32 = 1;
+
+/// The longest record that is read, in bytes: 8,190 registrants with the longest names take under 6 MiB.
+pub const LENGTH_MAX: usize = 8 << 20;
+
+/// The reservations of a logical unit, and when and where they were so.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Image {
+    /// The serial number of the logical unit.
+    pub unit: String,
+    /// The boot id of the node's kernel.
+    pub boot_id: String,
+    /// What is registered and reserved.
+    pub reservations: Reservations,
+}
+
+/// Why a record cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Longer than any record can be.
+    #[error("the record has {0} bytes, more than the {LENGTH_MAX} it can have")]
+    TooLong(usize),
+    /// Empty, torn, or something else.
+    #[error("this is no reservation record: it does not begin with a version and a checksum")]
+    NotARecord,
+    /// Written by another version of this program.
+    #[error("the record has version {0}, and only version {VERSION} can be read")]
+    UnknownVersion(u32),
+    /// Damaged, or changed by hand.
+    #[error("the record is damaged: its checksum should be {computed:08x} and is {stated:08x}")]
+    Checksum {
+        /// What the record says.
+        stated: u32,
+        /// What its bytes give.
+        computed: u32,
+    },
+    /// Not the fields of a record.
+    #[error("the record cannot be understood")]
+    Syntax(#[source] Box<toml::de::Error>),
+    /// Another unit's.
+    #[error("the record is of the logical unit {found:?}, not of {expected:?}")]
+    OtherUnit {
+        /// The serial number in the record.
+        found: String,
+        /// The serial number of the unit that wants it.
+        expected: String,
+    },
+    /// A port name that is none.
+    #[error("{0:?} is not the name of a port")]
+    Port(String),
+    /// A reservation key that is none.
+    #[error("{0:?} is not a reservation key")]
+    Key(String),
+    /// Not one registrant marked as holder where one must be.
+    #[error("the record marks {0} registrants as the single holder of the persistent reservation")]
+    Holders(usize),
+    /// What can never be so.
+    #[error("the record contradicts itself")]
+    Violation(#[from] Violation),
+}
+
+/// The record after its first two lines.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Record {
+    unit: String,
+    boot_id: String,
+    generation: u32,
+    aptpl: bool,
+    reservation: Option<Type>,
+    reserve: Option<NexusRecord>,
+    #[serde(default)]
+    registrant: Vec<RegistrantRecord>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct NexusRecord {
+    initiator_port: String,
+    target_port: String,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RegistrantRecord {
+    initiator_port: String,
+    target_port: String,
+    key: String,
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    holder: bool,
+}
+
+impl Image {
+    /// The record.
+    pub fn encode(&self) -> String {
+        let rest = toml::to_string(&Record::from(self)).expect("strings, numbers and booleans");
+        let version = format!("version = {VERSION}\n");
+        let checksum = checksum(&version, &rest);
+        format!("{version}checksum = \"{checksum:08x}\"\n{rest}")
+    }
+
+    /// Reads the record of the logical unit whose serial number is `unit`.
+    ///
+    /// # Errors
+    /// What is wrong with the record.
+    pub fn parse(record: &[u8], unit: &str) -> Result<Image, Error> {
+        if record.len() > LENGTH_MAX {
+            return Err(Error::TooLong(record.len()));
+        }
+        let record = std::str::from_utf8(record).map_err(|_| Error::NotARecord)?;
+        let (version, record) = first_line(record, "version = ", "")?;
+        let number = version.parse().map_err(|_| Error::NotARecord)?;
+        if number != VERSION {
+            return Err(Error::UnknownVersion(number));
+        }
+        let (stated, rest) = first_line(record, "checksum = \"", "\"")?;
+        let stated = u32::from_str_radix(stated, 16).map_err(|_| Error::NotARecord)?;
+        let computed = checksum(&format!("version = {version}\n"), rest);
+        if stated != computed {
+            return Err(Error::Checksum { stated, computed });
+        }
+        let record: Record =
+            toml::from_str(rest).map_err(|error| Error::Syntax(Box::new(error)))?;
+        if record.unit != unit {
+            return Err(Error::OtherUnit {
+                found: record.unit,
+                expected: unit.to_owned(),
+            });
+        }
+        record.into_image()
+    }
+}
+
+/// What stands between `before` and `after` in the first line, and the lines that follow it.
+fn first_line<'a>(text: &'a str, before: &str, after: &str) -> Result<(&'a str, &'a str), Error> {
+    let (line, rest) = text.split_once('\n').ok_or(Error::NotARecord)?;
+    let value = line
+        .strip_prefix(before)
+        .and_then(|line| line.strip_suffix(after));
+    Ok((value.ok_or(Error::NotARecord)?, rest))
+}
+
+fn checksum(version: &str, rest: &str) -> u32 {
+    crc32c::crc32c_append(crc32c::crc32c(version.as_bytes()), rest.as_bytes())
+}
+
+impl From<&Image> for Record {
+    fn from(image: &Image) -> Record {
+        let state = &image.reservations;
+        let single = state
+            .reservation
+            .as_ref()
+            .and_then(Reservation::single_holder);
+        let registrants = state.registrants.iter();
+        let registrants = registrants.map(|Registrant { nexus, key }| RegistrantRecord {
+            initiator_port: initiator_port_text(&nexus.initiator_port),
+            target_port: target_port_text(&nexus.target_port),
+            key: format!("0x{key:016x}"),
+            holder: single == Some(&**nexus),
+        });
+        Record {
+            unit: image.unit.clone(),
+            boot_id: image.boot_id.clone(),
+            generation: state.generation,
+            aptpl: state.aptpl,
+            reservation: state.reservation.as_ref().map(|held| held.kind),
+            reserve: state.spc2.as_ref().map(|nexus| NexusRecord {
+                initiator_port: initiator_port_text(&nexus.initiator_port),
+                target_port: target_port_text(&nexus.target_port),
+            }),
+            registrant: registrants.collect(),
+        }
+    }
+}
+
+impl Record {
+    fn into_image(self) -> Result<Image, Error> {
+        let mut list = Vec::with_capacity(self.registrant.len());
+        let mut holders = Vec::new();
+        for record in self.registrant {
+            let nexus = Arc::new(parse_nexus(&record.initiator_port, &record.target_port)?);
+            let key = parse_key(record.key)?;
+            if record.holder {
+                holders.push(Arc::clone(&nexus));
+            }
+            list.push(Registrant { nexus, key });
+        }
+        let single = self
+            .reservation
+            .is_some_and(|kind| !kind.is_all_registrants());
+        if holders.len() != usize::from(single) {
+            return Err(Error::Holders(holders.len()));
+        }
+        let reservation = self.reservation.map(|kind| Reservation {
+            kind,
+            holder: holders.pop().map_or(Holder::AllRegistrants, Holder::Nexus),
+        });
+        let spc2 = self
+            .reserve
+            .map(|record| parse_nexus(&record.initiator_port, &record.target_port).map(Arc::new));
+        let reservations = Reservations {
+            registrants: Arc::new(Registrants::from(list)),
+            reservation,
+            generation: self.generation,
+            aptpl: self.aptpl,
+            spc2: spc2.transpose()?,
+        };
+        reservations.check()?;
+        Ok(Image {
+            unit: self.unit,
+            boot_id: self.boot_id,
+            reservations,
+        })
+    }
+}
+
+fn protocol_text(protocol: Protocol) -> &'static str {
+    match protocol {
+        Protocol::FibreChannel => "fc:",
+        Protocol::Sbp => "sbp:",
+        Protocol::Srp => "srp:",
+        Protocol::Iscsi => "iscsi:",
+        Protocol::Sas => "sas:",
+    }
+}
+
+/// The protocol that `text` begins with, and the name that follows it.
+fn parse_protocol(text: &str) -> Option<(Protocol, &str)> {
+    let mut named = Protocol::ALL
+        .into_iter()
+        .map(|protocol| (protocol, protocol_text(protocol)));
+    named.find_map(|(protocol, prefix)| Some((protocol, text.strip_prefix(prefix)?)))
+}
+
+fn target_port_text(port: &TargetPort) -> String {
+    format!("{}{}", protocol_text(port.protocol), port.name)
+}
+
+fn initiator_port_text(id: &TransportId) -> String {
+    let mut text = protocol_text(id.protocol()).to_owned();
+    let written = match id {
+        TransportId::FibreChannel(name) | TransportId::Sbp(name) | TransportId::Sas(name) => {
+            write!(text, "0x{name:016x}")
+        }
+        TransportId::Srp(port) => write!(text, "0x{:032x}", u128::from_be_bytes(*port)),
+        TransportId::Iscsi { .. } => write!(text, "{id}"),
+    };
+    written.expect("a String takes everything");
+    text
+}
+
+fn parse_nexus(initiator_port: &str, target_port: &str) -> Result<ItNexus, Error> {
+    let error = |text: &str| Error::Port(text.to_owned());
+    let (protocol, name) = parse_protocol(target_port).ok_or_else(|| error(target_port))?;
+    Ok(ItNexus {
+        initiator_port: parse_initiator_port(initiator_port)
+            .ok_or_else(|| error(initiator_port))?,
+        target_port: TargetPort {
+            protocol,
+            name: name.into(),
+        },
+    })
+}
+
+fn parse_initiator_port(text: &str) -> Option<TransportId> {
+    let (protocol, name) = parse_protocol(text)?;
+    match protocol {
+        Protocol::FibreChannel => parse_u64(name).map(TransportId::FibreChannel),
+        Protocol::Sbp => parse_u64(name).map(TransportId::Sbp),
+        Protocol::Sas => parse_u64(name).map(TransportId::Sas),
+        Protocol::Srp => {
+            let port = u128::from_str_radix(digits::<32>(name)?, 16).ok()?;
+            Some(TransportId::Srp(port.to_be_bytes()))
+        }
+        Protocol::Iscsi => TransportId::from_iscsi_port_name(name).ok(),
+    }
+}
+
+fn parse_key(text: String) -> Result<u64, Error> {
+    parse_u64(&text).ok_or(Error::Key(text))
+}
+
+fn parse_u64(text: &str) -> Option<u64> {
+    u64::from_str_radix(digits::<16>(text)?, 16).ok()
+}
+
+/// The `N` hexadecimal digits after `0x`.
+fn digits<const N: usize>(text: &str) -> Option<&str> {
+    let digits = text.strip_prefix("0x")?;
+    let hexadecimal = digits.bytes().all(|digit| digit.is_ascii_hexdigit());
+    (digits.len() == N && hexadecimal).then_some(digits)
+}
+
+#[cfg(test)]
+mod tests;
