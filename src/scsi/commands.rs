@@ -7,7 +7,6 @@
 //! what [`Row::decode`] finds wrong in the fields (SAM-5, status precedence).
 
 use std::fmt::Write;
-use std::iter;
 
 use super::cdb::{self, Command};
 use super::sense::{Field, Sense};
@@ -144,14 +143,19 @@ impl Row {
         let cdb = cdb
             .get(..self.usage.len())
             .ok_or_else(|| cdb::too_short(cdb))?;
-        let naca = Bits::new(self.cdb_length() - 1, NACA);
-        match iter::once(&naca)
-            .chain(self.refuse)
-            .find(|bits| bits.are_set(cdb))
-        {
+        match self.refused(cdb) {
             Some(bits) => Err(Sense::invalid_field_in_cdb(bits.field())),
             None => (self.decode)(cdb),
         }
+    }
+
+    /// The first field of a CDB of the row's length that must be 0 and is not.
+    fn refused(&self, cdb: &[u8]) -> Option<Bits> {
+        let naca = Bits::new(self.cdb_length() - 1, NACA);
+        if naca.are_set(cdb) {
+            return Some(naca);
+        }
+        self.refuse.iter().copied().find(|bits| bits.are_set(cdb))
     }
 }
 
