@@ -1,0 +1,725 @@
+//! The I_T nexus of a backstore whose config string declares one: `;nexus=<label>`.
+//!
+//! Such a backstore stands for one I_T nexus, and all of its commands are that nexus's. This is only as true
+//! as its exports: it must be one LUN, mapped to one initiator, on a port group that lets no others in, and
+//! the initiator must have no second way through the same port to the same logical unit. [`resolve`] checks
+//! all that; whatever it cannot see or understand is a reason not to serve.
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use crate::scsi::nexus::{ItNexus, TargetPort, TransportId};
+use crate::tcmu::config::Label;
+use crate::tcmu::configfs::{BackstoreName, Lun, MappedLun, PortGroup};
+
+/// A backstore and the nexus label of its config string.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Declared {
+    /// The backstore.
+    pub backstore: BackstoreName,
+    /// Its label.
+    pub label: Label,
+}
+
+/// Whom a backstore serves.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Resolved {
+    /// The I_T nexus of all commands of the backstore.
+    pub nexus: ItNexus,
+    /// Whether its initiator may not write: the kernel asks this of commands with data only.
+    pub write_protect: bool,
+}
+
+/// Why a backstore cannot be served now, and what to change.
+#[derive(Clone, Debug, thiserror::Error, PartialEq, Eq)]
+pub enum Unresolved {
+    /// It is no LUN.
+    #[error("it is not exported: make it a LUN of a target")]
+    NotExported,
+    /// It is several LUNs.
+    #[error(
+        "it is exported more than once, as {0}: keep one, and make a backstore of its own for each other path"
+    )]
+    ManyLuns(String),
+    /// The fabric's rules are not known.
+    #[error(
+        "it is exported over {0:?}, which tcmu-pr does not know: use iSCSI, Fibre Channel, SRP, vhost or loopback"
+    )]
+    UnknownFabric(String),
+    /// Anybody can log in.
+    #[error(
+        "{0} lets in initiators that have no ACL: set its attribute generate_node_acls=0 and make an ACL for \
+         each initiator"
+    )]
+    OpenToAll(String),
+    /// Somebody has.
+    #[error(
+        "initiators without an ACL are logged in to {group}: {initiators}; make ACLs for them, or log them out"
+    )]
+    DynamicSessions {
+        /// The port group.
+        group: String,
+        /// Who.
+        initiators: String,
+    },
+    /// No initiator sees it.
+    #[error("no ACL of {group} maps its lun_{lun}: map it to the one initiator that it is for")]
+    NoAcl {
+        /// The port group.
+        group: String,
+        /// The LUN.
+        lun: u64,
+    },
+    /// Several initiators see it.
+    #[error(
+        "lun_{lun} of {group} is mapped more than once, to {initiators}: keep one mapping, and make a backstore of \
+         its own for each other initiator (in targetcli, add_mapped_luns=false keeps it from mapping all LUNs)"
+    )]
+    ManyAcls {
+        /// The port group.
+        group: String,
+        /// The LUN.
+        lun: u64,
+        /// Whose ACLs.
+        initiators: String,
+    },
+    /// The port group has no initiator port yet.
+    #[error("{0} has no nexus: write the name of its initiator port to its file \"nexus\"")]
+    NoNexus(String),
+    /// The initiator's name cannot be reported to others.
+    #[error("the initiator name \"{name}\" is no {expected}: give its ACL the right name")]
+    InitiatorName {
+        /// The name, escaped.
+        name: String,
+        /// What it should be.
+        expected: &'static str,
+    },
+    /// The target's name cannot be reported to others.
+    #[error(
+        "the target name \"{0}\" has characters that a SCSI port name cannot have: make the target anew"
+    )]
+    TargetName(String),
+    /// Two backstores have one label.
+    #[error(
+        "{other} has the same nexus label \"{label}\": make one of the two anew with a label of its own"
+    )]
+    LabelTwice {
+        /// The other backstore.
+        other: BackstoreName,
+        /// The label.
+        label: Label,
+    },
+    /// The initiator has a second way in.
+    #[error(
+        "{initiator} reaches the same file through {other} on the same target port: \
+         unmap one of the two, since together they are one I_T nexus"
+    )]
+    SecondWay {
+        /// The initiator port.
+        initiator: TransportId,
+        /// The other backstore.
+        other: BackstoreName,
+    },
+}
+
+/// Finds whom a backstore serves.
+///
+/// `groups` is the walk of all fabrics; `unit` are the backstores of the same logical unit, with or without
+/// this one.
+pub fn resolve(
+    groups: &[PortGroup],
+    declared: &Declared,
+    unit: &[Declared],
+) -> Result<Resolved, Unresolved> {
+    let others = || {
+        unit.iter()
+            .filter(|other| other.backstore != declared.backstore)
+    };
+    if let Some(other) = others().find(|other| other.label == declared.label) {
+        return Err(Unresolved::LabelTwice {
+            other: other.backstore.clone(),
+            label: declared.label.clone(),
+        });
+    }
+    let (group, lun) = one_lun(groups, &declared.backstore)?;
+    let fabric = Fabric::of(group)?;
+    let target_port = target_port(group, fabric)?;
+    let (initiator_port, write_protect) = match fabric {
+        Fabric::OneInitiator if group.nexus.is_none() => {
+            return Err(Unresolved::NoNexus(group.to_string()));
+        }
+        Fabric::OneInitiator => (from_label(&declared.label), false),
+        Fabric::WithAcls(transport) => {
+            let (initiator, mapped) = one_acl(group, lun, transport)?;
+            (transport.initiator_port(initiator)?, mapped.write_protect)
+        }
+    };
+    for other in others() {
+        if reaches(groups, &other.backstore, &initiator_port, &target_port) {
+            return Err(Unresolved::SecondWay {
+                initiator: initiator_port,
+                other: other.backstore.clone(),
+            });
+        }
+    }
+    Ok(Resolved {
+        nexus: ItNexus {
+            initiator_port,
+            target_port,
+        },
+        write_protect,
+    })
+}
+
+/// How a fabric tells initiators apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Fabric {
+    /// By ACLs.
+    WithAcls(Transport),
+    /// Each port group has one initiator port. Its name is made up anew at every restart, so that the nexus
+    /// label takes its place.
+    OneInitiator,
+}
+
+/// How a fabric with ACLs spells the names of its initiators.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Transport {
+    Iscsi,
+    /// Some Fibre Channel fabrics let in anybody who has no ACL, others cannot.
+    FibreChannel {
+        can_generate_acls: bool,
+    },
+    Srp,
+}
+
+impl Fabric {
+    fn of(group: &PortGroup) -> Result<Fabric, Unresolved> {
+        Ok(match group.fabric.as_str() {
+            "iscsi" => Fabric::WithAcls(Transport::Iscsi),
+            "qla2xxx" | "qla2xxx_npiv" => Fabric::WithAcls(Transport::FibreChannel {
+                can_generate_acls: true,
+            }),
+            "fc" => Fabric::WithAcls(Transport::FibreChannel {
+                can_generate_acls: false,
+            }),
+            "srpt" => Fabric::WithAcls(Transport::Srp),
+            "loopback" | "vhost" | "xen-pvscsi" => Fabric::OneInitiator,
+            other => return Err(Unresolved::UnknownFabric(other.to_owned())),
+        })
+    }
+}
+
+impl Transport {
+    /// Whether the port group must say that it lets in nobody without an ACL, for us to believe it.
+    fn can_generate_acls(self) -> bool {
+        match self {
+            Transport::Iscsi => true,
+            Transport::FibreChannel { can_generate_acls } => can_generate_acls,
+            Transport::Srp => false,
+        }
+    }
+
+    fn initiator_port(self, name: &str) -> Result<TransportId, Unresolved> {
+        let parsed = match self {
+            Transport::Iscsi => {
+                iscsi_name(name).map(|name| TransportId::Iscsi { name, isid: None })
+            }
+            Transport::FibreChannel { .. } => fibre_channel(name).map(TransportId::FibreChannel),
+            Transport::Srp => srp(name).map(TransportId::Srp),
+        };
+        parsed.ok_or_else(|| Unresolved::InitiatorName {
+            name: name.escape_debug().to_string(),
+            expected: match self {
+                Transport::Iscsi => "iSCSI name (iqn., eui. or naa.)",
+                Transport::FibreChannel { .. } => "port name (21:00:00:24:ff:31:4c:48)",
+                Transport::Srp => "initiator port identifier (0x and 32 hexadecimal digits)",
+            },
+        })
+    }
+}
+
+fn luns_of<'a>(
+    groups: &'a [PortGroup],
+    backstore: &'a BackstoreName,
+) -> impl Iterator<Item = (&'a PortGroup, &'a Lun)> {
+    let luns = groups
+        .iter()
+        .flat_map(|group| group.luns.iter().map(move |lun| (group, lun)));
+    luns.filter(move |(_, lun)| lun.backstore == *backstore)
+}
+
+fn one_lun<'a>(
+    groups: &'a [PortGroup],
+    backstore: &'a BackstoreName,
+) -> Result<(&'a PortGroup, &'a Lun), Unresolved> {
+    let luns: Vec<_> = luns_of(groups, backstore).collect();
+    match luns[..] {
+        [] => Err(Unresolved::NotExported),
+        [one] => Ok(one),
+        _ => {
+            let names = luns
+                .iter()
+                .map(|(group, lun)| format!("{group}/lun_{}", lun.number));
+            Err(Unresolved::ManyLuns(names.collect::<Vec<_>>().join(", ")))
+        }
+    }
+}
+
+/// The mappings of a LUN, each with its initiator's name.
+fn mappings<'a>(
+    group: &'a PortGroup,
+    lun: &'a Lun,
+) -> impl Iterator<Item = (&'a str, &'a MappedLun)> {
+    let mapped = group.acls.iter().flat_map(|acl| {
+        let initiator = acl.initiator.as_str();
+        acl.luns.iter().map(move |mapped| (initiator, mapped))
+    });
+    mapped.filter(|(_, mapped)| mapped.lun == lun.number)
+}
+
+fn one_acl<'a>(
+    group: &'a PortGroup,
+    lun: &'a Lun,
+    transport: Transport,
+) -> Result<(&'a str, &'a MappedLun), Unresolved> {
+    match group.generate_node_acls {
+        Some(false) => {}
+        None if !transport.can_generate_acls() => {}
+        _ => return Err(Unresolved::OpenToAll(group.to_string())),
+    }
+    if !group.dynamic_sessions.is_empty() {
+        return Err(Unresolved::DynamicSessions {
+            group: group.to_string(),
+            initiators: list(group.dynamic_sessions.iter().map(String::as_str)),
+        });
+    }
+    let mappings: Vec<_> = mappings(group, lun).collect();
+    match mappings[..] {
+        [] => Err(Unresolved::NoAcl {
+            group: group.to_string(),
+            lun: lun.number,
+        }),
+        [one] => Ok(one),
+        _ => Err(Unresolved::ManyAcls {
+            group: group.to_string(),
+            lun: lun.number,
+            initiators: list(mappings.iter().map(|&(initiator, _)| initiator)),
+        }),
+    }
+}
+
+/// Whether an initiator port reaches a backstore through a target port, be that backstore well exported or
+/// not.
+fn reaches(
+    groups: &[PortGroup],
+    backstore: &BackstoreName,
+    initiator_port: &TransportId,
+    through: &TargetPort,
+) -> bool {
+    luns_of(groups, backstore).any(|(group, lun)| {
+        let Ok(fabric) = Fabric::of(group) else {
+            return false;
+        };
+        let same_port = target_port(group, fabric).is_ok_and(|port| port == *through);
+        same_port
+            && match fabric {
+                Fabric::OneInitiator => true,
+                Fabric::WithAcls(transport) => mappings(group, lun).any(|(initiator, _)| {
+                    transport
+                        .initiator_port(initiator)
+                        .is_ok_and(|port| port == *initiator_port)
+                }),
+            }
+    })
+}
+
+/// The name of a target port (SAM-5, SCSI port name): for iSCSI with its port group's tag, four hexadecimal
+/// digits.
+fn target_port(group: &PortGroup, fabric: Fabric) -> Result<TargetPort, Unresolved> {
+    let name = group.target.to_ascii_lowercase();
+    let good = match fabric {
+        Fabric::WithAcls(Transport::Iscsi) => iscsi_name(&name).is_some(),
+        _ => !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_graphic()),
+    };
+    if !good {
+        return Err(Unresolved::TargetName(
+            group.target.escape_debug().to_string(),
+        ));
+    }
+    Ok(TargetPort(match fabric {
+        Fabric::WithAcls(Transport::Iscsi) => format!("{name},t,0x{:04x}", group.tag).into(),
+        _ => name.into(),
+    }))
+}
+
+/// An iSCSI name in lower case (RFC 3720, 3.2.6). Wider than the RFC in what it takes, since names with an
+/// underscore are about; a comma would end the name in a TransportID.
+fn iscsi_name(name: &str) -> Option<String> {
+    let name = name.to_ascii_lowercase();
+    let known = ["iqn.", "eui.", "naa."]
+        .iter()
+        .any(|kind| name.starts_with(kind));
+    let good = name.len() <= 223
+        && name
+            .bytes()
+            .all(|byte| byte.is_ascii_graphic() && byte != b',');
+    (known && good).then_some(name)
+}
+
+/// An N_Port_Name: eight bytes with colons between.
+fn fibre_channel(name: &str) -> Option<u64> {
+    let well_spelt = name.len() == 23 && name.split(':').all(|byte| byte.len() == 2);
+    well_spelt
+        .then(|| hexadecimal(&name.replace(':', "")))?
+        .and_then(|n| u64::try_from(n).ok())
+}
+
+/// An SRP initiator port identifier: up to 32 hexadecimal digits, filled up with zeros from the left as the
+/// kernel does.
+fn srp(name: &str) -> Option<[u8; 16]> {
+    let digits = name.strip_prefix("0x").unwrap_or(name);
+    (digits.len() % 2 == 0)
+        .then(|| hexadecimal(digits))?
+        .map(u128::to_be_bytes)
+}
+
+fn hexadecimal(digits: &str) -> Option<u128> {
+    // from_str_radix would take a sign.
+    let good = (1..=32).contains(&digits.len()) && digits.bytes().all(|b| b.is_ascii_hexdigit());
+    good.then(|| u128::from_str_radix(digits, 16).ok())?
+}
+
+/// A SAS address that is always the same for a label: NAA 3h, locally assigned.
+fn from_label(label: &Label) -> TransportId {
+    let digest: [u8; 32] = Sha256::digest(label.as_str()).into();
+    let [a, b, c, d, e, f, g, h, ..] = digest;
+    TransportId::Sas(u64::from_be_bytes([0x30 | (a & 0x0f), b, c, d, e, f, g, h]))
+}
+
+fn list<'a>(names: impl Iterator<Item = &'a str>) -> String {
+    names
+        .map(|name| name.escape_debug().to_string())
+        .collect::<Vec<_>>()
+        .join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tcmu::configfs::port_groups;
+    use crate::tcmu::configfs::tests::{Tree, backstore_name};
+
+    const T: &str = "iqn.2026-11.example:t";
+    const A: &str = "iqn.2026-11.example:a";
+    const B: &str = "iqn.2026-11.example:b";
+
+    fn declared(name: &str, label: &str) -> Declared {
+        Declared {
+            backstore: backstore_name("user_0", name),
+            label: label.parse().expect("the label is good"),
+        }
+    }
+
+    fn unit() -> [Declared; 2] {
+        [declared("lun0-a", "node-a"), declared("lun0-b", "node-b")]
+    }
+
+    /// Two initiators on one target, each with a backstore of its own.
+    fn two_nodes() -> (Tree, String) {
+        let tree = Tree::new();
+        let group = tree.iscsi(T, 1);
+        tree.lun(&group, 0, "user_0/lun0-a")
+            .lun(&group, 1, "user_0/lun0-b");
+        tree.acl(&group, A, 0, 0).acl(&group, B, 0, 1);
+        (tree, group)
+    }
+
+    fn resolve_first(tree: &Tree) -> Result<Resolved, Unresolved> {
+        let groups = port_groups(tree.root()).expect("the tree is good");
+        let [first, _] = unit();
+        resolve(&groups, &first, &unit())
+    }
+
+    fn iscsi(name: &str) -> TransportId {
+        TransportId::Iscsi {
+            name: name.into(),
+            isid: None,
+        }
+    }
+
+    #[test]
+    fn an_iscsi_backstore_serves_the_initiator_of_its_acl() {
+        let (tree, _) = two_nodes();
+        let resolved = resolve_first(&tree).expect("all is well");
+        assert_eq!(resolved.nexus.initiator_port, iscsi(A));
+        assert_eq!(
+            &*resolved.nexus.target_port.0,
+            "iqn.2026-11.example:t,t,0x0001"
+        );
+        assert!(!resolved.write_protect);
+    }
+
+    #[test]
+    fn names_are_compared_and_reported_in_lower_case() {
+        let tree = Tree::new();
+        let group = tree.iscsi(T, 0x1a);
+        tree.lun(&group, 0, "user_0/lun0-a")
+            .acl(&group, "iqn.2026-11.example:Node-A", 0, 0);
+        let resolved = resolve_first(&tree).expect("all is well");
+        assert_eq!(
+            resolved.nexus.initiator_port,
+            iscsi("iqn.2026-11.example:node-a")
+        );
+        assert_eq!(
+            &*resolved.nexus.target_port.0,
+            "iqn.2026-11.example:t,t,0x001a"
+        );
+        // The same initiator in another spelling, on the unit's other backstore.
+        tree.lun(&group, 1, "user_0/lun0-b")
+            .acl(&group, "iqn.2026-11.example:node-a", 0, 1);
+        assert!(matches!(
+            resolve_first(&tree),
+            Err(Unresolved::SecondWay { .. })
+        ));
+    }
+
+    #[test]
+    fn a_read_only_mapping_is_told() {
+        let (tree, group) = two_nodes();
+        tree.file(&format!("{group}/acls/{A}/lun_0/write_protect"), "1\n");
+        assert!(resolve_first(&tree).expect("all is well").write_protect);
+    }
+
+    #[test]
+    fn each_doubt_is_a_reason_not_to_serve() {
+        type Spoil = fn(&Tree, &str);
+        type Check = fn(&Unresolved) -> bool;
+        let table: [(&str, Spoil, Check); 12] = [
+            (
+                "no LUN",
+                |tree, group| tree.remove(&format!("{group}/lun/lun_0")),
+                |error| *error == Unresolved::NotExported,
+            ),
+            (
+                "two LUNs",
+                |tree, group| _ = tree.lun(group, 7, "user_0/lun0-a"),
+                |error| matches!(error, Unresolved::ManyLuns(_)),
+            ),
+            (
+                "a LUN of another target too",
+                |tree, _| {
+                    let other = tree.iscsi("iqn.2026-11.example:other", 1);
+                    tree.lun(&other, 0, "user_0/lun0-a");
+                },
+                |error| matches!(error, Unresolved::ManyLuns(_)),
+            ),
+            (
+                "no ACL",
+                |tree, group| tree.remove(&format!("{group}/acls/{A}")),
+                |error| matches!(error, Unresolved::NoAcl { lun: 0, .. }),
+            ),
+            (
+                "two ACLs",
+                |tree, group| _ = tree.acl(group, B, 5, 0),
+                |error| matches!(error, Unresolved::ManyAcls { .. }),
+            ),
+            (
+                "two mappings of one ACL",
+                |tree, group| _ = tree.acl(group, A, 5, 0),
+                |error| matches!(error, Unresolved::ManyAcls { .. }),
+            ),
+            (
+                "everybody is let in",
+                |tree, group| {
+                    tree.file(&format!("{group}/attrib/generate_node_acls"), "1\n");
+                },
+                |error| matches!(error, Unresolved::OpenToAll(_)),
+            ),
+            (
+                "nobody knows whether everybody is let in",
+                |tree, group| tree.remove(&format!("{group}/attrib/generate_node_acls")),
+                |error| matches!(error, Unresolved::OpenToAll(_)),
+            ),
+            (
+                "somebody is logged in without an ACL",
+                |tree, group| {
+                    tree.file(&format!("{group}/dynamic_sessions"), "iqn.x:y\n");
+                },
+                |error| matches!(error, Unresolved::DynamicSessions { .. }),
+            ),
+            (
+                "a second way to the same unit",
+                |tree, group| _ = tree.acl(group, A, 5, 1),
+                |error| {
+                    let other = backstore_name("user_0", "lun0-b");
+                    matches!(error, Unresolved::SecondWay { other: o, .. } if *o == other)
+                },
+            ),
+            (
+                "a name that is none",
+                |tree, group| {
+                    tree.remove(&format!("{group}/acls/{A}"));
+                    tree.acl(group, "node-a", 0, 0);
+                },
+                |error| matches!(error, Unresolved::InitiatorName { .. }),
+            ),
+            (
+                "a fabric that is not known",
+                |tree, group| {
+                    tree.remove(&format!("{group}/lun/lun_0"));
+                    tree.lun("usb_gadget/naa.5/tpgt_1", 0, "user_0/lun0-a");
+                },
+                |error| *error == Unresolved::UnknownFabric("usb_gadget".into()),
+            ),
+        ];
+        for (what, spoil, check) in table {
+            let (tree, group) = two_nodes();
+            resolve_first(&tree).expect("all is well before");
+            spoil(&tree, &group);
+            let error = resolve_first(&tree).expect_err(what);
+            assert!(check(&error), "{what}: {error}");
+        }
+    }
+
+    #[test]
+    fn the_same_initiator_on_two_target_ports_is_two_nexuses() {
+        let (tree, _) = two_nodes();
+        let second = tree.iscsi(T, 2);
+        tree.remove(&format!("iscsi/{T}/tpgt_1/lun/lun_1"));
+        tree.remove(&format!("iscsi/{T}/tpgt_1/acls/{B}"));
+        tree.lun(&second, 0, "user_0/lun0-b").acl(&second, A, 0, 0);
+        let groups = port_groups(tree.root()).expect("the tree is good");
+        let [first, other] = unit();
+        let first = resolve(&groups, &first, &unit()).expect("all is well");
+        let other = resolve(&groups, &other, &unit()).expect("all is well");
+        assert_eq!(first.nexus.initiator_port, other.nexus.initiator_port);
+        assert_ne!(first.nexus.target_port, other.nexus.target_port);
+    }
+
+    #[test]
+    fn a_backstore_of_another_unit_is_no_second_way() {
+        let (tree, group) = two_nodes();
+        tree.lun(&group, 9, "user_0/another-unit")
+            .acl(&group, A, 9, 9);
+        assert!(resolve_first(&tree).is_ok());
+    }
+
+    #[test]
+    fn one_label_is_one_nexus() {
+        let (tree, _) = two_nodes();
+        let groups = port_groups(tree.root()).expect("the tree is good");
+        let [first, _] = unit();
+        let unit = [first.clone(), declared("lun0-b", "node-a")];
+        let error = resolve(&groups, &first, &unit).expect_err("the label is there twice");
+        assert!(error.to_string().contains("user_0/lun0-b"), "{error}");
+    }
+
+    #[test]
+    fn a_loopback_initiator_port_is_named_after_the_label() {
+        let tree = Tree::new();
+        let group = "loopback/naa.5001405AA/tpgt_1";
+        tree.lun(group, 0, "user_0/lun0-a");
+        assert_eq!(resolve_first(&tree), Err(Unresolved::NoNexus(group.into())));
+        tree.file(&format!("{group}/nexus"), "naa.6001405bb\n");
+        let resolved = resolve_first(&tree).expect("all is well");
+        // printf node-a | sha256sum: 66570ff05a207404...; NAA 3h instead of its first digit
+        assert_eq!(
+            resolved.nexus.initiator_port,
+            TransportId::Sas(0x3657_0ff0_5a20_7404)
+        );
+        assert_eq!(&*resolved.nexus.target_port.0, "naa.5001405aa");
+        // Another random name of the initiator port changes nothing.
+        tree.file(&format!("{group}/nexus"), "naa.6001405cc\n");
+        assert_eq!(resolve_first(&tree), Ok(resolved));
+        // All LUNs of the port group are its initiator's.
+        tree.lun(group, 1, "user_0/lun0-b");
+        assert!(matches!(
+            resolve_first(&tree),
+            Err(Unresolved::SecondWay { .. })
+        ));
+    }
+
+    #[test]
+    fn fibre_channel_and_srp_names_are_read_as_the_fabric_spells_them() {
+        let tree = Tree::new();
+        let group = "fc/50:01:43:80:12:34:56:78/tpgt_1";
+        tree.lun(group, 0, "user_0/lun0-a")
+            .acl(group, "21:00:00:24:FF:31:4c:48", 0, 0);
+        let resolved = resolve_first(&tree).expect("all is well");
+        let initiator = TransportId::FibreChannel(0x2100_0024_ff31_4c48);
+        assert_eq!(resolved.nexus.initiator_port, initiator);
+        assert_eq!(&*resolved.nexus.target_port.0, "50:01:43:80:12:34:56:78");
+
+        let tree = Tree::new();
+        let group = "srpt/0xfe800000000000000002c903000e8acd/tpgt_1";
+        tree.lun(group, 0, "user_0/lun0-a")
+            .acl(group, "0x0002c903000e8acd", 0, 0);
+        let resolved = resolve_first(&tree).expect("all is well");
+        let port = [
+            0, 0, 0, 0, 0, 0, 0, 0, 0x00, 0x02, 0xc9, 0x03, 0x00, 0x0e, 0x8a, 0xcd,
+        ];
+        assert_eq!(resolved.nexus.initiator_port, TransportId::Srp(port));
+    }
+
+    #[test]
+    fn qla2xxx_must_say_that_it_lets_in_nobody_else() {
+        let tree = Tree::new();
+        let group = "qla2xxx/50:01:43:80:12:34:56:78/tpgt_1";
+        tree.lun(group, 0, "user_0/lun0-a")
+            .acl(group, "21:00:00:24:ff:31:4c:48", 0, 0);
+        assert!(matches!(
+            resolve_first(&tree),
+            Err(Unresolved::OpenToAll(_))
+        ));
+        tree.file(&format!("{group}/attrib/generate_node_acls"), "0\n");
+        assert!(resolve_first(&tree).is_ok());
+    }
+
+    #[test]
+    fn odd_names_are_refused_and_shown_escaped() {
+        let long = format!("iqn.{}", "x".repeat(220));
+        for name in [
+            "iqn.x:\u{1b}[2J",
+            "iqn.x:a,i,0x1",
+            "iqn.x:\u{fffd}",
+            "iqn.a b",
+            &long,
+            "",
+            "x",
+        ] {
+            let error = Transport::Iscsi
+                .initiator_port(name)
+                .expect_err(name)
+                .to_string();
+            assert!(!error.contains('\u{1b}'), "{error}");
+        }
+        let fibre_channel = Transport::FibreChannel {
+            can_generate_acls: false,
+        };
+        for name in [
+            "21:00:00:24:ff:31:4c:4",
+            "21:00:00:24:ff:31:4c:4g",
+            "21:00:00:24:ff:31:4c:+8",
+            "2100:00:24:ff:31:4c:48:",
+            "210000:24:ff:31:4c:48::",
+            "21000024ff314c48",
+        ] {
+            assert!(fibre_channel.initiator_port(name).is_err(), "{name}");
+        }
+        let srp_long = format!("0x{}", "0".repeat(34));
+        for name in ["0x", "", "0x123", "0x+1", "0xfe80:0000", &srp_long] {
+            assert!(Transport::Srp.initiator_port(name).is_err(), "{name}");
+        }
+    }
+
+    #[test]
+    fn a_target_with_an_odd_name_is_not_served() {
+        let tree = Tree::new();
+        let group = tree.iscsi("iqn.x:a,t", 1);
+        tree.lun(&group, 0, "user_0/lun0-a").acl(&group, A, 0, 0);
+        assert!(matches!(
+            resolve_first(&tree),
+            Err(Unresolved::TargetName(_))
+        ));
+    }
+}

@@ -1,0 +1,3 @@
+//! Who sent a command: the I_T nexus.
+
+pub mod declared;
