@@ -1,0 +1,538 @@
+//! The system bus: what targetcli asks of a TCMU handler, and what `tcmu-pr status` asks. Translation only.
+//!
+//! | bus name | object | interface | members |
+//! |---|---|---|---|
+//! | `org.kernel.TCMUService1` | `/org/kernel/TCMUService1` | ObjectManager | GetManagedObjects |
+//! | | `/org/kernel/TCMUService1/pr` | `org.kernel.TCMUService1` | ConfigDesc, CheckConfig(s) → (b, s) |
+//! | `org.tcmupr.Control1` | `/org/tcmupr/Control1` | `org.tcmupr.Control1` | Status() → s (JSON) |
+//!
+//! targetcli takes every object below the first for a kind of backstore: nothing else may be there.
+
+use std::fs;
+use std::io;
+use std::thread;
+use std::time::Duration;
+
+use crossbeam_channel::{Receiver, Sender, unbounded};
+use zbus::blocking::connection::Builder;
+use zbus::blocking::fdo::DBusProxy;
+use zbus::blocking::{Connection, MessageIterator};
+use zbus::fdo::{self, ObjectManager, RequestNameFlags};
+use zbus::message::Type;
+use zbus::names::WellKnownName;
+use zbus::{MatchRule, interface};
+
+use super::{Orders, Status};
+
+const HANDLER_NAME: &str = "org.kernel.TCMUService1";
+const HANDLER_ROOT: &str = "/org/kernel/TCMUService1";
+const HANDLER_PATH: &str = "/org/kernel/TCMUService1/pr";
+const CONTROL_NAME: &str = "org.tcmupr.Control1";
+const CONTROL_PATH: &str = "/org/tcmupr/Control1";
+
+/// How long the bus, or the daemon behind it, may take to answer.
+const CALL_TIMEOUT: Duration = Duration::from_secs(25);
+
+/// What targetcli shows as help for the config string.
+const CONFIG_DESCRIPTION: &str = "\
+/path/to/file-or-device;nexus=<label>
+Each initiator gets a backstore of its own, mapped to it alone. Backstores with the same path are one disk:
+give them the same size. <label> is your name for the initiator: letters, digits, \".\", \"_\" and \"-\".";
+
+/// Why the bus cannot be used, and what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// There is no bus.
+    #[error("cannot reach the system bus: is dbus running?")]
+    Connect(#[source] zbus::Error),
+    /// The objects could not be set up.
+    #[error("cannot offer our objects on the bus")]
+    Export(#[source] zbus::Error),
+    /// Another handler owns targetcli's name.
+    #[error(
+        "the bus name {HANDLER_NAME} belongs to {0}, and only one handler of TCMU devices can run: stop it with \
+         `systemctl disable --now tcmu-runner` and `systemctl mask tcmu-runner` (targetcli would start it again), \
+         then start tcmu-pr"
+    )]
+    OtherHandler(String),
+    /// Another daemon of ours is there.
+    #[error("tcmu-pr is running already: the bus name {CONTROL_NAME} belongs to {0}")]
+    AlreadyRunning(String),
+    /// The bus's policy is against it.
+    #[error(
+        "the bus does not let us have the name {0}: run tcmu-pr as root, with the policy file \
+         /usr/share/dbus-1/system.d/tcmu-pr-dbus.conf in place"
+    )]
+    Policy(&'static str, #[source] fdo::Error),
+    /// A name could not be asked for.
+    #[error("cannot get the bus name {0}")]
+    Name(&'static str, #[source] fdo::Error),
+    /// The thread that watches the bus could not be started.
+    #[error("cannot start the thread that watches the bus")]
+    Thread(#[source] io::Error),
+    /// There is no daemon to ask.
+    #[error("tcmu-pr is not running: start it with `systemctl start tcmu-pr`")]
+    NotRunning,
+    /// We may not ask it.
+    #[error("only root may ask tcmu-pr: try again with sudo")]
+    NotAllowed,
+    /// It did not answer.
+    #[error("tcmu-pr did not answer: {0}")]
+    Call(String),
+    /// Its answer is of another version.
+    #[error(
+        "tcmu-pr's answer cannot be read: is the running daemon of another version than this program?"
+    )]
+    Answer(#[source] serde_json::Error),
+}
+
+/// Which bus to use.
+#[derive(Clone, Debug)]
+pub enum Bus {
+    /// The system's, or what `DBUS_SYSTEM_BUS_ADDRESS` says.
+    System,
+    /// The one at a D-Bus address.
+    Address(String),
+}
+
+impl Bus {
+    fn connect(&self) -> Result<Connection, Error> {
+        let builder = match self {
+            Bus::System => Builder::system(),
+            Bus::Address(address) => Builder::address(address.as_str()),
+        };
+        let builder = builder
+            .map_err(Error::Connect)?
+            .method_timeout(CALL_TIMEOUT);
+        builder.build().map_err(Error::Connect)
+    }
+}
+
+/// We are on the bus no more: nobody can ask anything until the daemon is started again.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Lost {
+    /// The connection has ended.
+    Bus,
+    /// Somebody has taken this name from us.
+    Name(String),
+}
+
+/// Our place on the bus, held until it is dropped.
+#[derive(Debug)]
+pub struct Service {
+    _connection: Connection,
+}
+
+/// Offers everything on the bus. Says so on the channel if that comes to an end.
+///
+/// We never queue for a name: who waited in the queue would get it unawares when its owner ends, and until
+/// then targetcli would not see us.
+pub fn serve(bus: &Bus, orders: &Orders) -> Result<(Service, Receiver<Lost>), Error> {
+    let connection = bus.connect()?;
+    export(&connection, orders).map_err(Error::Export)?;
+    let lost = watch(&connection)?;
+    claim(&connection, CONTROL_NAME, Error::AlreadyRunning)?;
+    claim(&connection, HANDLER_NAME, Error::OtherHandler)?;
+    let service = Service {
+        _connection: connection,
+    };
+    Ok((service, lost))
+}
+
+fn export(connection: &Connection, orders: &Orders) -> zbus::Result<()> {
+    let server = connection.object_server();
+    let handler = Handler {
+        orders: orders.clone(),
+    };
+    let control = Control {
+        orders: orders.clone(),
+    };
+    server.at(HANDLER_PATH, handler)?;
+    server.at(HANDLER_ROOT, ObjectManager)?;
+    server.at(CONTROL_PATH, control)?;
+    Ok(())
+}
+
+fn claim(
+    connection: &Connection,
+    name: &'static str,
+    taken: fn(String) -> Error,
+) -> Result<(), Error> {
+    match connection.request_name_with_flags(name, RequestNameFlags::DoNotQueue.into()) {
+        Ok(_) => Ok(()),
+        Err(zbus::Error::NameTaken) => Err(taken(owner(connection, name))),
+        Err(error) => Err(match fdo::Error::from(error) {
+            error @ fdo::Error::AccessDenied(_) => Error::Policy(name, error),
+            error => Error::Name(name, error),
+        }),
+    }
+}
+
+/// Who owns a name: the program and its process id, as far as the bus tells.
+fn owner(connection: &Connection, name: &'static str) -> String {
+    let process = || {
+        let bus = DBusProxy::new(connection).ok()?;
+        let owner = WellKnownName::from_static_str(name).ok()?;
+        bus.get_connection_unix_process_id(owner.into()).ok()
+    };
+    let Some(pid) = process() else {
+        return "another process".to_owned();
+    };
+    match fs::read_to_string(format!("/proc/{pid}/comm")) {
+        Ok(program) => format!("{} (process {pid})", program.trim().escape_debug()),
+        Err(_) => format!("process {pid}"),
+    }
+}
+
+fn watch(connection: &Connection) -> Result<Receiver<Lost>, Error> {
+    let rule = MatchRule::builder()
+        .msg_type(Type::Signal)
+        .sender("org.freedesktop.DBus")
+        .and_then(|rule| rule.member("NameLost"))
+        .map_err(Error::Export)?
+        .build();
+    let signals = MessageIterator::for_match_rule(rule, connection, None).map_err(Error::Export)?;
+    let (sender, receiver) = unbounded();
+    let report = move || {
+        for signal in signals {
+            let name = signal.and_then(|signal| signal.body().deserialize::<String>());
+            match name {
+                Ok(name) if name.starts_with(':') => {}
+                Ok(name) => report(&sender, Lost::Name(name)),
+                Err(_) => break,
+            }
+        }
+        report(&sender, Lost::Bus);
+    };
+    thread::Builder::new()
+        .name("bus".into())
+        .spawn(report)
+        .map_err(Error::Thread)?;
+    Ok(receiver)
+}
+
+/// The daemon may have gone before the bus.
+fn report(sender: &Sender<Lost>, lost: Lost) {
+    if sender.send(lost).is_err() {
+        log::debug!("nobody is left who would care about the bus");
+    }
+}
+
+/// Asks a running daemon how things are.
+pub fn status(bus: &Bus) -> Result<Status, Error> {
+    let connection = bus.connect()?;
+    let answer = connection.call_method(
+        Some(CONTROL_NAME),
+        CONTROL_PATH,
+        Some(CONTROL_NAME),
+        "Status",
+        &(),
+    );
+    let text: String = answer
+        .and_then(|answer| answer.body().deserialize())
+        .map_err(call_error)?;
+    serde_json::from_str(&text).map_err(Error::Answer)
+}
+
+fn call_error(error: zbus::Error) -> Error {
+    match fdo::Error::from(error) {
+        fdo::Error::ServiceUnknown(_) | fdo::Error::NameHasNoOwner(_) => Error::NotRunning,
+        fdo::Error::AccessDenied(_) => Error::NotAllowed,
+        fdo::Error::Failed(text) => Error::Call(text),
+        other => Error::Call(other.to_string()),
+    }
+}
+
+/// What targetcli talks to.
+struct Handler {
+    orders: Orders,
+}
+
+#[interface(name = "org.kernel.TCMUService1")]
+impl Handler {
+    #[zbus(property(emits_changed_signal = "const"))]
+    fn config_desc(&self) -> &str {
+        CONFIG_DESCRIPTION
+    }
+
+    /// `config` comes with our subtype in front.
+    #[zbus(out_args("ok", "reason"))]
+    fn check_config(&self, config: String) -> (bool, String) {
+        match self.orders.check_config(config) {
+            Ok(Ok(())) => (true, String::new()),
+            Ok(Err(reason)) => (false, reason),
+            Err(error) => (false, error.to_string()),
+        }
+    }
+}
+
+/// What `tcmu-pr status` talks to.
+struct Control {
+    orders: Orders,
+}
+
+#[interface(name = "org.tcmupr.Control1")]
+impl Control {
+    fn status(&self) -> fdo::Result<String> {
+        let status = self
+            .orders
+            .status()
+            .map_err(|error| fdo::Error::Failed(error.to_string()))?;
+        serde_json::to_string(&status).map_err(|error| fdo::Error::Failed(error.to_string()))
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use std::collections::HashMap;
+    use std::io::{BufRead, BufReader};
+    use std::process::{Child, Command, Stdio};
+
+    use zbus::zvariant::{OwnedObjectPath, OwnedValue};
+
+    use super::*;
+    use crate::control::Order;
+    use crate::control::tests::example;
+
+    const SOON: Duration = Duration::from_secs(10);
+
+    /// A bus of our own, with the policy of the system bus: what is not allowed is forbidden.
+    pub(crate) struct PrivateBus {
+        daemon: Child,
+        _directory: tempfile::TempDir,
+        pub(crate) bus: Bus,
+    }
+
+    impl PrivateBus {
+        pub(crate) fn new() -> PrivateBus {
+            PrivateBus::with_policy("<allow own=\"*\"/><allow send_destination=\"*\"/>", "")
+        }
+
+        fn with_policy(default: &str, more: &str) -> PrivateBus {
+            let directory = tempfile::tempdir().expect("a temporary directory");
+            let config = directory.path().join("bus.conf");
+            let text = format!(
+                "<busconfig><type>session</type><listen>unix:dir={}</listen>\
+                 <policy context=\"default\"><allow user=\"*\"/><deny own=\"*\"/>\
+                 <deny send_type=\"method_call\"/><allow send_type=\"signal\"/>\
+                 <allow send_requested_reply=\"true\"/><allow receive_type=\"method_call\"/>\
+                 <allow receive_type=\"method_return\"/><allow receive_type=\"error\"/>\
+                 <allow receive_type=\"signal\"/>\
+                 <allow send_destination=\"org.freedesktop.DBus\"/>{default}</policy>{more}</busconfig>",
+                directory.path().display()
+            );
+            fs::write(&config, text).expect("the directory is new");
+            let mut daemon = Command::new("dbus-daemon")
+                .arg(format!("--config-file={}", config.display()))
+                .args(["--nofork", "--print-address=1"])
+                .stdout(Stdio::piped())
+                .spawn()
+                .expect("dbus-daemon is installed (package dbus-daemon)");
+            let mut address = String::new();
+            let stdout = daemon.stdout.take().expect("it is piped");
+            BufReader::new(stdout)
+                .read_line(&mut address)
+                .expect("it says its address");
+            PrivateBus {
+                daemon,
+                _directory: directory,
+                bus: Bus::Address(address.trim().to_owned()),
+            }
+        }
+
+        fn connect(&self) -> Connection {
+            self.bus.connect().expect("the bus is there")
+        }
+
+        fn end(&mut self) {
+            self.daemon.kill().expect("it is our child");
+            self.daemon.wait().expect("it is our child");
+        }
+    }
+
+    impl Drop for PrivateBus {
+        fn drop(&mut self) {
+            self.end();
+        }
+    }
+
+    /// A daemon that takes `/good` only.
+    pub(crate) fn daemon(receiver: Receiver<Order>) {
+        thread::spawn(move || {
+            for order in receiver {
+                match order {
+                    Order::CheckConfig { config, reply } => {
+                        let answer = match config.as_str() {
+                            "pr//good;nexus=a" => Ok(()),
+                            _ => Err(format!("{config} is not good")),
+                        };
+                        reply.send(answer).expect("the bus waits");
+                    }
+                    Order::Status { reply } => reply.send(example()).expect("the bus waits"),
+                }
+            }
+        });
+    }
+
+    fn check_config(connection: &Connection, config: &str) -> (bool, String) {
+        let answer = connection.call_method(
+            Some(HANDLER_NAME),
+            HANDLER_PATH,
+            Some("org.kernel.TCMUService1"),
+            "CheckConfig",
+            &(config,),
+        );
+        let answer = answer.expect("the method is there");
+        assert_eq!(answer.body().signature().to_string(), "(bs)");
+        answer
+            .body()
+            .deserialize()
+            .expect("it is a boolean and a string")
+    }
+
+    #[test]
+    fn targetcli_finds_one_handler_and_its_help() {
+        let bus = PrivateBus::new();
+        let (orders, _daemon) = Orders::new();
+        let (_service, _lost) = serve(&bus.bus, &orders).expect("the names are free");
+        let answer = bus
+            .connect()
+            .call_method(
+                Some("org.kernel.TCMUService1"),
+                "/org/kernel/TCMUService1",
+                Some("org.freedesktop.DBus.ObjectManager"),
+                "GetManagedObjects",
+                &(),
+            )
+            .expect("the method is there");
+        type Objects = HashMap<OwnedObjectPath, HashMap<String, HashMap<String, OwnedValue>>>;
+        let objects: Objects = answer.body().deserialize().expect("it has objects");
+        let paths: Vec<_> = objects.keys().map(|path| path.as_str()).collect();
+        assert_eq!(paths, ["/org/kernel/TCMUService1/pr"]);
+        let interfaces = objects.values().next().expect("there is one");
+        let help = &interfaces["org.kernel.TCMUService1"]["ConfigDesc"];
+        let help: &str = help.downcast_ref().expect("it is a string");
+        assert!(help.contains(";nexus=<label>"), "{help}");
+    }
+
+    #[test]
+    fn targetcli_is_told_whether_a_config_string_is_good() {
+        let bus = PrivateBus::new();
+        let (orders, receiver) = Orders::new();
+        daemon(receiver);
+        let (_service, _lost) = serve(&bus.bus, &orders).expect("the names are free");
+        let client = bus.connect();
+        assert_eq!(
+            check_config(&client, "pr//good;nexus=a"),
+            (true, String::new())
+        );
+        let (ok, reason) = check_config(&client, "pr//bad");
+        assert_eq!((ok, reason.as_str()), (false, "pr//bad is not good"));
+    }
+
+    #[test]
+    fn a_daemon_that_stops_is_no_silence() {
+        let bus = PrivateBus::new();
+        let (orders, receiver) = Orders::new();
+        let (_service, _lost) = serve(&bus.bus, &orders).expect("the names are free");
+        drop(receiver);
+        let (ok, reason) = check_config(&bus.connect(), "pr//good;nexus=a");
+        assert_eq!((ok, reason.as_str()), (false, "tcmu-pr is stopping"));
+        let error = status(&bus.bus).expect_err("it stops").to_string();
+        assert!(error.contains("tcmu-pr is stopping"), "{error}");
+    }
+
+    #[test]
+    fn status_comes_back_whole() {
+        let bus = PrivateBus::new();
+        let (orders, receiver) = Orders::new();
+        daemon(receiver);
+        assert!(matches!(status(&bus.bus), Err(Error::NotRunning)));
+        let (_service, _lost) = serve(&bus.bus, &orders).expect("the names are free");
+        assert_eq!(status(&bus.bus).expect("the daemon is there"), example());
+    }
+
+    #[test]
+    fn a_name_that_another_has_is_an_error_that_says_whose() {
+        let bus = PrivateBus::new();
+        let other = bus.connect();
+        other.request_name(HANDLER_NAME).expect("it is free");
+        let (orders, _daemon) = Orders::new();
+        let error = serve(&bus.bus, &orders).expect_err("it is taken");
+        assert!(matches!(error, Error::OtherHandler(_)), "{error}");
+        let text = error.to_string();
+        assert!(
+            text.contains("systemctl disable --now tcmu-runner"),
+            "{text}"
+        );
+        assert!(
+            text.contains(&format!("process {}", std::process::id())),
+            "{text}"
+        );
+        // We do not wait in the queue: when the owner goes, nobody has the name.
+        other.release_name(HANDLER_NAME).expect("it is ours");
+        let names = DBusProxy::new(&other).expect("the bus is there");
+        let name = WellKnownName::from_static_str(HANDLER_NAME).expect("it is one");
+        assert!(!names.name_has_owner(name.into()).expect("the bus is there"));
+    }
+
+    #[test]
+    fn two_daemons_cannot_run() {
+        let bus = PrivateBus::new();
+        let (orders, _daemon) = Orders::new();
+        let (_service, _lost) = serve(&bus.bus, &orders).expect("the names are free");
+        let second = serve(&bus.bus, &orders);
+        assert!(matches!(second, Err(Error::AlreadyRunning(_))));
+    }
+
+    #[test]
+    fn the_end_of_the_bus_is_reported() {
+        let mut bus = PrivateBus::new();
+        let (orders, _daemon) = Orders::new();
+        let (_service, lost) = serve(&bus.bus, &orders).expect("the names are free");
+        assert!(lost.try_recv().is_err());
+        bus.end();
+        assert_eq!(lost.recv_timeout(SOON), Ok(Lost::Bus));
+    }
+
+    #[test]
+    fn the_loss_of_a_name_is_reported() {
+        let bus = PrivateBus::new();
+        let (orders, _daemon) = Orders::new();
+        let (service, lost) = serve(&bus.bus, &orders).expect("the names are free");
+        service
+            ._connection
+            .release_name(HANDLER_NAME)
+            .expect("it is ours");
+        assert_eq!(lost.recv_timeout(SOON), Ok(Lost::Name(HANDLER_NAME.into())));
+    }
+
+    #[test]
+    fn a_missing_bus_is_an_error() {
+        let nowhere = Bus::Address("unix:path=/nonexistent/bus".into());
+        assert!(matches!(status(&nowhere), Err(Error::Connect(_))));
+    }
+
+    #[test]
+    fn the_policy_lets_root_serve_and_ask_and_nobody_else() {
+        let policy = concat!(env!("CARGO_MANIFEST_DIR"), "/systemd/tcmu-pr-dbus.conf");
+        let bus = PrivateBus::with_policy("", &format!("<include>{policy}</include>"));
+        let (orders, receiver) = Orders::new();
+        daemon(receiver);
+        let served = serve(&bus.bus, &orders);
+        if nix::unistd::geteuid().is_root() {
+            let _service = served.expect("root may have the names");
+            assert_eq!(status(&bus.bus).expect("root may ask"), example());
+            assert!(check_config(&bus.connect(), "pr//good;nexus=a").0);
+        } else {
+            assert!(matches!(served, Err(Error::Policy(..))), "{served:?}");
+            assert!(matches!(
+                status(&bus.bus),
+                Err(Error::NotAllowed | Error::NotRunning)
+            ));
+        }
+        let without = PrivateBus::with_policy("", "");
+        let refused = serve(&without.bus, &orders);
+        assert!(matches!(refused, Err(Error::Policy(..))), "{refused:?}");
+    }
+}

@@ -1,0 +1,120 @@
+//! What systemd is told: that we are ready, that we stop, that we are alive.
+//!
+//! Without systemd, when `NOTIFY_SOCKET` is not set, nothing is said and nothing fails.
+
+use std::time::Duration;
+
+use sd_notify::NotifyState;
+
+/// The daemon serves; `status` is shown by `systemctl status`.
+pub fn ready(status: &str) {
+    tell(&[NotifyState::Ready, NotifyState::Status(status)]);
+}
+
+/// The daemon goes on, and `systemctl status` shows another text.
+pub fn status(status: &str) {
+    tell(&[NotifyState::Status(status)]);
+}
+
+/// The daemon begins to stop.
+pub fn stopping() {
+    tell(&[NotifyState::Stopping]);
+}
+
+/// The daemon's main loop turns.
+pub fn alive() {
+    tell(&[NotifyState::Watchdog]);
+}
+
+/// How often to say [`alive`]: twice in the time after which systemd kills us. `None` if it never does.
+pub fn alive_interval() -> Option<Duration> {
+    let mut limit_us = 0;
+    sd_notify::watchdog_enabled(false, &mut limit_us).then(|| Duration::from_micros(limit_us / 2))
+}
+
+fn tell(state: &[NotifyState<'_>]) {
+    if let Err(error) = sd_notify::notify(false, state) {
+        log::warn!("cannot tell systemd how we are: {error}");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::net::UnixDatagram;
+    use std::path::Path;
+    use std::process::Command;
+
+    use super::*;
+
+    const SYSTEMD_HEARS: &str = "control::systemd::tests::systemd_hears_all_of_it";
+    const NOTHING_SAID: &str = "control::systemd::tests::without_systemd_nothing_is_said";
+
+    /// The environment of a process cannot be changed safely once it has threads, so these tests run
+    /// themselves again, as systemd would start them or without it.
+    fn run_again(test: &str, notify_socket: Option<&Path>) {
+        let mut command = Command::new("sh");
+        let exec = "export WATCHDOG_PID=$$; exec \"$0\" --exact \"$1\"";
+        command
+            .args(["-c", exec])
+            .arg(std::env::current_exe().expect("we run"))
+            .arg(test);
+        command.env("TCMU_PR_TEST", test);
+        match notify_socket {
+            Some(path) => command
+                .env("NOTIFY_SOCKET", path)
+                .env("WATCHDOG_USEC", "30000000"),
+            None => command
+                .env_remove("NOTIFY_SOCKET")
+                .env_remove("WATCHDOG_USEC"),
+        };
+        let output = command.output().expect("it can be run");
+        assert!(
+            output.status.success(),
+            "{}",
+            String::from_utf8_lossy(&output.stdout)
+        );
+    }
+
+    fn is_run_again() -> bool {
+        std::env::var_os("TCMU_PR_TEST").is_some()
+    }
+
+    #[test]
+    fn systemd_hears_all_of_it() {
+        if is_run_again() {
+            ready("serving 2 units");
+            status("serving 3 units");
+            alive();
+            stopping();
+            assert_eq!(alive_interval(), Some(Duration::from_secs(15)));
+            return;
+        }
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let path = directory.path().join("notify");
+        let socket = UnixDatagram::bind(&path).expect("the directory is new");
+        socket
+            .set_read_timeout(Some(Duration::from_secs(10)))
+            .expect("it is not zero");
+        run_again(SYSTEMD_HEARS, Some(&path));
+        for expected in [
+            "READY=1\nSTATUS=serving 2 units\n",
+            "STATUS=serving 3 units\n",
+            "WATCHDOG=1\n",
+            "STOPPING=1\n",
+        ] {
+            let mut buffer = [0; 256];
+            let length = socket.recv(&mut buffer).expect("there is a message");
+            assert_eq!(String::from_utf8_lossy(&buffer[..length]), expected);
+        }
+    }
+
+    #[test]
+    fn without_systemd_nothing_is_said() {
+        if is_run_again() {
+            assert!(sd_notify::notify(false, &[NotifyState::Ready]).is_ok());
+            assert_eq!(alive_interval(), None);
+            return;
+        }
+        run_again(NOTHING_SAID, None);
+    }
+}
