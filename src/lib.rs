@@ -8,7 +8,9 @@
 //! | [`scsi`] | what T10 says: bytes ⇄ values | nothing of ours |
 //! | [`sys`] | the one room for `unsafe` | nothing of ours |
 pub mod control;
+pub mod daemon;
 pub mod lu;
+pub mod nexus;
 pub mod pr;
 pub mod scsi;
 pub mod store;

@@ -223,6 +223,12 @@ impl LogicalUnit {
         self.reservations.released_by_reset()
     }
 
+    /// What the loss of a nexus changes of the reservations, to be stored and taken up like a reset's.
+    pub fn nexus_lost(&self, id: NexusId) -> Option<Change> {
+        self.reservations
+            .released_by_nexus_loss(&self.nexuses[id.0].nexus)
+    }
+
     /// Takes up what a reset or the loss of a nexus changes of the reservations.
     pub fn take_up_reset(&mut self, change: Change) {
         self.take_up(change);

@@ -8,7 +8,7 @@
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use crate::scsi::nexus::{ItNexus, TargetPort, TransportId};
+use crate::scsi::nexus::{IscsiName, ItNexus, Protocol, TargetPort, TransportId};
 use crate::tcmu::config::Label;
 use crate::tcmu::configfs::{BackstoreName, Lun, MappedLun, PortGroup};
 
@@ -221,9 +221,9 @@ impl Transport {
 
     fn initiator_port(self, name: &str) -> Result<TransportId, Unresolved> {
         let parsed = match self {
-            Transport::Iscsi => {
-                iscsi_name(name).map(|name| TransportId::Iscsi { name, isid: None })
-            }
+            Transport::Iscsi => IscsiName::parse(name)
+                .ok()
+                .map(|name| TransportId::Iscsi { name, isid: None }),
             Transport::FibreChannel { .. } => fibre_channel(name).map(TransportId::FibreChannel),
             Transport::Srp => srp(name).map(TransportId::Srp),
         };
@@ -338,7 +338,7 @@ fn reaches(
 fn target_port(group: &PortGroup, fabric: Fabric) -> Result<TargetPort, Unresolved> {
     let name = group.target.to_ascii_lowercase();
     let good = match fabric {
-        Fabric::WithAcls(Transport::Iscsi) => iscsi_name(&name).is_some(),
+        Fabric::WithAcls(Transport::Iscsi) => IscsiName::parse(&name).is_ok(),
         _ => !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_graphic()),
     };
     if !good {
@@ -346,24 +346,24 @@ fn target_port(group: &PortGroup, fabric: Fabric) -> Result<TargetPort, Unresolv
             group.target.escape_debug().to_string(),
         ));
     }
-    Ok(TargetPort(match fabric {
-        Fabric::WithAcls(Transport::Iscsi) => format!("{name},t,0x{:04x}", group.tag).into(),
-        _ => name.into(),
-    }))
-}
-
-/// An iSCSI name in lower case (RFC 3720, 3.2.6). Wider than the RFC in what it takes, since names with an
-/// underscore are about; a comma would end the name in a TransportID.
-fn iscsi_name(name: &str) -> Option<String> {
-    let name = name.to_ascii_lowercase();
-    let known = ["iqn.", "eui.", "naa."]
-        .iter()
-        .any(|kind| name.starts_with(kind));
-    let good = name.len() <= 223
-        && name
-            .bytes()
-            .all(|byte| byte.is_ascii_graphic() && byte != b',');
-    (known && good).then_some(name)
+    Ok(match fabric {
+        Fabric::WithAcls(Transport::Iscsi) => TargetPort {
+            protocol: Protocol::Iscsi,
+            name: format!("{name},t,0x{:04x}", group.tag).into(),
+        },
+        Fabric::WithAcls(Transport::FibreChannel { .. }) => TargetPort {
+            protocol: Protocol::FibreChannel,
+            name: name.into(),
+        },
+        Fabric::WithAcls(Transport::Srp) => TargetPort {
+            protocol: Protocol::Srp,
+            name: name.into(),
+        },
+        Fabric::OneInitiator => TargetPort {
+            protocol: Protocol::Sas,
+            name: name.into(),
+        },
+    })
 }
 
 /// An N_Port_Name: eight bytes with colons between.
@@ -442,7 +442,7 @@ mod tests {
 
     fn iscsi(name: &str) -> TransportId {
         TransportId::Iscsi {
-            name: name.into(),
+            name: IscsiName::parse(name).unwrap(),
             isid: None,
         }
     }
@@ -453,7 +453,7 @@ mod tests {
         let resolved = resolve_first(&tree).expect("all is well");
         assert_eq!(resolved.nexus.initiator_port, iscsi(A));
         assert_eq!(
-            &*resolved.nexus.target_port.0,
+            &*resolved.nexus.target_port.name,
             "iqn.2026-11.example:t,t,0x0001"
         );
         assert!(!resolved.write_protect);
@@ -471,7 +471,7 @@ mod tests {
             iscsi("iqn.2026-11.example:node-a")
         );
         assert_eq!(
-            &*resolved.nexus.target_port.0,
+            &*resolved.nexus.target_port.name,
             "iqn.2026-11.example:t,t,0x001a"
         );
         // The same initiator in another spelling, on the unit's other backstore.
@@ -627,7 +627,7 @@ mod tests {
             resolved.nexus.initiator_port,
             TransportId::Sas(0x3657_0ff0_5a20_7404)
         );
-        assert_eq!(&*resolved.nexus.target_port.0, "naa.5001405aa");
+        assert_eq!(&*resolved.nexus.target_port.name, "naa.5001405aa");
         // Another random name of the initiator port changes nothing.
         tree.file(&format!("{group}/nexus"), "naa.6001405cc\n");
         assert_eq!(resolve_first(&tree), Ok(resolved));
@@ -648,7 +648,7 @@ mod tests {
         let resolved = resolve_first(&tree).expect("all is well");
         let initiator = TransportId::FibreChannel(0x2100_0024_ff31_4c48);
         assert_eq!(resolved.nexus.initiator_port, initiator);
-        assert_eq!(&*resolved.nexus.target_port.0, "50:01:43:80:12:34:56:78");
+        assert_eq!(&*resolved.nexus.target_port.name, "50:01:43:80:12:34:56:78");
 
         let tree = Tree::new();
         let group = "srpt/0xfe800000000000000002c903000e8acd/tpgt_1";

@@ -16,6 +16,7 @@
 //!
 //! Nothing here does I/O, reads a clock, logs, or blocks.
 
+use std::fmt;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
@@ -99,6 +100,19 @@ impl Type {
                 | Type::WriteExclusiveRegistrantsOnly
                 | Type::WriteExclusiveAllRegistrants
         )
+    }
+}
+
+impl fmt::Display for Type {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Type::WriteExclusive => "Write Exclusive",
+            Type::ExclusiveAccess => "Exclusive Access",
+            Type::WriteExclusiveRegistrantsOnly => "Write Exclusive, Registrants Only",
+            Type::ExclusiveAccessRegistrantsOnly => "Exclusive Access, Registrants Only",
+            Type::WriteExclusiveAllRegistrants => "Write Exclusive, All Registrants",
+            Type::ExclusiveAccessAllRegistrants => "Exclusive Access, All Registrants",
+        })
     }
 }
 

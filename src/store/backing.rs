@@ -137,6 +137,15 @@ impl Backing {
         Ok(look_at(path)?.map(|metadata| id(&metadata)))
     }
 
+    /// Whether the path leads to something that could be served, or where it could be created. Changes nothing
+    /// and says nothing about the size.
+    pub fn probe(path: &Path) -> Result<(), Error> {
+        if look_at(path)?.is_some() {
+            lock(path, open(path)?)?;
+        }
+        Ok(())
+    }
+
     /// The open file.
     pub fn file(&self) -> &File {
         &self.file
@@ -182,6 +191,31 @@ fn look_at(path: &Path) -> Result<Option<fs::Metadata>, Error> {
             source,
         }),
     }
+}
+
+fn open(path: &Path) -> Result<File, Error> {
+    OpenOptions::new()
+        .read(true)
+        .write(true)
+        .open(path)
+        .map_err(|source| Error::System {
+            step: "opening",
+            path: path.to_owned(),
+            source,
+        })
+}
+
+fn lock(path: &Path, file: File) -> Result<Flock<File>, Error> {
+    Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|(_, errno)| match errno {
+        nix::Error::EWOULDBLOCK => Error::Locked {
+            path: path.to_owned(),
+        },
+        errno => Error::System {
+            step: "locking",
+            path: path.to_owned(),
+            source: errno.into(),
+        },
+    })
 }
 
 fn check_kind(path: &Path, metadata: &fs::Metadata) -> Result<(), Error> {

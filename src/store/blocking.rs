@@ -3,7 +3,7 @@
 use std::io;
 use std::ops::Range;
 use std::sync::Arc;
-use std::thread;
+use std::thread::{self, JoinHandle};
 
 use crossbeam_channel::{Receiver, Sender, unbounded};
 
@@ -14,11 +14,14 @@ use crate::sys::wake::Waker;
 /// How many operations run at the same time.
 const THREADS: usize = 4;
 
-/// A store whose operations run on helper threads. Dropping it lets the threads finish what they have.
+/// A store whose operations run on helper threads. Dropping it waits for the threads to finish what they have:
+/// nothing touches the backing object afterwards.
 #[derive(Debug)]
 pub struct Blocking<T> {
-    jobs: Sender<(Request, T)>,
+    /// `None` only while it is dropped.
+    jobs: Option<Sender<(Request, T)>>,
     done: Receiver<Done<T>>,
+    threads: Vec<JoinHandle<()>>,
 }
 
 impl<T: Send + 'static> Blocking<T> {
@@ -26,35 +29,51 @@ impl<T: Send + 'static> Blocking<T> {
     pub fn new(backing: &Arc<Backing>, waker: &Waker) -> io::Result<Blocking<T>> {
         let (jobs, to_do) = unbounded::<(Request, T)>();
         let (finished, done) = unbounded();
+        let mut threads = Vec::new();
         for index in 0..THREADS {
             let (to_do, finished) = (to_do.clone(), finished.clone());
             let (backing, waker) = (Arc::clone(backing), waker.clone());
-            thread::Builder::new()
-                .name(format!("store-{index}"))
-                .spawn(move || {
-                    for (request, ticket) in to_do {
-                        let result = perform(&backing, &request);
-                        let done = Done {
-                            ticket,
-                            data: request.data,
-                            result,
-                        };
-                        if finished.send(done).is_err() {
-                            return;
-                        }
-                        waker.wake();
+            let thread = thread::Builder::new().name(format!("store-{index}"));
+            threads.push(thread.spawn(move || {
+                for (request, ticket) in to_do {
+                    let result = perform(&backing, &request);
+                    let done = Done {
+                        ticket,
+                        data: request.data,
+                        result,
+                    };
+                    if finished.send(done).is_err() {
+                        return;
                     }
-                })?;
+                    waker.wake();
+                }
+            })?);
         }
-        Ok(Blocking { jobs, done })
+        Ok(Blocking {
+            jobs: Some(jobs),
+            done,
+            threads,
+        })
+    }
+}
+
+impl<T> Drop for Blocking<T> {
+    fn drop(&mut self) {
+        self.jobs = None;
+        for thread in self.threads.drain(..) {
+            if thread.join().is_err() {
+                log::error!("a helper thread of the store had panicked");
+            }
+        }
     }
 }
 
 impl<T: Send + 'static> Store<T> for Blocking<T> {
     fn submit(&mut self, request: Request, ticket: T) {
+        let sent = self.jobs.as_ref().map(|jobs| jobs.send((request, ticket)));
         assert!(
-            self.jobs.send((request, ticket)).is_ok(),
-            "the helper threads live as long as the sender"
+            matches!(sent, Some(Ok(()))),
+            "the helper threads live as long as the store"
         );
     }
 

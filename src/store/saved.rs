@@ -17,15 +17,14 @@ pub struct Error {
 /// Replaces the content of `path`. When this returns, name and content are on stable storage.
 ///
 /// Writes a new file beside it, syncs it, renames it over the old one and syncs the folder.
-pub fn replace(path: &Path, content: &str) -> Result<(), Error> {
+pub fn replace(path: &Path, content: &[u8]) -> Result<(), Error> {
     let new = path.with_extension("new");
     let fail = |step, path: &Path| {
         let path = path.to_owned();
         move |source| Error { step, path, source }
     };
     let mut file = File::create(&new).map_err(fail("creating", &new))?;
-    file.write_all(content.as_bytes())
-        .map_err(fail("writing", &new))?;
+    file.write_all(content).map_err(fail("writing", &new))?;
     file.sync_all().map_err(fail("syncing", &new))?;
     fs::rename(&new, path).map_err(fail("replacing", path))?;
     sync_folder(path)
@@ -45,10 +44,9 @@ pub fn remove(path: &Path) -> Result<(), Error> {
 }
 
 /// Reads the content; `None` if there is no such file.
-pub fn read(path: &Path) -> Result<Option<String>, Error> {
+pub fn read(path: &Path) -> Result<Option<Vec<u8>>, Error> {
     match fs::read(path) {
-        // What is not text is somebody else's file: its reader will say so of the replacement characters.
-        Ok(bytes) => Ok(Some(String::from_utf8_lossy(&bytes).into_owned())),
+        Ok(bytes) => Ok(Some(bytes)),
         Err(missing) if missing.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(source) => Err(Error {
             step: "reading",
@@ -78,9 +76,9 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("record.toml");
         assert_eq!(read(&path).unwrap(), None);
-        replace(&path, "one and a half").unwrap();
-        replace(&path, "two").unwrap();
-        assert_eq!(read(&path).unwrap().as_deref(), Some("two"));
+        replace(&path, b"one and a half").unwrap();
+        replace(&path, b"two").unwrap();
+        assert_eq!(read(&path).unwrap().as_deref(), Some(&b"two"[..]));
         assert_eq!(
             fs::read_dir(folder.path()).unwrap().count(),
             1,
@@ -92,11 +90,11 @@ mod tests {
     fn a_failure_leaves_the_old_content() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("record.toml");
-        replace(&path, "old").unwrap();
+        replace(&path, b"old").unwrap();
         fs::create_dir(folder.path().join("record.new")).unwrap();
-        let error = replace(&path, "new").unwrap_err();
+        let error = replace(&path, b"new").unwrap_err();
         assert!(error.to_string().starts_with("creating "), "{error}");
-        assert_eq!(read(&path).unwrap().as_deref(), Some("old"));
+        assert_eq!(read(&path).unwrap().as_deref(), Some(&b"old"[..]));
     }
 
     #[test]
@@ -108,15 +106,15 @@ mod tests {
             "a torn record of a crash, longer",
         )
         .unwrap();
-        replace(&path, "whole").unwrap();
-        assert_eq!(read(&path).unwrap().as_deref(), Some("whole"));
+        replace(&path, b"whole").unwrap();
+        assert_eq!(read(&path).unwrap().as_deref(), Some(&b"whole"[..]));
     }
 
     #[test]
     fn removing_is_idempotent() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("record.toml");
-        replace(&path, "x").unwrap();
+        replace(&path, b"x").unwrap();
         remove(&path).unwrap();
         remove(&path).unwrap();
         assert_eq!(read(&path).unwrap(), None);

@@ -7,6 +7,7 @@ pub mod config;
 pub mod configfs;
 pub mod netlink;
 pub mod ring;
+pub mod watch;
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Write};

@@ -1,0 +1,776 @@
+//! The table of backstores: which devices there are, which logical unit each is a port of, and whose commands
+//! come through it.
+//!
+//! A device becomes a port when the kernel announces it or when it is found at start. It answers BUSY until the
+//! kernel's settings read right and its I_T nexus is known, and again as soon as that is no longer so.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Sender, bounded};
+use nix::errno::Errno;
+
+use super::chain;
+use super::records::{self, Records, UnitRecord};
+use super::worker::{self, Failed, Identity, Order, Parts, PortId, Report};
+use crate::control::{
+    Counters, HeldStatus, LinkStatus, PortStatus, RefusedStatus, RegistrantStatus,
+    ReservationStatus, Status, UnitStatus,
+};
+use crate::lu::{LogicalUnit, Mapping, Setup, Unknown};
+use crate::nexus::declared::{self, Declared, Resolved};
+use crate::pr::{Holder, Reservations};
+use crate::scsi::capacity::Geometry;
+use crate::scsi::inquiry;
+use crate::scsi::nexus::ItNexus;
+use crate::store::backing::{self, Backing, BackingId};
+use crate::store::blocking::Blocking;
+use crate::sys::wake::Waker;
+use crate::tcmu::config::{self, Label, Name, Options};
+use crate::tcmu::configfs::{self, Backstore, BackstoreName, PortGroup};
+use crate::tcmu::netlink::{Change, DeviceEvent, Replier, Request, Setting};
+use crate::tcmu::{self, Uio, UioPaths};
+
+/// How long a unit that is to end may take to answer what it has taken.
+const STOP_PATIENCE: Duration = Duration::from_secs(10);
+
+/// How long a worker may take to answer the main thread.
+const WORKER_PATIENCE: Duration = Duration::from_secs(2);
+
+/// How long another handler may take to answer for a device of its own. After that nobody will, and whoever
+/// made the device would wait for ever.
+const FOREIGN_PATIENCE: Duration = Duration::from_secs(10);
+
+/// Why a device is not served. Each text says what to do.
+#[derive(Debug, thiserror::Error)]
+enum Refusal {
+    #[error(transparent)]
+    Config(#[from] config::Error),
+    #[error(transparent)]
+    Configfs(#[from] configfs::Error),
+    #[error(transparent)]
+    Device(#[from] tcmu::Error),
+    #[error(transparent)]
+    Backing(#[from] backing::Error),
+    #[error(transparent)]
+    Records(#[from] records::Error),
+    #[error(
+        "a block size of {block_size} bytes does not go with a size of {size} bytes: give hw_block_size 512 or 4096, and a multiple of it as size"
+    )]
+    Geometry { block_size: u32, size: u64 },
+    #[error(
+        "{path} is served already with {key}={theirs}, and this backstore has {key}={ours}: backstores with the same \
+         path are one disk, give them the same {key}"
+    )]
+    Differs {
+        path: PathBuf,
+        key: &'static str,
+        theirs: u64,
+        ours: u64,
+    },
+    #[error(
+        "backstore {other} has the label {label} already: give each backstore of {path} a nexus= of its own"
+    )]
+    LabelTwice {
+        path: PathBuf,
+        label: Label,
+        other: BackstoreName,
+    },
+    #[error("starting the logical unit on {path}")]
+    Start {
+        path: PathBuf,
+        #[source]
+        source: std::io::Error,
+    },
+}
+
+struct Unit {
+    worker: worker::Handle,
+    backing: Arc<Backing>,
+    record: UnitRecord,
+    geometry: Geometry,
+}
+
+struct Port {
+    unit: BackingId,
+    backstore: Backstore,
+    minor: u32,
+    config: String,
+    label: Label,
+    write_cache: bool,
+    /// Whose commands come through it, or what the administrator must change.
+    link: Result<Resolved, String>,
+    /// Its ring can't be served any more.
+    failed: Option<String>,
+}
+
+impl Port {
+    fn declared(&self) -> Declared {
+        Declared {
+            backstore: self.backstore.name().clone(),
+            label: self.label.clone(),
+        }
+    }
+}
+
+/// All backstores of ours, and the logical units that they are ports of.
+pub(super) struct Devices {
+    records: Records,
+    uio: UioPaths,
+    replier: Replier,
+    failures: Sender<Failed>,
+    units: HashMap<BackingId, Unit>,
+    ports: BTreeMap<PortId, Port>,
+    refused: BTreeMap<BackstoreName, String>,
+    /// Devices of other handlers that nobody has answered for yet, and until when we wait.
+    foreign: Vec<(Instant, Backstore, Request)>,
+    next_port: usize,
+}
+
+impl Devices {
+    pub(super) fn new(
+        records: Records,
+        uio: UioPaths,
+        replier: Replier,
+        failures: Sender<Failed>,
+    ) -> Devices {
+        Devices {
+            records,
+            uio,
+            replier,
+            failures,
+            units: HashMap::new(),
+            ports: BTreeMap::new(),
+            refused: BTreeMap::new(),
+            foreign: Vec::new(),
+            next_port: 0,
+        }
+    }
+
+    /// Takes over the devices that are there at start. What the last daemon left on their rings is ended with BUSY,
+    /// on all of them before any is served, since several may be ports of one unit.
+    pub(super) fn take_over(&mut self) -> Result<(), tcmu::Error> {
+        let found: Vec<(Uio, Backstore)> = self
+            .uio
+            .scan()?
+            .into_iter()
+            .filter_map(|uio| ours(&uio.name).map(|backstore| (uio, backstore)))
+            .collect();
+        for (_, backstore) in &found {
+            if let Err(error) = backstore.block().and_then(|()| backstore.reset_ring()) {
+                log::error!("backstore {}: {}", backstore.name(), chain(&error));
+            }
+        }
+        for (uio, _) in &found {
+            // What is refused is listed, with the reason, and stays blocked.
+            let _ = self.add_or_refuse(uio);
+        }
+        self.resolve();
+        for port in self.ports.values() {
+            if let Err(error) = port.backstore.unblock() {
+                log::error!("backstore {}: {}", port.backstore.name(), chain(&error));
+            }
+        }
+        Ok(())
+    }
+
+    /// Looks for devices whose announcement or removal was missed.
+    pub(super) fn rescan(&mut self) -> Result<(), tcmu::Error> {
+        let found = self.uio.scan()?;
+        let there: BTreeSet<(u32, BackstoreName)> = found
+            .iter()
+            .filter_map(|uio| Some((uio.minor, ours(&uio.name)?.name().clone())))
+            .collect();
+        let gone: Vec<PortId> = self
+            .ports
+            .iter()
+            .filter(|(_, port)| !there.contains(&(port.minor, port.backstore.name().clone())))
+            .map(|(&id, _)| id)
+            .collect();
+        gone.into_iter().for_each(|id| self.remove(id));
+        for uio in &found {
+            let known = self.ports.values().any(|port| port.minor == uio.minor);
+            if !known && ours(&uio.name).is_some() {
+                // What is refused is listed, with the reason.
+                let _ = self.add_or_refuse(uio);
+            }
+        }
+        self.resolve();
+        Ok(())
+    }
+
+    /// Does what the kernel announces, and answers.
+    pub(super) fn event(&mut self, event: DeviceEvent, now: Instant) {
+        let Some(backstore) = ours(&event.device) else {
+            return self.leave_to_its_handler(event, now);
+        };
+        let outcome = match event.change {
+            Change::Added => {
+                let uio = Uio {
+                    minor: event.minor,
+                    name: event.device,
+                };
+                let added = self.add_or_refuse(&uio);
+                if added.is_err() {
+                    // The kernel unmakes it: there is nothing left to be refused.
+                    self.refused.remove(backstore.name());
+                }
+                added
+            }
+            Change::Removed => {
+                self.refused.remove(backstore.name());
+                if let Some(id) = self.find(backstore.name()) {
+                    self.remove(id);
+                }
+                Ok(())
+            }
+            Change::Reconfigured(setting) => self.reconfigure(backstore.name(), &setting),
+        };
+        if let Err(error) = self.replier.reply(event.request, outcome) {
+            log::error!("backstore {}: {}", backstore.name(), chain(&error));
+        }
+        self.resolve();
+    }
+
+    /// Answers for devices whose handler has not answered: it does not run.
+    pub(super) fn tick(&mut self, now: Instant) {
+        let (due, waiting) = std::mem::take(&mut self.foreign)
+            .into_iter()
+            .partition(|(deadline, ..)| *deadline <= now);
+        self.foreign = waiting;
+        for (_, backstore, request) in Vec::from_iter::<Vec<_>>(due) {
+            if !matches!(backstore.is_enabled(), Ok(false)) {
+                request.leave();
+                continue;
+            }
+            log::warn!(
+                "backstore {}: its handler does not run: refused",
+                backstore.name()
+            );
+            if let Err(error) = self.replier.reply(request, Err(Errno::ENOENT)) {
+                log::error!("backstore {}: {}", backstore.name(), chain(&error));
+            }
+        }
+    }
+
+    /// Finds out anew whose commands come through each port, and tells the workers what has changed.
+    pub(super) fn resolve(&mut self) {
+        let groups = configfs::port_groups(configfs::ROOT.as_ref());
+        let groups = groups.map_err(|error| chain(&error));
+        let ids: Vec<PortId> = self.ports.keys().copied().collect();
+        for id in ids {
+            let link = match &groups {
+                Ok(groups) => self.link(id, groups),
+                Err(reason) => Err(reason.clone()),
+            };
+            self.relink(id, link);
+        }
+    }
+
+    /// Could a backstore with this config string be made? If not, why not.
+    pub(super) fn check_config(&self, config: &str) -> Result<(), String> {
+        let checked = Options::parse_config(config)
+            .map_err(Refusal::from)
+            .and_then(|options| {
+                let served =
+                    Backing::identify(&options.path)?.and_then(|id| self.units.get_key_value(&id));
+                match served {
+                    Some((&id, _)) => self.check_label(id, &options),
+                    None => Ok(Backing::probe(&options.path)?),
+                }
+            });
+        checked.map_err(|refusal| {
+            let reason = chain(&refusal);
+            log::warn!("config {}: {reason}", config.escape_debug());
+            reason
+        })
+    }
+
+    /// A worker can't serve a device any more.
+    pub(super) fn failed(&mut self, failed: &Failed) {
+        let Some(port) = self.ports.get_mut(&failed.port) else {
+            return;
+        };
+        let reason = format!(
+            "{}; delete the backstore and create it again, or restart tcmu-pr",
+            chain(&failed.why)
+        );
+        log::error!("backstore {}: {reason}", port.backstore.name());
+        port.failed = Some(reason);
+        if let Err(error) = port.backstore.block() {
+            log::error!("backstore {}: {}", port.backstore.name(), chain(&error));
+        }
+        self.resolve();
+    }
+
+    /// How things are, in a line.
+    pub(super) fn summary(&self) -> String {
+        let serving = self.ports.values().filter(|port| port.link.is_ok()).count();
+        format!(
+            "{} logical units, {} backstores, {serving} of them serving, {} refused",
+            self.units.len(),
+            self.ports.len(),
+            self.refused.len()
+        )
+    }
+
+    /// How things are.
+    pub(super) fn status(&self) -> Status {
+        let mut units: Vec<UnitStatus> = self
+            .units
+            .iter()
+            .map(|(&id, unit)| self.unit_status(id, unit))
+            .collect();
+        units.sort_by(|a, b| a.path.cmp(&b.path));
+        let refused = self
+            .refused
+            .iter()
+            .map(|(backstore, reason)| RefusedStatus {
+                backstore: backstore.to_string(),
+                reason: reason.clone(),
+            });
+        Status {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            units,
+            refused: refused.collect(),
+        }
+    }
+
+    /// Lets every unit answer what it has taken, and ends.
+    pub(super) fn stop(self) {
+        for (_, _, request) in self.foreign {
+            request.leave();
+        }
+        for unit in self.units.into_values() {
+            if !unit.worker.stop(STOP_PATIENCE) {
+                log::error!(
+                    "{}: I/O hangs; it is left behind",
+                    unit.backing.path().display()
+                );
+            }
+        }
+        if let Err(error) = self.replier.retire() {
+            log::warn!("{}", chain(&error));
+        }
+    }
+
+    fn add_or_refuse(&mut self, uio: &Uio) -> Result<(), Errno> {
+        let Some(backstore) = ours(&uio.name) else {
+            return Err(Errno::ENOENT);
+        };
+        let name = backstore.name().clone();
+        match self.add(uio, backstore) {
+            Ok(()) => {
+                log::info!("backstore {name}: served");
+                Ok(())
+            }
+            Err(refusal) => {
+                let reason = chain(&refusal);
+                log::error!("backstore {name} is refused: {reason}");
+                self.refused.insert(name, reason);
+                Err(Errno::EINVAL)
+            }
+        }
+    }
+
+    fn add(&mut self, uio: &Uio, backstore: Backstore) -> Result<(), Refusal> {
+        let handler = Name::parse(&uio.name)
+            .map(|name| name.handler)
+            .unwrap_or_default();
+        let options = Options::parse(handler)?;
+        let size = backstore.size_bytes()?;
+        let block_size = backstore.block_size_bytes()?;
+        let write_cache = backstore.write_cache()?;
+        let geometry = Geometry::new(block_size, size / u64::from(block_size.max(1)), 0)
+            .filter(|_| size % u64::from(block_size.max(1)) == 0)
+            .ok_or(Refusal::Geometry { block_size, size })?;
+        backstore.prepare()?;
+        backstore.verify()?;
+        let device = self.uio.open(uio.minor)?;
+        // Last, since only this can create something.
+        let unit = match Backing::identify(&options.path)? {
+            Some(id) if self.units.contains_key(&id) => {
+                self.check_same(id, &options, &geometry)?;
+                id
+            }
+            _ => self.start_unit(&options, geometry)?,
+        };
+        let id = PortId(self.next_port);
+        self.next_port += 1;
+        self.units[&unit].worker.give(Order::AddPort(id, device));
+        let port = Port {
+            unit,
+            backstore,
+            minor: uio.minor,
+            config: handler.trim_end_matches('\n').to_owned(),
+            label: options.nexus,
+            write_cache,
+            link: Err("its links have not been looked at yet".to_owned()),
+            failed: None,
+        };
+        self.refused.remove(port.backstore.name());
+        self.ports.insert(id, port);
+        self.agree_on_write_back(unit);
+        Ok(())
+    }
+
+    fn start_unit(&mut self, options: &Options, geometry: Geometry) -> Result<BackingId, Refusal> {
+        let block_size = geometry.block_size();
+        let size = geometry.byte_length(geometry.blocks());
+        let backing = Arc::new(Backing::open(&options.path, size, block_size)?);
+        let record = self.records.unit(backing.path())?;
+        let (reservations, power_on) = match self.records.reservations(&record.serial) {
+            Ok(kept) => (Ok(kept.reservations), kept.power_on),
+            Err(error) => {
+                log::error!("{}: {}", backing.path().display(), chain(&error));
+                (Err(Unknown), false)
+            }
+        };
+        let start = |source| Refusal::Start {
+            path: backing.path().to_owned(),
+            source,
+        };
+        let waker = Waker::new().map_err(start)?;
+        let parts = Parts {
+            unit: LogicalUnit::new(Setup {
+                identity: inquiry::Identity::new(&record.serial),
+                geometry,
+                reservations,
+                power_on,
+                write_back: false,
+            }),
+            store: Blocking::new(&backing, &waker).map_err(start)?,
+            keeper: self.records.keeper(&record.serial),
+            waker,
+            failures: self.failures.clone(),
+        };
+        let worker = worker::start("unit", parts).map_err(start)?;
+        let id = backing.id();
+        log::info!(
+            "{}: logical unit {}",
+            backing.path().display(),
+            record.serial
+        );
+        self.units.insert(
+            id,
+            Unit {
+                worker,
+                backing,
+                record,
+                geometry,
+            },
+        );
+        Ok(id)
+    }
+
+    /// A further port of a unit must be the same disk.
+    fn check_same(&self, id: BackingId, options: &Options, ours: &Geometry) -> Result<(), Refusal> {
+        let theirs = &self.units[&id].geometry;
+        let size = |geometry: &Geometry| geometry.byte_length(geometry.blocks());
+        let differs = |key, theirs, ours| {
+            Err(Refusal::Differs {
+                path: options.path.clone(),
+                key,
+                theirs,
+                ours,
+            })
+        };
+        if size(theirs) != size(ours) {
+            return differs("size", size(theirs), size(ours));
+        }
+        if theirs.block_size() != ours.block_size() {
+            return differs(
+                "hw_block_size",
+                theirs.block_size().into(),
+                ours.block_size().into(),
+            );
+        }
+        self.check_label(id, options)
+    }
+
+    fn check_label(&self, id: BackingId, options: &Options) -> Result<(), Refusal> {
+        let twin = self
+            .ports
+            .values()
+            .find(|port| port.unit == id && port.label == options.nexus);
+        match twin {
+            None => Ok(()),
+            Some(port) => Err(Refusal::LabelTwice {
+                path: options.path.clone(),
+                label: options.nexus.clone(),
+                other: port.backstore.name().clone(),
+            }),
+        }
+    }
+
+    fn remove(&mut self, id: PortId) {
+        let Some(port) = self.ports.remove(&id) else {
+            return;
+        };
+        let Some(unit) = self.units.get(&port.unit) else {
+            return;
+        };
+        let (removed, done) = bounded(1);
+        unit.worker.give(Order::RemovePort(id, removed));
+        if done.recv_timeout(WORKER_PATIENCE).is_err() {
+            log::warn!(
+                "backstore {}: its worker is slow to let go",
+                port.backstore.name()
+            );
+        }
+        log::info!("backstore {}: removed", port.backstore.name());
+        if self.ports.values().any(|other| other.unit == port.unit) {
+            self.agree_on_write_back(port.unit);
+            return;
+        }
+        let Some(unit) = self.units.remove(&port.unit) else {
+            return;
+        };
+        let path = unit.backing.path().to_owned();
+        // To initiators this is a loss of power: what APTPL did not ask to keep is gone.
+        if let Err(error) = self.records.power_off(&unit.record.serial) {
+            log::error!("{}: {}", path.display(), chain(&error));
+        }
+        if !unit.worker.stop(STOP_PATIENCE) {
+            log::error!(
+                "{}: I/O hangs; the file stays locked until it ends",
+                path.display()
+            );
+        }
+    }
+
+    fn reconfigure(&mut self, name: &BackstoreName, setting: &Setting) -> Result<(), Errno> {
+        let Some(id) = self.find(name) else {
+            return Err(Errno::ENODEV);
+        };
+        let Some(port) = self.ports.get_mut(&id) else {
+            return Err(Errno::ENODEV);
+        };
+        let unit = &self.units[&port.unit];
+        match setting {
+            Setting::Config(config) => {
+                let same = config.trim_end_matches('\n').strip_prefix(config::SUBTYPE);
+                if same.and_then(|handler| handler.strip_prefix('/')) == Some(&port.config) {
+                    return Ok(());
+                }
+                log::error!(
+                    "backstore {name}: its config string can't be changed to {}: delete the backstore and create \
+                     it again",
+                    config.escape_debug()
+                );
+                Err(Errno::EINVAL)
+            }
+            Setting::Size(size) if *size == unit.backing.size() => Ok(()),
+            Setting::Size(size) => {
+                log::error!(
+                    "backstore {name}: its size can't be changed from {} to {size} bytes while it is served",
+                    unit.backing.size()
+                );
+                Err(Errno::EINVAL)
+            }
+            Setting::WriteCache(write_cache) => {
+                port.write_cache = *write_cache;
+                let unit = port.unit;
+                self.agree_on_write_back(unit);
+                Ok(())
+            }
+            Setting::Other => {
+                log::error!(
+                    "backstore {name}: a setting that this version does not know was changed"
+                );
+                Err(Errno::EOPNOTSUPP)
+            }
+        }
+    }
+
+    /// A unit's writes may wait in the cache if all its backstores say so (`emulate_write_cache`).
+    fn agree_on_write_back(&self, unit: BackingId) {
+        let of_unit = || self.ports.values().filter(|port| port.unit == unit);
+        let write_back = of_unit().all(|port| port.write_cache);
+        let unit = &self.units[&unit];
+        unit.worker.give(Order::WriteBack(write_back));
+        if !write_back {
+            // What waits already must not wait any longer than the next write.
+            if let Err(error) = unit.backing.file().sync_data() {
+                log::error!(
+                    "{}: flushing failed: {error}",
+                    unit.backing.path().display()
+                );
+            }
+        }
+    }
+
+    fn link(&self, id: PortId, groups: &[PortGroup]) -> Result<Resolved, String> {
+        let port = &self.ports[&id];
+        if let Some(reason) = &port.failed {
+            return Err(reason.clone());
+        }
+        // Somebody may have set them back, e.g. by restoring an old configuration.
+        let prepared = port
+            .backstore
+            .prepare()
+            .and_then(|_| port.backstore.verify());
+        prepared.map_err(|error| chain(&error))?;
+        let siblings: Vec<Declared> = self
+            .ports
+            .values()
+            .filter(|other| other.unit == port.unit)
+            .map(Port::declared)
+            .collect();
+        declared::resolve(groups, &port.declared(), &siblings).map_err(|error| chain(&error))
+    }
+
+    fn relink(&mut self, id: PortId, link: Result<Resolved, String>) {
+        let Some(port) = self.ports.get_mut(&id) else {
+            return;
+        };
+        if port.link == link {
+            return;
+        }
+        let Some(unit) = self.units.get_mut(&port.unit) else {
+            return;
+        };
+        let link = link.and_then(|resolved| {
+            know_port(&self.records, &mut unit.record, &resolved.nexus).map(|()| resolved)
+        });
+        match &link {
+            Ok(resolved) => log::info!("backstore {}: {}", port.backstore.name(), resolved.nexus),
+            Err(reason) => log::info!("backstore {}: {reason}", port.backstore.name()),
+        }
+        let identity = link.as_ref().ok().map(|resolved| Identity {
+            nexus: resolved.nexus.clone(),
+            mapping: if resolved.write_protect {
+                Mapping::ReadOnly
+            } else {
+                Mapping::ReadWrite
+            },
+        });
+        let target_ports = unit.record.target_ports.clone();
+        unit.worker.give(Order::Identify {
+            port: id,
+            identity,
+            target_ports,
+        });
+        port.link = link;
+    }
+
+    fn find(&self, name: &BackstoreName) -> Option<PortId> {
+        let mut ports = self.ports.iter();
+        ports
+            .find(|(_, port)| port.backstore.name() == name)
+            .map(|(&id, _)| id)
+    }
+
+    fn leave_to_its_handler(&mut self, event: DeviceEvent, now: Instant) {
+        let backstore = Name::parse(&event.device).and_then(|name| backstore(&name));
+        match (event.change, backstore) {
+            (Change::Added, Some(backstore)) => {
+                self.foreign
+                    .push((now + FOREIGN_PATIENCE, backstore, event.request));
+            }
+            _ => event.request.leave(),
+        }
+    }
+
+    fn unit_status(&self, id: BackingId, unit: &Unit) -> UnitStatus {
+        let (reply, answer) = bounded(1);
+        unit.worker.give(Order::Report(reply));
+        let report = answer.recv_timeout(WORKER_PATIENCE).ok();
+        let ports = self.ports.values().filter(|port| port.unit == id);
+        UnitStatus {
+            path: unit.backing.path().display().to_string(),
+            serial: unit.record.serial.clone(),
+            size_bytes: unit.backing.size(),
+            block_size_bytes: unit.geometry.block_size(),
+            ports: ports.map(port_status).collect(),
+            reservations: report.as_ref().map(reservation_status).unwrap_or_default(),
+            counters: report.as_ref().map(counters).unwrap_or_default(),
+            in_flight: report.map_or(0, |report| report.in_flight as u64),
+        }
+    }
+}
+
+/// Makes sure that the target port has a relative target port identifier that lasts.
+fn know_port(records: &Records, record: &mut UnitRecord, nexus: &ItNexus) -> Result<(), String> {
+    if record.target_ports.relative(&nexus.target_port).is_some() {
+        return Ok(());
+    }
+    let mut next = record.clone();
+    if next.target_ports.add(&nexus.target_port).is_none() {
+        return Err(
+            "the unit has had 65,535 target ports: no number is left for another".to_owned(),
+        );
+    }
+    records.save_unit(&next).map_err(|error| chain(&error))?;
+    *record = next;
+    Ok(())
+}
+
+/// The backstore behind a UIO name, if it is one of ours.
+fn ours(uio_name: &str) -> Option<Backstore> {
+    Name::parse(uio_name)
+        .filter(Name::is_ours)
+        .and_then(|name| backstore(&name))
+}
+
+fn backstore(name: &Name<'_>) -> Option<Backstore> {
+    let name = BackstoreName {
+        hba: name.hba.to_owned(),
+        name: name.device.to_owned(),
+    };
+    Backstore::new(configfs::ROOT.as_ref(), name).ok()
+}
+
+fn port_status(port: &Port) -> PortStatus {
+    PortStatus {
+        backstore: port.backstore.name().to_string(),
+        uio: format!("uio{}", port.minor),
+        label: port.label.to_string(),
+        link: match &port.link {
+            Ok(resolved) => LinkStatus::Serving {
+                initiator: resolved.nexus.initiator_port.to_string(),
+                target: resolved.nexus.target_port.name.to_string(),
+                read_only: resolved.write_protect,
+            },
+            Err(reason) => LinkStatus::Waiting {
+                reason: reason.clone(),
+            },
+        },
+    }
+}
+
+fn reservation_status(report: &Report) -> ReservationStatus {
+    let reservations: &Reservations = &report.reservations;
+    ReservationStatus {
+        generation: reservations.generation(),
+        reservation: reservations.reservation().map(|held| HeldStatus {
+            kind: held.kind.to_string(),
+            holder: match &held.holder {
+                Holder::Nexus(nexus) => Some(nexus.to_string()),
+                Holder::AllRegistrants => None,
+            },
+        }),
+        registrants: reservations
+            .registrants()
+            .iter()
+            .map(|registrant| RegistrantStatus {
+                initiator: registrant.nexus.initiator_port.to_string(),
+                target: registrant.nexus.target_port.name.to_string(),
+                key: format!("{:#018x}", registrant.key),
+            })
+            .collect(),
+    }
+}
+
+fn counters(report: &Report) -> Counters {
+    Counters {
+        commands: report.counters.commands + report.unknown_nexus,
+        reads: report.counters.reads,
+        writes: report.counters.writes,
+        conflicts: report.counters.conflicts,
+        busy: report.unknown_nexus,
+        unknown_nexus: report.unknown_nexus,
+    }
+}

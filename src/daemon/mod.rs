@@ -1,0 +1,201 @@
+//! The daemon: start order, the one loop of the main thread, stop order.
+//!
+//! The main thread owns the table of backstores and takes, one after the other, what the kernel says about
+//! devices, what changes in the target configuration, what the bus asks, and what workers report. It never
+//! touches what a worker owns: it gives orders.
+
+mod devices;
+pub mod records;
+pub mod worker;
+
+use std::io;
+use std::path::PathBuf;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, Sender, bounded, never, select, tick, unbounded};
+use nix::sys::signal::{SigSet, Signal};
+
+use crate::control::dbus::{self, Bus};
+use crate::control::{Order, Orders, systemd};
+use crate::tcmu::netlink::{self, Event, Listener};
+use crate::tcmu::{UioPaths, configfs, watch};
+use devices::Devices;
+use records::Records;
+
+/// How often the main thread looks at what has waited long enough.
+const TICK: Duration = Duration::from_secs(5);
+
+/// Where things are. The defaults are a node's; tests have their own.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Records that a boot forgets.
+    pub run_directory: PathBuf,
+    /// Records that last.
+    pub state_directory: PathBuf,
+    /// The bus to be found on.
+    pub bus: Bus,
+}
+
+/// Why the daemon could not start, or ended.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Records can't be kept.
+    #[error(transparent)]
+    Records(#[from] records::Error),
+    /// The bus can't be used.
+    #[error(transparent)]
+    Bus(#[from] dbus::Error),
+    /// The kernel's messages can't be heard.
+    #[error(transparent)]
+    Netlink(#[from] netlink::Error),
+    /// The target configuration can't be watched.
+    #[error(transparent)]
+    Watch(#[from] watch::Error),
+    /// The devices can't be found.
+    #[error(transparent)]
+    Devices(#[from] crate::tcmu::Error),
+    /// A thread could not be started.
+    #[error("starting the thread for {what}")]
+    Thread {
+        /// What it was for.
+        what: &'static str,
+        /// Why it failed.
+        #[source]
+        source: io::Error,
+    },
+    /// Something the daemon can't be without has ended.
+    #[error("{0}")]
+    Lost(String),
+}
+
+/// An error with all its causes, in a line.
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        cause = error.source();
+    }
+    text
+}
+
+/// Serves until it is told to stop by SIGTERM or SIGINT, or can't any more.
+pub fn run(config: &Config) -> Result<(), Error> {
+    let signals = signals()?;
+    let records = Records::open(&config.run_directory, &config.state_directory)?;
+    let (orders, asked) = Orders::new();
+    // First the names: while another handler has them, the kernel's messages are none of our business.
+    let (service, lost) = dbus::serve(&config.bus, &orders)?;
+    let (listener, replier) = netlink::open(netlink::PARAMETERS.as_ref())?;
+    let changes = watch::start(configfs::ROOT.as_ref())?;
+    let (failures, failed) = unbounded();
+    let mut devices = Devices::new(records, UioPaths::default(), replier, failures);
+    devices.take_over()?;
+    let events = listen(listener)?;
+    systemd::ready(&devices.summary());
+    log::info!("ready: {}", devices.summary());
+
+    let watchdog = systemd::alive_interval().map_or_else(never, tick);
+    let clock = tick(TICK);
+    let ended = loop {
+        select! {
+            recv(signals) -> signal => {
+                if let Ok(signal) = signal {
+                    log::info!("{signal}: stopping");
+                }
+                break Ok(());
+            }
+            recv(events) -> event => match event {
+                Ok(Ok(event)) => heard(&mut devices, event)?,
+                Ok(Err(error)) => log::error!("{}", chain(&error)),
+                Err(_) => break Err(Error::Lost("the kernel's messages can't be heard any more".into())),
+            },
+            recv(changes) -> changed => match changed {
+                Ok(watch::Changed) => devices.resolve(),
+                Err(_) => {
+                    break Err(Error::Lost("the target configuration can't be watched any more".into()));
+                }
+            },
+            recv(asked) -> order => match order {
+                Ok(Order::CheckConfig { config, reply }) => {
+                    // Whoever asked may have gone.
+                    let _ = reply.send(devices.check_config(&config));
+                }
+                Ok(Order::Status { reply }) => {
+                    let _ = reply.send(devices.status());
+                }
+                Err(_) => break Err(Error::Lost("nobody can ask anything any more".into())),
+            },
+            recv(failed) -> failed => if let Ok(failed) = failed {
+                devices.failed(&failed);
+            },
+            recv(lost) -> lost => break Err(Error::Lost(match lost {
+                Ok(dbus::Lost::Name(name)) => format!("the bus name {name} was taken from us"),
+                Ok(dbus::Lost::Bus) | Err(_) => "the system bus has gone".into(),
+            })),
+            recv(watchdog) -> _ => systemd::alive(),
+            recv(clock) -> _ => devices.tick(Instant::now()),
+        }
+    };
+    systemd::stopping();
+    drop(service);
+    devices.stop();
+    ended
+}
+
+fn heard(devices: &mut Devices, event: Event) -> Result<(), Error> {
+    match event {
+        Event::Device(event) => devices.event(event, Instant::now()),
+        Event::Overrun => {
+            log::warn!("messages of the kernel were lost: looking at all devices again");
+            devices.rescan()?;
+        }
+    }
+    systemd::status(&devices.summary());
+    Ok(())
+}
+
+/// A channel on which SIGTERM and SIGINT come. To be called while there is one thread only.
+fn signals() -> Result<Receiver<Signal>, Error> {
+    let mut set = SigSet::empty();
+    set.add(Signal::SIGTERM);
+    set.add(Signal::SIGINT);
+    let failed = |source| Error::Thread {
+        what: "signals",
+        source,
+    };
+    set.thread_block().map_err(|errno| failed(errno.into()))?;
+    let (sender, receiver) = bounded(1);
+    spawn("signals", move || {
+        while let Ok(signal) = set.wait() {
+            if sender.send(signal).is_err() {
+                return;
+            }
+        }
+    })?;
+    Ok(receiver)
+}
+
+fn listen(mut listener: Listener) -> Result<Receiver<Result<Event, netlink::Error>>, Error> {
+    let (sender, receiver): (Sender<_>, _) = unbounded();
+    spawn("netlink", move || {
+        loop {
+            let event = listener.next_event();
+            let deaf = matches!(event, Err(netlink::Error::Receive(_)));
+            if sender.send(event).is_err() || deaf {
+                return;
+            }
+        }
+    })?;
+    Ok(receiver)
+}
+
+fn spawn(what: &'static str, body: impl FnOnce() + Send + 'static) -> Result<(), Error> {
+    let builder = thread::Builder::new().name(what.to_owned());
+    builder
+        .spawn(body)
+        .map_err(|source| Error::Thread { what, source })?;
+    Ok(())
+}

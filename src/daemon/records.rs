@@ -1,0 +1,309 @@
+//! What is kept of a logical unit: who it is, and what is registered and reserved.
+//!
+//! ```text
+//! /var/lib/tcmu-pr/<name>.unit          path, serial number, target ports: from creation on, for ever
+//! /var/lib/tcmu-pr/<serial>.pr          reservations that outlive a loss of power: while APTPL is on
+//! /run/tcmu-pr/<serial>.pr              reservations that outlive the daemon: always
+//! ```
+//!
+//! `<name>` is the first 16 hexadecimal digits of SHA-256 of the path. The second and third are
+//! [`crate::pr::image`] records. The one under `/run` counts as long as the kernel has not been booted anew;
+//! after that, what APTPL asked to keep is what the one under `/var/lib` holds.
+//!
+//! A record that can't be read is never taken for an empty one: it stays where it is, and nobody is let in.
+
+use std::fs::{self, DirBuilder};
+use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use crate::pr::image::{self, Image};
+use crate::pr::{Reservations, Save};
+use crate::scsi::nexus::TargetPorts;
+use crate::store::saved;
+
+/// What can go wrong with records.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A folder for records could not be made.
+    #[error("creating the folder {folder} for records")]
+    Folder {
+        /// The folder.
+        folder: PathBuf,
+        /// Why it failed.
+        #[source]
+        source: io::Error,
+    },
+    /// The kernel does not tell which boot this is.
+    #[error("reading {path}")]
+    Kernel {
+        /// What was read.
+        path: &'static str,
+        /// Why it failed.
+        #[source]
+        source: io::Error,
+    },
+    /// A record could not be read or written.
+    #[error("the record could not be reached")]
+    Saved(#[from] saved::Error),
+    /// The unit's own record is damaged.
+    #[error(
+        "{path} can't be read: it says who the logical unit is. Restore it, or move it away to have the unit \
+         get a new serial number"
+    )]
+    Unit {
+        /// The record.
+        path: PathBuf,
+        /// What is wrong with it.
+        #[source]
+        source: Box<toml::de::Error>,
+    },
+    /// A record of reservations is damaged.
+    #[error(
+        "{path} can't be read: it says who is registered and reserved. Nobody is let in until it is restored, \
+         or moved away to begin without registrations, and tcmu-pr is restarted"
+    )]
+    Reservations {
+        /// The record.
+        path: PathBuf,
+        /// What is wrong with it.
+        #[source]
+        source: image::Error,
+    },
+}
+
+/// Who a logical unit is. It stays the same for the life of its data.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct UnitRecord {
+    /// The version of this record: 1.
+    version: Version,
+    /// The backing object.
+    pub path: PathBuf,
+    /// Unit serial number: 32 hexadecimal digits.
+    pub serial: String,
+    /// The target ports, in the order of their relative target port identifiers.
+    pub target_ports: TargetPorts,
+}
+
+/// The one version of unit records that there is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "u32", into = "u32")]
+struct Version;
+
+impl TryFrom<u32> for Version {
+    type Error = String;
+
+    fn try_from(number: u32) -> Result<Version, String> {
+        match number {
+            1 => Ok(Version),
+            _ => Err(format!("version {number} of unit records is not known")),
+        }
+    }
+}
+
+impl From<Version> for u32 {
+    fn from(_: Version) -> u32 {
+        1
+    }
+}
+
+/// What was kept of a unit's reservations.
+#[derive(Debug)]
+pub struct Kept {
+    /// What is registered and reserved.
+    pub reservations: Reservations,
+    /// Whether this is the first time since the node was booted.
+    pub power_on: bool,
+}
+
+/// Where records are, and under which boot of the node.
+#[derive(Clone, Debug)]
+pub struct Records {
+    run: PathBuf,
+    state: PathBuf,
+    boot_id: String,
+}
+
+impl Records {
+    /// Records in the folder `run`, which a boot empties, and in `state`, which lasts.
+    pub fn open(run: &Path, state: &Path) -> Result<Records, Error> {
+        const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
+        for folder in [run, state] {
+            DirBuilder::new()
+                .recursive(true)
+                .mode(0o700)
+                .create(folder)
+                .map_err(|source| Error::Folder {
+                    folder: folder.to_owned(),
+                    source,
+                })?;
+        }
+        let boot_id = fs::read_to_string(BOOT_ID).map_err(|source| Error::Kernel {
+            path: BOOT_ID,
+            source,
+        })?;
+        Ok(Records {
+            run: run.to_owned(),
+            state: state.to_owned(),
+            boot_id: boot_id.trim().to_owned(),
+        })
+    }
+
+    /// Who the unit on a backing object is; a new one gets a random serial number.
+    pub fn unit(&self, backing: &Path) -> Result<UnitRecord, Error> {
+        let path = self.unit_path(backing);
+        if let Some(text) = saved::read(&path)? {
+            return toml::from_slice(&text).map_err(|source| Error::Unit {
+                path,
+                source: Box::new(source),
+            });
+        }
+        let record = UnitRecord {
+            version: Version,
+            path: backing.to_owned(),
+            serial: random_serial()?,
+            target_ports: TargetPorts::default(),
+        };
+        self.save_unit(&record)?;
+        Ok(record)
+    }
+
+    /// Keeps who the unit is, durably.
+    pub fn save_unit(&self, record: &UnitRecord) -> Result<(), Error> {
+        let text = toml::to_string(record).expect("strings and numbers are TOML");
+        Ok(saved::replace(
+            &self.unit_path(&record.path),
+            text.as_bytes(),
+        )?)
+    }
+
+    /// What is registered and reserved at the unit with this serial number.
+    pub fn reservations(&self, serial: &str) -> Result<Kept, Error> {
+        let read = |folder| {
+            let path = reservations_path(folder, serial);
+            let Some(text) = saved::read(&path)? else {
+                return Ok(None);
+            };
+            match Image::parse(&text, serial) {
+                Ok(image) => Ok(Some(image)),
+                Err(source) => Err(Error::Reservations { path, source }),
+            }
+        };
+        if let Some(image) = read(&self.run)? {
+            if image.boot_id == self.boot_id {
+                return Ok(Kept {
+                    reservations: image.reservations,
+                    power_on: false,
+                });
+            }
+        }
+        let reservations = read(&self.state)?
+            .map(|image| image.reservations.after_power_loss())
+            .unwrap_or_default();
+        Ok(Kept {
+            reservations,
+            power_on: true,
+        })
+    }
+
+    /// Keeps the reservations of the unit with this serial number from now on.
+    pub fn keeper(&self, serial: &str) -> Keeper {
+        Keeper {
+            run: reservations_path(&self.run, serial),
+            state: reservations_path(&self.state, serial),
+            serial: serial.to_owned(),
+            boot_id: self.boot_id.clone(),
+        }
+    }
+
+    /// Forgets what does not outlive a loss of power: the administrator has removed the unit.
+    pub fn power_off(&self, serial: &str) -> Result<(), Error> {
+        Ok(saved::remove(&reservations_path(&self.run, serial))?)
+    }
+
+    fn unit_path(&self, backing: &Path) -> PathBuf {
+        let digest = Sha256::digest(backing.as_os_str().as_bytes());
+        let name: String = digest[..8]
+            .iter()
+            .map(|byte| format!("{byte:02x}"))
+            .collect();
+        self.state.join(name).with_extension("unit")
+    }
+}
+
+fn reservations_path(folder: &Path, serial: &str) -> PathBuf {
+    folder.join(serial).with_extension("pr")
+}
+
+/// A UUID of the kernel's, without its dashes.
+fn random_serial() -> Result<String, Error> {
+    const UUID: &str = "/proc/sys/kernel/random/uuid";
+    let uuid = fs::read_to_string(UUID).map_err(|source| Error::Kernel { path: UUID, source })?;
+    Ok(uuid.chars().filter(char::is_ascii_hexdigit).collect())
+}
+
+/// Keeps the reservations of one logical unit.
+pub trait Keep {
+    /// Stores `next` as `save` asks. After an error, what was stored before still is.
+    fn save(&mut self, next: &Reservations, save: Save) -> Result<(), saved::Error>;
+}
+
+/// Keeps reservations in files.
+#[derive(Clone, Debug)]
+pub struct Keeper {
+    run: PathBuf,
+    state: PathBuf,
+    serial: String,
+    boot_id: String,
+}
+
+impl Keep for Keeper {
+    fn save(&mut self, next: &Reservations, save: Save) -> Result<(), saved::Error> {
+        let text = || {
+            let image = Image {
+                unit: self.serial.clone(),
+                boot_id: self.boot_id.clone(),
+                reservations: next.clone(),
+            };
+            image.encode()
+        };
+        match save {
+            Save::Nothing => Ok(()),
+            Save::Runtime => saved::replace(&self.run, text().as_bytes()),
+            Save::Durable => {
+                let before = saved::read(&self.run)?;
+                let text = text();
+                saved::replace(&self.run, text.as_bytes())?;
+                let durable = match next.aptpl() {
+                    true => saved::replace(&self.state, text.as_bytes()),
+                    false => saved::remove(&self.state),
+                };
+                durable.inspect_err(|_| self.take_back(before.as_deref()))
+            }
+        }
+    }
+}
+
+impl Keeper {
+    /// The command that was to change the record fails: a restart must not find the change.
+    fn take_back(&self, before: Option<&[u8]>) {
+        let restored = match before {
+            Some(text) => saved::replace(&self.run, text),
+            None => saved::remove(&self.run),
+        };
+        if let Err(error) = restored {
+            log::error!(
+                "a change that failed could not be taken back: {}",
+                super::chain(&error)
+            );
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

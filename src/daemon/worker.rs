@@ -1,0 +1,499 @@
+//! The thread that owns a logical unit: its reservations, its commands in flight, its store, and every TCMU
+//! device that is a port of it.
+//!
+//! Each turn of the loop takes what there is, in this order: orders from the main thread, entries of every ring,
+//! operations that the store has done. Then it publishes all answers, with one kick per ring. Nothing in it
+//! blocks but the record of a changed reservation, which must be stored before the change is answered.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded, unbounded};
+use nix::errno::Errno;
+use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
+
+use super::records::Keep;
+use crate::lu::task::{Answer, NexusId, Pending, PendingChange, Tag, Task};
+use crate::lu::{self, Counters, LogicalUnit, Mapping, Step};
+use crate::pr::{Change, Reservations, Save};
+use crate::scsi::nexus::{ItNexus, TargetPorts};
+use crate::store::Store;
+use crate::sys::wake::Waker;
+use crate::tcmu::Device;
+use crate::tcmu::ring::{Command, CommandId, Completion, Entry, Function, Interrupted};
+
+/// How many entries are taken from one ring before the others get their turn.
+const ENTRIES_PER_TURN: usize = 256;
+
+/// What the waker is called among the ports in `epoll`.
+const WAKER: u64 = u64::MAX;
+
+/// A port of a logical unit: one TCMU device, by a number that is never used again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct PortId(pub usize);
+
+/// Whose commands come through a port.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Identity {
+    /// The I_T nexus.
+    pub nexus: ItNexus,
+    /// What it may do.
+    pub mapping: Mapping,
+}
+
+/// What the main thread tells a worker.
+#[derive(Debug)]
+pub enum Order {
+    /// Serve one more device. Nobody's commands are performed before [`Order::Identify`].
+    AddPort(PortId, Device),
+    /// Say who sends through a port; `None`: nobody knows, and every command is answered with BUSY.
+    Identify {
+        /// The port.
+        port: PortId,
+        /// Who.
+        identity: Option<Identity>,
+        /// The target ports of the unit as they are now.
+        target_ports: TargetPorts,
+    },
+    /// Let a device go. The reply comes when it is closed.
+    RemovePort(PortId, Sender<()>),
+    /// Whether written blocks may wait in the cache.
+    WriteBack(bool),
+    /// Say how things are.
+    Report(Sender<Report>),
+    /// Take no more commands, answer those that were taken, and end.
+    Stop,
+}
+
+/// How things are with a logical unit.
+#[derive(Clone, Debug)]
+pub struct Report {
+    /// What is registered and reserved.
+    pub reservations: Reservations,
+    /// Whether the record of the reservations could not be read, so that nobody is let in.
+    pub fenced: bool,
+    /// What the unit has done.
+    pub counters: Counters,
+    /// Commands that were answered with BUSY because nobody knew who sent them.
+    pub unknown_nexus: u64,
+    /// Commands in the store's hands.
+    pub in_flight: usize,
+}
+
+/// A device that can't be served any more, and why.
+#[derive(Debug)]
+pub struct Failed {
+    /// The port.
+    pub port: PortId,
+    /// What was wrong with its ring.
+    pub why: Interrupted,
+}
+
+/// The main thread's end of a worker.
+#[derive(Debug)]
+pub struct Handle {
+    orders: Sender<Order>,
+    waker: Waker,
+    /// Disconnected when the thread has ended.
+    ended: Receiver<()>,
+    thread: JoinHandle<()>,
+}
+
+impl Handle {
+    /// Gives an order. A worker whose thread has ended takes none.
+    pub fn give(&self, order: Order) {
+        if self.orders.send(order).is_ok() {
+            self.waker.wake();
+        }
+    }
+
+    /// Lets the worker answer what it has taken and end. Gives up on commands that hang in the backing object for
+    /// longer than `patience`; tells whether it ended.
+    pub fn stop(self, patience: Duration) -> bool {
+        self.give(Order::Stop);
+        let ended = self.ended.recv_timeout(patience) == Err(RecvTimeoutError::Disconnected);
+        if ended && self.thread.join().is_err() {
+            log::error!("the thread of a logical unit had panicked");
+        }
+        ended
+    }
+}
+
+struct Port {
+    device: Device,
+    nexus: Option<NexusId>,
+    /// It was removed or its ring is broken: it is not looked at again.
+    dead: bool,
+}
+
+/// What a worker is made of.
+pub struct Parts<S, K> {
+    /// The logical unit.
+    pub unit: LogicalUnit,
+    /// Its blocks.
+    pub store: S,
+    /// Its records.
+    pub keeper: K,
+    /// What the store calls when something is done.
+    pub waker: Waker,
+    /// Where devices go that can't be served any more.
+    pub failures: Sender<Failed>,
+}
+
+struct Worker<S, K> {
+    parts: Parts<S, K>,
+    orders: Receiver<Order>,
+    epoll: Epoll,
+    ports: BTreeMap<PortId, Port>,
+    unknown_nexus: u64,
+    stopping: bool,
+}
+
+/// Starts the thread of a logical unit.
+pub fn start<S, K>(name: &str, parts: Parts<S, K>) -> io::Result<Handle>
+where
+    S: Store<Pending> + Send + 'static,
+    K: Keep + Send + 'static,
+{
+    let (orders, to_do) = unbounded();
+    let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
+    epoll.add(&parts.waker, EpollEvent::new(EpollFlags::EPOLLIN, WAKER))?;
+    let waker = parts.waker.clone();
+    let mut worker = Worker {
+        parts,
+        orders: to_do,
+        epoll,
+        ports: BTreeMap::new(),
+        unknown_nexus: 0,
+        stopping: false,
+    };
+    let (running, ended) = bounded::<()>(0);
+    let thread = thread::Builder::new()
+        .name(name.to_owned())
+        .spawn(move || {
+            worker.run();
+            // The store lets go of the backing object here.
+            drop(worker);
+            drop(running);
+        })?;
+    Ok(Handle {
+        orders,
+        waker,
+        ended,
+        thread,
+    })
+}
+
+impl<S: Store<Pending>, K: Keep> Worker<S, K> {
+    fn run(&mut self) {
+        let mut more = false;
+        while !(self.stopping && self.parts.unit.in_flight() == 0) {
+            self.wait(more);
+            self.obey();
+            more = self.take_entries();
+            self.take_done();
+            self.publish();
+        }
+    }
+
+    /// Waits until there is something to do; does not wait if there is known to be more.
+    fn wait(&mut self, more: bool) {
+        let mut events = [EpollEvent::empty(); 64];
+        let timeout = if more {
+            EpollTimeout::ZERO
+        } else {
+            EpollTimeout::NONE
+        };
+        let count = match self.epoll.wait(&mut events, timeout) {
+            Ok(count) => count,
+            Err(Errno::EINTR) => 0,
+            Err(errno) => panic!("epoll_wait on descriptors of our own: {errno}"),
+        };
+        for event in &events[..count] {
+            // Take note first, look after: what comes in between wakes us again.
+            if event.data() == WAKER {
+                self.parts.waker.acknowledge();
+                continue;
+            }
+            let id = PortId(usize::try_from(event.data()).expect("a PortId went in"));
+            let Some(port) = self.ports.get_mut(&id) else {
+                continue;
+            };
+            if let Err(removed) = port.device.acknowledge() {
+                log::debug!("port {}: {removed}", id.0);
+                self.bury(id);
+            }
+        }
+    }
+
+    fn obey(&mut self) {
+        while let Ok(order) = self.orders.try_recv() {
+            match order {
+                Order::AddPort(id, device) => self.add(id, device),
+                Order::Identify {
+                    port,
+                    identity,
+                    target_ports,
+                } => {
+                    self.parts.unit.set_target_ports(target_ports);
+                    self.identify(port, identity);
+                }
+                Order::RemovePort(id, removed) => {
+                    self.remove(id);
+                    // Whoever asked may have given up.
+                    let _ = removed.send(());
+                }
+                Order::WriteBack(write_back) => self.parts.unit.set_write_back(write_back),
+                Order::Report(reply) => {
+                    let _ = reply.send(self.report());
+                }
+                Order::Stop => self.stopping = true,
+            }
+        }
+    }
+
+    fn add(&mut self, id: PortId, device: Device) {
+        let event = EpollEvent::new(EpollFlags::EPOLLIN, id.0 as u64);
+        let added = self.epoll.add(device.wake_up(), event);
+        let dead = added.is_err();
+        if let Err(errno) = added {
+            log::error!("port {}: cannot be waited for: {errno}", id.0);
+        }
+        self.ports.insert(
+            id,
+            Port {
+                device,
+                nexus: None,
+                dead,
+            },
+        );
+    }
+
+    fn identify(&mut self, id: PortId, identity: Option<Identity>) {
+        let Some(port) = self.ports.get_mut(&id) else {
+            return;
+        };
+        let unit = &mut self.parts.unit;
+        // In before out, so that what is kept for a nexus that stays is not forgotten.
+        let now = identity.map(|identity| unit.attach(identity.nexus, identity.mapping));
+        if let Some(before) = std::mem::replace(&mut port.nexus, now) {
+            unit.detach(before);
+        }
+    }
+
+    fn remove(&mut self, id: PortId) {
+        self.bury(id);
+        if let Some(Port {
+            nexus: Some(nexus), ..
+        }) = self.ports.remove(&id)
+        {
+            self.lost(nexus);
+            self.parts.unit.detach(nexus);
+        }
+    }
+
+    /// Looks at a port no more. What is in flight for it goes on; its answers go nowhere.
+    fn bury(&mut self, id: PortId) {
+        let Some(port) = self.ports.get_mut(&id) else {
+            return;
+        };
+        if !std::mem::replace(&mut port.dead, true) {
+            if let Err(errno) = self.epoll.delete(port.device.wake_up()) {
+                log::debug!("port {}: {errno}", id.0);
+            }
+        }
+    }
+
+    /// Takes entries from every ring. Tells whether some may be left.
+    fn take_entries(&mut self) -> bool {
+        if self.stopping {
+            return false;
+        }
+        let ids: Vec<PortId> = self
+            .ports
+            .iter()
+            .filter(|(_, port)| !port.dead)
+            .map(|(&id, _)| id)
+            .collect();
+        let mut more = false;
+        for id in ids {
+            more |= self.take_entries_of(id);
+        }
+        more
+    }
+
+    fn take_entries_of(&mut self, id: PortId) -> bool {
+        for _ in 0..ENTRIES_PER_TURN {
+            let Some(port) = self.ports.get_mut(&id) else {
+                return false;
+            };
+            match port.device.ring.pop() {
+                Ok(None) => return false,
+                Ok(Some(Entry::Command(command))) => {
+                    let nexus = port.nexus;
+                    self.begin(id, nexus, command);
+                }
+                Ok(Some(Entry::TaskManagement(entry))) => {
+                    let nexus = port.nexus;
+                    log::info!("port {}: {:?}", id.0, entry.function);
+                    if entry.function == Function::LogicalUnitReset {
+                        self.reset(nexus);
+                    }
+                }
+                Err(interrupted) => {
+                    self.interrupted(id, interrupted);
+                    return false;
+                }
+            }
+        }
+        true
+    }
+
+    fn interrupted(&mut self, id: PortId, why: Interrupted) {
+        let Some(port) = self.ports.get_mut(&id) else {
+            return;
+        };
+        match why {
+            Interrupted::Reset => {
+                log::warn!(
+                    "port {}: its ring was reset; initiators repeat their commands",
+                    id.0
+                );
+                port.device.ring.restart();
+            }
+            Interrupted::Broken(_) => {
+                self.bury(id);
+                // The main thread may be gone while we stop.
+                let _ = self.parts.failures.send(Failed { port: id, why });
+            }
+        }
+    }
+
+    fn begin(&mut self, id: PortId, nexus: Option<NexusId>, command: Command) {
+        let CommandId {
+            id: command_id,
+            epoch,
+        } = command.id;
+        let tag = Tag {
+            port: id.0,
+            command: command_id,
+            epoch,
+        };
+        let Some(nexus) = nexus else {
+            self.unknown_nexus += 1;
+            return self.answer(lu::busy(tag, command.data));
+        };
+        if command.bidirectional {
+            return self.answer(lu::refuse_bidirectional(tag, command.data));
+        }
+        let task = Task::new(tag, nexus, command.cdb, command.data);
+        match self.parts.unit.begin(task) {
+            Step::Answer(answer) => self.answer(answer),
+            Step::Io(request, pending) => self.parts.store.submit(request, pending),
+            Step::Change(change) => self.change(change),
+        }
+    }
+
+    /// A change is stored, then in force, then answered.
+    fn change(&mut self, pending: PendingChange) {
+        let answer = match self.save(&pending.change) {
+            Ok(()) => self.parts.unit.commit(pending),
+            Err(()) => Some(self.parts.unit.refuse(pending)),
+        };
+        if let Some(answer) = answer {
+            self.answer(answer);
+        }
+    }
+
+    fn save(&mut self, change: &Change) -> Result<(), ()> {
+        if change.save == Save::Nothing {
+            return Ok(());
+        }
+        self.parts
+            .keeper
+            .save(&change.next, change.save)
+            .map_err(|error| {
+                log::error!("reservations could not be stored: {}", super::chain(&error));
+            })
+    }
+
+    fn reset(&mut self, told_by_the_kernel: Option<NexusId>) {
+        if let Some(change) = self.parts.unit.reset(told_by_the_kernel) {
+            self.release(change);
+        }
+    }
+
+    fn lost(&mut self, nexus: NexusId) {
+        if let Some(change) = self.parts.unit.nexus_lost(nexus) {
+            self.release(change);
+        }
+    }
+
+    /// A RESERVE ends, whether that can be stored or not: a record that still has it errs on the safe side.
+    fn release(&mut self, change: Change) {
+        let _ = self.save(&change);
+        self.parts.unit.take_up_reset(change);
+    }
+
+    fn take_done(&mut self) {
+        while let Some(done) = self.parts.store.reap() {
+            let answer = self.parts.unit.finish(done.ticket, done.data, done.result);
+            self.answer(answer);
+        }
+        while let Some(answer) = self.parts.unit.released() {
+            self.answer(answer);
+        }
+    }
+
+    fn answer(&mut self, answer: Answer) {
+        let delivery = answer.deliver(self.parts.unit.sense_format());
+        let tag = delivery.tag;
+        // A port that is gone has had its commands ended by the kernel.
+        let Some(port) = self.ports.get_mut(&PortId(tag.port)) else {
+            return;
+        };
+        let completion = Completion {
+            status: delivery.status,
+            data_in_length: delivery.data_in_length,
+            sense: &delivery.sense,
+        };
+        port.device.ring.complete(
+            CommandId {
+                id: tag.command,
+                epoch: tag.epoch,
+            },
+            &completion,
+        );
+    }
+
+    fn publish(&mut self) {
+        let mut interrupted = Vec::new();
+        for (&id, port) in self.ports.iter_mut().filter(|(_, port)| !port.dead) {
+            match port.device.ring.publish() {
+                Ok(false) => {}
+                Ok(true) => {
+                    if let Err(removed) = port.device.kick() {
+                        log::debug!("port {}: {removed}", id.0);
+                    }
+                }
+                Err(why) => interrupted.push((id, why)),
+            }
+        }
+        for (id, why) in interrupted {
+            self.interrupted(id, why);
+        }
+    }
+
+    fn report(&self) -> Report {
+        let unit = &self.parts.unit;
+        Report {
+            reservations: unit.reservations().clone(),
+            fenced: unit.is_fenced(),
+            counters: unit.counters(),
+            unknown_nexus: self.unknown_nexus,
+            in_flight: unit.in_flight(),
+        }
+    }
+}
