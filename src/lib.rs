@@ -7,6 +7,7 @@
 //! | [`pr`] | persistent reservations: a value and functions on it | [`scsi`] |
 //! | [`scsi`] | what T10 says: bytes ⇄ values | nothing of ours |
 //! | [`sys`] | the one room for `unsafe` | nothing of ours |
+pub mod cli;
 pub mod control;
 pub mod daemon;
 pub mod lu;
