@@ -27,7 +27,9 @@ fn main() -> ExitCode {
 }
 
 fn serve(options: &Serve) -> Result<(), Box<dyn Error>> {
-    env_logger::Builder::new().filter_level(options.log_level).init();
+    env_logger::Builder::new()
+        .filter_level(options.log_level)
+        .init();
     die_with_any_thread();
     daemon::run(&Config {
         run_directory: options.run_directory.clone(),

@@ -14,7 +14,7 @@ use nix::errno::Errno;
 
 use super::chain;
 use super::records::{self, Records, UnitRecord};
-use super::worker::{self, Failed, Identity, Order, Parts, PortId, Report};
+use super::worker::{self, Identity, Notice, Order, Parts, PortId, Report};
 use crate::control::{
     Counters, HeldStatus, LinkStatus, PortStatus, RefusedStatus, RegistrantStatus,
     ReservationStatus, Status, UnitStatus,
@@ -31,6 +31,7 @@ use crate::sys::wake::Waker;
 use crate::tcmu::config::{self, Label, Name, Options};
 use crate::tcmu::configfs::{self, Backstore, BackstoreName, PortGroup};
 use crate::tcmu::netlink::{Change, DeviceEvent, Replier, Request, Setting};
+use crate::tcmu::ring::Interrupted;
 use crate::tcmu::{self, Uio, UioPaths};
 
 /// How long a unit that is to end may take to answer what it has taken.
@@ -120,10 +121,12 @@ pub(super) struct Devices {
     records: Records,
     uio: UioPaths,
     replier: Replier,
-    failures: Sender<Failed>,
+    notices: Sender<Notice>,
     units: HashMap<BackingId, Unit>,
     ports: BTreeMap<PortId, Port>,
     refused: BTreeMap<BackstoreName, String>,
+    /// What was refused last, and why: it is logged once.
+    last_refused: Option<(BackstoreName, String)>,
     /// Devices of other handlers that nobody has answered for yet, and until when we wait.
     foreign: Vec<(Instant, Backstore, Request)>,
     next_port: usize,
@@ -134,16 +137,17 @@ impl Devices {
         records: Records,
         uio: UioPaths,
         replier: Replier,
-        failures: Sender<Failed>,
+        notices: Sender<Notice>,
     ) -> Devices {
         Devices {
             records,
             uio,
             replier,
-            failures,
+            notices,
             units: HashMap::new(),
             ports: BTreeMap::new(),
             refused: BTreeMap::new(),
+            last_refused: None,
             foreign: Vec::new(),
             next_port: 0,
         }
@@ -288,14 +292,21 @@ impl Devices {
         })
     }
 
-    /// A worker can't serve a device any more.
-    pub(super) fn failed(&mut self, failed: &Failed) {
-        let Some(port) = self.ports.get_mut(&failed.port) else {
+    /// Does what a worker needs done.
+    pub(super) fn notice(&mut self, notice: Notice) {
+        match notice {
+            Notice::WhoSends(_) => self.resolve(),
+            Notice::Failed(id, why) => self.failed(id, &why),
+        }
+    }
+
+    fn failed(&mut self, id: PortId, why: &Interrupted) {
+        let Some(port) = self.ports.get_mut(&id) else {
             return;
         };
         let reason = format!(
             "{}; delete the backstore and create it again, or restart tcmu-pr",
-            chain(&failed.why)
+            chain(why)
         );
         log::error!("backstore {}: {reason}", port.backstore.name());
         port.failed = Some(reason);
@@ -364,11 +375,17 @@ impl Devices {
         match self.add(uio, backstore) {
             Ok(()) => {
                 log::info!("backstore {name}: served");
+                self.last_refused = None;
                 Ok(())
             }
             Err(refusal) => {
                 let reason = chain(&refusal);
-                log::error!("backstore {name} is refused: {reason}");
+                // rtslib writes again what was refused: one creation, two announcements.
+                let refused = Some((name.clone(), reason.clone()));
+                if self.last_refused != refused {
+                    log::error!("backstore {name} is refused: {reason}");
+                    self.last_refused = refused;
+                }
                 self.refused.insert(name, reason);
                 Err(Errno::EINVAL)
             }
@@ -444,7 +461,7 @@ impl Devices {
             store: Blocking::new(&backing, &waker).map_err(start)?,
             keeper: self.records.keeper(&record.serial),
             waker,
-            failures: self.failures.clone(),
+            notices: self.notices.clone(),
         };
         let worker = worker::start("unit", parts).map_err(start)?;
         let id = backing.id();
@@ -717,7 +734,7 @@ fn ours(uio_name: &str) -> Option<Backstore> {
 
 fn backstore(name: &Name<'_>) -> Option<Backstore> {
     let name = BackstoreName {
-        hba: name.hba.to_owned(),
+        hba: format!("user_{}", name.hba),
         name: name.device.to_owned(),
     };
     Backstore::new(configfs::ROOT.as_ref(), name).ok()

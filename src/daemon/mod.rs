@@ -90,8 +90,8 @@ pub fn run(config: &Config) -> Result<(), Error> {
     let (service, lost) = dbus::serve(&config.bus, &orders)?;
     let (listener, replier) = netlink::open(netlink::PARAMETERS.as_ref())?;
     let changes = watch::start(configfs::ROOT.as_ref())?;
-    let (failures, failed) = unbounded();
-    let mut devices = Devices::new(records, UioPaths::default(), replier, failures);
+    let (notices, noticed) = unbounded();
+    let mut devices = Devices::new(records, UioPaths::default(), replier, notices);
     devices.take_over()?;
     let events = listen(listener)?;
     systemd::ready(&devices.summary());
@@ -128,8 +128,8 @@ pub fn run(config: &Config) -> Result<(), Error> {
                 }
                 Err(_) => break Err(Error::Lost("nobody can ask anything any more".into())),
             },
-            recv(failed) -> failed => if let Ok(failed) = failed {
-                devices.failed(&failed);
+            recv(noticed) -> notice => if let Ok(notice) = notice {
+                devices.notice(notice);
             },
             recv(lost) -> lost => break Err(Error::Lost(match lost {
                 Ok(dbus::Lost::Name(name)) => format!("the bus name {name} was taken from us"),

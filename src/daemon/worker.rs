@@ -82,13 +82,13 @@ pub struct Report {
     pub in_flight: usize,
 }
 
-/// A device that can't be served any more, and why.
+/// What a worker tells the main thread.
 #[derive(Debug)]
-pub struct Failed {
-    /// The port.
-    pub port: PortId,
-    /// What was wrong with its ring.
-    pub why: Interrupted,
+pub enum Notice {
+    /// A device can't be served any more, and why.
+    Failed(PortId, Interrupted),
+    /// A command came through a port of which nobody knows who sends. Told once, until the port is identified.
+    WhoSends(PortId),
 }
 
 /// The main thread's end of a worker.
@@ -124,6 +124,8 @@ impl Handle {
 struct Port {
     device: Device,
     nexus: Option<NexusId>,
+    /// The main thread was asked who sends.
+    asked: bool,
     /// It was removed or its ring is broken: it is not looked at again.
     dead: bool,
 }
@@ -138,8 +140,8 @@ pub struct Parts<S, K> {
     pub keeper: K,
     /// What the store calls when something is done.
     pub waker: Waker,
-    /// Where devices go that can't be served any more.
-    pub failures: Sender<Failed>,
+    /// Where notices go.
+    pub notices: Sender<Notice>,
 }
 
 struct Worker<S, K> {
@@ -266,6 +268,7 @@ impl<S: Store<Pending>, K: Keep> Worker<S, K> {
             Port {
                 device,
                 nexus: None,
+                asked: false,
                 dead,
             },
         );
@@ -275,6 +278,7 @@ impl<S: Store<Pending>, K: Keep> Worker<S, K> {
         let Some(port) = self.ports.get_mut(&id) else {
             return;
         };
+        port.asked = false;
         let unit = &mut self.parts.unit;
         // In before out, so that what is kept for a nexus that stays is not forgotten.
         let now = identity.map(|identity| unit.attach(identity.nexus, identity.mapping));
@@ -366,7 +370,7 @@ impl<S: Store<Pending>, K: Keep> Worker<S, K> {
             Interrupted::Broken(_) => {
                 self.bury(id);
                 // The main thread may be gone while we stop.
-                let _ = self.parts.failures.send(Failed { port: id, why });
+                let _ = self.parts.notices.send(Notice::Failed(id, why));
             }
         }
     }
@@ -383,6 +387,7 @@ impl<S: Store<Pending>, K: Keep> Worker<S, K> {
         };
         let Some(nexus) = nexus else {
             self.unknown_nexus += 1;
+            self.ask_who_sends(id);
             return self.answer(lu::busy(tag, command.data));
         };
         if command.bidirectional {
@@ -393,6 +398,16 @@ impl<S: Store<Pending>, K: Keep> Worker<S, K> {
             Step::Answer(answer) => self.answer(answer),
             Step::Io(request, pending) => self.parts.store.submit(request, pending),
             Step::Change(change) => self.change(change),
+        }
+    }
+
+    fn ask_who_sends(&mut self, id: PortId) {
+        let Some(port) = self.ports.get_mut(&id) else {
+            return;
+        };
+        if !std::mem::replace(&mut port.asked, true) {
+            // The main thread may be gone while we stop.
+            let _ = self.parts.notices.send(Notice::WhoSends(id));
         }
     }
 

@@ -135,7 +135,7 @@ impl fmt::Display for Label {
 /// The name of a TCMU device, as its UIO device and the kernel's messages spell it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Name<'a> {
-    /// The backstore's host bus adapter: `user_0`.
+    /// The number of the backstore's host bus adapter: `0`, of which configfs makes `user_0`.
     pub hba: &'a str,
     /// The backstore's name: `lun0-a`.
     pub device: &'a str,
@@ -247,9 +247,9 @@ mod tests {
 
     #[test]
     fn a_name_is_split_on_the_first_three_slashes() {
-        let name = Name::parse("tcm-user/user_0/lun0-a/pr//srv/lun0.img;nexus=node-a\n");
+        let name = Name::parse("tcm-user/0/lun0-a/pr//srv/lun0.img;nexus=node-a\n");
         let expected = Name {
-            hba: "user_0",
+            hba: "0",
             device: "lun0-a",
             subtype: "pr",
             handler: "/srv/lun0.img;nexus=node-a",

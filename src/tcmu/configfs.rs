@@ -12,6 +12,7 @@
 //! The root is a parameter everywhere, [`ROOT`] outside tests. Names read from the tree are data: they are
 //! compared and shown, and paths are built from directory entries only.
 
+use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::fmt;
 use std::fs::{self, OpenOptions};
@@ -336,6 +337,7 @@ pub struct MappedLun {
 ///
 /// What vanishes while we look is taken as not there; a [`super::watch`] tells to look again.
 pub fn port_groups(root: &Path) -> Result<Vec<PortGroup>, Error> {
+    let backstores = backstores(root)?;
     let mut groups = Vec::new();
     for fabric in directories(root)?.filter(|fabric| fabric.name != "core") {
         for target in directories(&fabric.path)? {
@@ -346,7 +348,8 @@ pub fn port_groups(root: &Path) -> Result<Vec<PortGroup>, Error> {
                 let Ok(tag) = tag.parse() else {
                     return Err(group.unexpected("target port group tag"));
                 };
-                groups.extend(port_group(&fabric.name, &target.name, tag, &group.path)?);
+                let (fabric, target) = (&fabric.name, &target.name);
+                groups.extend(port_group(fabric, target, tag, &group.path, &backstores)?);
             }
         }
     }
@@ -358,8 +361,9 @@ fn port_group(
     target: &str,
     tag: u16,
     directory: &Path,
+    backstores: &BTreeMap<u32, BackstoreName>,
 ) -> Result<Option<PortGroup>, Error> {
-    let luns = luns(&directory.join("lun"))?;
+    let luns = luns(&directory.join("lun"), backstores)?;
     if luns.is_empty() {
         return Ok(None);
     }
@@ -384,22 +388,35 @@ fn port_group(
     }))
 }
 
-fn luns(directory: &Path) -> Result<Vec<Lun>, Error> {
+/// The TCMU backstores by the kernel's numbers of their devices.
+fn backstores(root: &Path) -> Result<BTreeMap<u32, BackstoreName>, Error> {
+    let mut found = BTreeMap::new();
+    for hba in directories(&root.join("core"))?.filter(|hba| hba.name.starts_with("user_")) {
+        for backstore in directories(&hba.path)? {
+            let number = backstore.path.join("statistics/scsi_dev/indx");
+            if let Some(number) = if_there(read_number(&number))? {
+                let (hba, name) = (hba.name.clone(), backstore.name);
+                found.insert(number, BackstoreName { hba, name });
+            }
+        }
+    }
+    Ok(found)
+}
+
+/// The LUNs that are TCMU backstores.
+///
+/// Not by their links: while a link is being made, its directory is locked and does not show it yet, but
+/// loopback already sends the commands with which its initiator looks for disks.
+fn luns(directory: &Path, backstores: &BTreeMap<u32, BackstoreName>) -> Result<Vec<Lun>, Error> {
     let mut luns = Vec::new();
     for lun in directories(directory)? {
         let number = lun.number()?;
-        for link in links(&lun.path)? {
-            if let [.., core, hba, name] = link.target.as_slice()
-                && core == "core"
-                && hba.starts_with("user_")
-            {
-                let backstore = BackstoreName {
-                    hba: hba.clone(),
-                    name: name.clone(),
-                };
-                luns.push(Lun { number, backstore });
-            }
-        }
+        let device = read_number(&lun.path.join("statistics/scsi_port/dev"));
+        let backstore = if_there(device)?.and_then(|device: u32| backstores.get(&device));
+        luns.extend(backstore.map(|backstore| Lun {
+            number,
+            backstore: backstore.clone(),
+        }));
     }
     Ok(luns)
 }
@@ -655,9 +672,12 @@ pub(crate) mod tests {
 
         /// Links `backstore` into `group` as LUN `number`.
         pub(crate) fn lun(&self, group: &str, number: u64, backstore: &str) -> &Tree {
-            self.file(&format!("{group}/lun/lun_{number}/alua_tg_pt_gp"), "\n");
-            let link = format!("{group}/lun/lun_{number}/5e3e7f1c0b");
-            self.link(&link, &format!("../../../../../../target/core/{backstore}"))
+            // Any number will do that is another for each backstore.
+            let device = crc32c::crc32c(backstore.as_bytes());
+            let indx = format!("core/{backstore}/statistics/scsi_dev/indx");
+            self.file(&indx, &format!("{device}\n"));
+            let port = format!("{group}/lun/lun_{number}/statistics/scsi_port/dev");
+            self.file(&port, &format!("{device}\n"))
         }
 
         /// Maps LUN `number` of `group` to `initiator`.

@@ -117,11 +117,11 @@ impl Watched {
         }
         if event.mask.contains(EventMask::IGNORED) {
             self.directories.remove(&event.wd);
-        } else if event.mask.contains(EventMask::CREATE | EventMask::ISDIR)
-            && let Some(directory) = self.directories.get(&event.wd)
-            && let Some(name) = event.name
-        {
-            return self.add(&directory.join(name));
+        } else if event.mask.contains(EventMask::CREATE | EventMask::ISDIR) {
+            let directory = self.directories.get(&event.wd);
+            if let Some((directory, name)) = directory.zip(event.name) {
+                return self.add(&directory.join(name));
+            }
         }
         Ok(())
     }
