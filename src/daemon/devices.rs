@@ -7,6 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Sender, bounded};
@@ -29,9 +30,10 @@ use crate::store::backing::{self, Backing, BackingId};
 use crate::store::blocking::Blocking;
 use crate::sys::wake::Waker;
 use crate::tcmu::config::{self, Label, Name, Options};
-use crate::tcmu::configfs::{self, Backstore, BackstoreName, PortGroup};
+use crate::tcmu::configfs::{self, Backstore, BackstoreName};
 use crate::tcmu::netlink::{Change, DeviceEvent, Replier, Request, Setting};
 use crate::tcmu::ring::Interrupted;
+use crate::tcmu::watch::{Again, Walk};
 use crate::tcmu::{self, Uio, UioPaths};
 
 /// How long a unit that is to end may take to answer what it has taken.
@@ -98,6 +100,7 @@ struct Port {
     unit: BackingId,
     backstore: Backstore,
     minor: u32,
+    added: Instant,
     config: String,
     label: Label,
     write_cache: bool,
@@ -122,13 +125,16 @@ pub(super) struct Devices {
     uio: UioPaths,
     replier: Replier,
     notices: Sender<Notice>,
+    again: Again,
+    /// What the last walk of the target configuration found.
+    walk: Option<Walk>,
     units: HashMap<BackingId, Unit>,
     ports: BTreeMap<PortId, Port>,
     refused: BTreeMap<BackstoreName, String>,
     /// What was refused last, and why: it is logged once.
     last_refused: Option<(BackstoreName, String)>,
     /// Devices of other handlers that nobody has answered for yet, and until when we wait.
-    foreign: Vec<(Instant, Backstore, Request)>,
+    foreign: Vec<(Instant, BackstoreName, Request)>,
     next_port: usize,
 }
 
@@ -138,12 +144,15 @@ impl Devices {
         uio: UioPaths,
         replier: Replier,
         notices: Sender<Notice>,
+        again: Again,
     ) -> Devices {
         Devices {
             records,
             uio,
             replier,
             notices,
+            again,
+            walk: None,
             units: HashMap::new(),
             ports: BTreeMap::new(),
             refused: BTreeMap::new(),
@@ -238,37 +247,18 @@ impl Devices {
         self.resolve();
     }
 
-    /// Answers for devices whose handler has not answered: it does not run.
-    pub(super) fn tick(&mut self, now: Instant) {
-        let (due, waiting) = std::mem::take(&mut self.foreign)
-            .into_iter()
-            .partition(|(deadline, ..)| *deadline <= now);
-        self.foreign = waiting;
-        for (_, backstore, request) in Vec::from_iter::<Vec<_>>(due) {
-            if !matches!(backstore.is_enabled(), Ok(false)) {
-                request.leave();
-                continue;
-            }
-            log::warn!(
-                "backstore {}: its handler does not run: refused",
-                backstore.name()
-            );
-            if let Err(error) = self.replier.reply(request, Err(Errno::ENOENT)) {
-                log::error!("backstore {}: {}", backstore.name(), chain(&error));
-            }
-        }
+    /// Takes what a walk has found: whose commands come through each port.
+    pub(super) fn walked(&mut self, walk: Walk) {
+        self.refuse_foreign(&walk);
+        self.walk = Some(walk);
+        self.resolve();
     }
 
     /// Finds out anew whose commands come through each port, and tells the workers what has changed.
-    pub(super) fn resolve(&mut self) {
-        let groups = configfs::port_groups(configfs::ROOT.as_ref());
-        let groups = groups.map_err(|error| chain(&error));
+    fn resolve(&mut self) {
         let ids: Vec<PortId> = self.ports.keys().copied().collect();
         for id in ids {
-            let link = match &groups {
-                Ok(groups) => self.link(id, groups),
-                Err(reason) => Err(reason.clone()),
-            };
+            let link = self.link(id);
             self.relink(id, link);
         }
     }
@@ -295,7 +285,7 @@ impl Devices {
     /// Does what a worker needs done.
     pub(super) fn notice(&mut self, notice: Notice) {
         match notice {
-            Notice::WhoSends(_) => self.resolve(),
+            Notice::WhoSends(_) => self.again.ask(),
             Notice::Failed(id, why) => self.failed(id, &why),
         }
     }
@@ -310,8 +300,15 @@ impl Devices {
         );
         log::error!("backstore {}: {reason}", port.backstore.name());
         port.failed = Some(reason);
-        if let Err(error) = port.backstore.block() {
-            log::error!("backstore {}: {}", port.backstore.name(), chain(&error));
+        let backstore = port.backstore.clone();
+        // The kernel may hold what is to be written until the main thread has answered.
+        let block = move || {
+            if let Err(error) = backstore.block() {
+                log::error!("backstore {}: {}", backstore.name(), chain(&error));
+            }
+        };
+        if let Err(error) = thread::Builder::new().name("block".to_owned()).spawn(block) {
+            log::error!("starting a thread: {error}");
         }
         self.resolve();
     }
@@ -421,6 +418,7 @@ impl Devices {
             unit,
             backstore,
             minor: uio.minor,
+            added: Instant::now(),
             config: handler.trim_end_matches('\n').to_owned(),
             label: options.nexus,
             write_cache,
@@ -429,6 +427,7 @@ impl Devices {
         };
         self.refused.remove(port.backstore.name());
         self.ports.insert(id, port);
+        self.again.ask();
         self.agree_on_write_back(unit);
         Ok(())
     }
@@ -619,17 +618,27 @@ impl Devices {
         }
     }
 
-    fn link(&self, id: PortId, groups: &[PortGroup]) -> Result<Resolved, String> {
+    /// Whose commands come through a port, as far as the last walk tells. Never looks for itself: the kernel may hold
+    /// what it would look at until the main thread has answered.
+    fn link(&self, id: PortId) -> Result<Resolved, String> {
         let port = &self.ports[&id];
         if let Some(reason) = &port.failed {
             return Err(reason.clone());
         }
-        // Somebody may have set them back, e.g. by restoring an old configuration.
-        let prepared = port
-            .backstore
-            .prepare()
-            .and_then(|_| port.backstore.verify());
-        prepared.map_err(|error| chain(&error))?;
+        // An older walk may have seen another backstore of this name.
+        let Some(walk) = self.walk.as_ref().filter(|walk| walk.began > port.added) else {
+            return Err("its links have not been looked at yet".to_owned());
+        };
+        let backstores = walk.backstores.as_ref().map_err(|error| chain(error))?;
+        match backstores
+            .get(port.backstore.name())
+            .map(|state| &state.prepared)
+        {
+            Some(Some(Ok(()))) => {}
+            Some(Some(Err(error))) => return Err(chain(error)),
+            _ => return Err("its settings can't be read".to_owned()),
+        }
+        let groups = walk.groups.as_ref().map_err(|error| chain(error))?;
         let siblings: Vec<Declared> = self
             .ports
             .values()
@@ -681,13 +690,30 @@ impl Devices {
     }
 
     fn leave_to_its_handler(&mut self, event: DeviceEvent, now: Instant) {
-        let backstore = Name::parse(&event.device).and_then(|name| backstore(&name));
-        match (event.change, backstore) {
-            (Change::Added, Some(backstore)) => {
+        match (event.change, Name::parse(&event.device)) {
+            (Change::Added, Some(name)) => {
                 self.foreign
-                    .push((now + FOREIGN_PATIENCE, backstore, event.request));
+                    .push((now + FOREIGN_PATIENCE, name.backstore(), event.request));
             }
             _ => event.request.leave(),
+        }
+    }
+
+    /// Answers for devices of other handlers that have not answered: they do not run.
+    fn refuse_foreign(&mut self, walk: &Walk) {
+        let Ok(states) = &walk.backstores else { return };
+        for (deadline, name, request) in std::mem::take(&mut self.foreign) {
+            let enabled = states.get(&name).is_none_or(|state| state.enabled);
+            if enabled {
+                request.leave();
+            } else if walk.began < deadline {
+                self.foreign.push((deadline, name, request));
+            } else {
+                log::warn!("backstore {name}: its handler does not run: refused");
+                if let Err(error) = self.replier.reply(request, Err(Errno::ENOENT)) {
+                    log::error!("backstore {name}: {}", chain(&error));
+                }
+            }
         }
     }
 
@@ -733,11 +759,7 @@ fn ours(uio_name: &str) -> Option<Backstore> {
 }
 
 fn backstore(name: &Name<'_>) -> Option<Backstore> {
-    let name = BackstoreName {
-        hba: format!("user_{}", name.hba),
-        name: name.device.to_owned(),
-    };
-    Backstore::new(configfs::ROOT.as_ref(), name).ok()
+    Backstore::new(configfs::ROOT.as_ref(), name.backstore()).ok()
 }
 
 fn port_status(port: &Port) -> PortStatus {

@@ -23,8 +23,8 @@ use crate::tcmu::{UioPaths, configfs, watch};
 use devices::Devices;
 use records::Records;
 
-/// How often the main thread looks at what has waited long enough.
-const TICK: Duration = Duration::from_secs(5);
+/// How often to walk the target configuration although nobody has announced a change: logins come unannounced.
+const WALK_INTERVAL: Duration = Duration::from_secs(10);
 
 /// Where things are. The defaults are a node's; tests have their own.
 #[derive(Clone, Debug)]
@@ -89,16 +89,15 @@ pub fn run(config: &Config) -> Result<(), Error> {
     // First the names: while another handler has them, the kernel's messages are none of our business.
     let (service, lost) = dbus::serve(&config.bus, &orders)?;
     let (listener, replier) = netlink::open(netlink::PARAMETERS.as_ref())?;
-    let changes = watch::start(configfs::ROOT.as_ref())?;
+    let (walks, again) = watch::start(configfs::ROOT.as_ref(), WALK_INTERVAL)?;
     let (notices, noticed) = unbounded();
-    let mut devices = Devices::new(records, UioPaths::default(), replier, notices);
+    let mut devices = Devices::new(records, UioPaths::default(), replier, notices, again);
     devices.take_over()?;
     let events = listen(listener)?;
     systemd::ready(&devices.summary());
     log::info!("ready: {}", devices.summary());
 
     let watchdog = systemd::alive_interval().map_or_else(never, tick);
-    let clock = tick(TICK);
     let ended = loop {
         select! {
             recv(signals) -> signal => {
@@ -112,8 +111,8 @@ pub fn run(config: &Config) -> Result<(), Error> {
                 Ok(Err(error)) => log::error!("{}", chain(&error)),
                 Err(_) => break Err(Error::Lost("the kernel's messages can't be heard any more".into())),
             },
-            recv(changes) -> changed => match changed {
-                Ok(watch::Changed) => devices.resolve(),
+            recv(walks) -> walk => match walk {
+                Ok(walk) => devices.walked(walk),
                 Err(_) => {
                     break Err(Error::Lost("the target configuration can't be watched any more".into()));
                 }
@@ -136,7 +135,6 @@ pub fn run(config: &Config) -> Result<(), Error> {
                 Ok(dbus::Lost::Bus) | Err(_) => "the system bus has gone".into(),
             })),
             recv(watchdog) -> _ => systemd::alive(),
-            recv(clock) -> _ => devices.tick(Instant::now()),
         }
     };
     systemd::stopping();

@@ -5,8 +5,8 @@
 //! puts the backstore's name before that and gives the whole to the UIO device:
 //!
 //! ```text
-//! tcm-user/user_0/lun0-a/pr//srv/lun0.img;nexus=node-a
-//! prefix   hba    device subtype  handler string
+//! tcm-user / 0 / lun0-a / pr / /srv/lun0.img;nexus=node-a      (without the spaces)
+//! prefix    hba  device  subtype       handler string
 //! ```
 //!
 //! Whether the path exists, and what is there, is not asked here.
@@ -17,6 +17,8 @@ use std::str::FromStr;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
+
+use super::configfs::BackstoreName;
 
 /// Our subtype: the first part of every config string of ours.
 pub const SUBTYPE: &str = "pr";
@@ -135,8 +137,8 @@ impl fmt::Display for Label {
 /// The name of a TCMU device, as its UIO device and the kernel's messages spell it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Name<'a> {
-    /// The number of the backstore's host bus adapter: `0`, of which configfs makes `user_0`.
-    pub hba: &'a str,
+    /// The number of the backstore's host bus adapter: n of `user_<n>`.
+    pub hba: u32,
     /// The backstore's name: `lun0-a`.
     pub device: &'a str,
     /// Which handler the device is for.
@@ -152,12 +154,20 @@ impl<'a> Name<'a> {
         let (hba, rest) = rest.split_once('/')?;
         let (device, config) = rest.split_once('/').unwrap_or((rest, ""));
         let (subtype, handler) = config.split_once('/').unwrap_or((config, ""));
-        (!hba.is_empty() && !device.is_empty()).then_some(Name {
-            hba,
+        (!device.is_empty()).then_some(Name {
+            hba: hba.parse().ok()?,
             device,
             subtype,
             handler,
         })
+    }
+
+    /// The backstore behind the device.
+    pub fn backstore(&self) -> BackstoreName {
+        BackstoreName {
+            hba: format!("user_{}", self.hba),
+            name: self.device.to_owned(),
+        }
     }
 
     /// Whether the device is for us.
@@ -249,28 +259,31 @@ mod tests {
     fn a_name_is_split_on_the_first_three_slashes() {
         let name = Name::parse("tcm-user/0/lun0-a/pr//srv/lun0.img;nexus=node-a\n");
         let expected = Name {
-            hba: "0",
+            hba: 0,
             device: "lun0-a",
             subtype: "pr",
             handler: "/srv/lun0.img;nexus=node-a",
         };
         assert_eq!(name, Some(expected));
         assert!(expected.is_ours());
+        assert_eq!(expected.backstore().to_string(), "user_0/lun0-a");
     }
 
     #[test]
     fn names_of_others_are_recognised() {
         let table = [
-            ("tcm-user/user_1/a/file//srv/x", Some(("file", "/srv/x"))),
-            ("tcm-user/user_1/a/p/x", Some(("p", "x"))),
-            ("tcm-user/user_1/a/prx/x", Some(("prx", "x"))),
-            ("tcm-user/user_1/a/PR/x", Some(("PR", "x"))),
-            ("tcm-user/user_1/a/file/pr/x", Some(("file", "pr/x"))),
-            ("tcm-user/user_1/a", Some(("", ""))),
-            ("tcm-user/user_1/a/", Some(("", ""))),
-            ("tcm-user/user_1", None),
-            ("tcm-user/user_1/", None),
+            ("tcm-user/1/a/file//srv/x", Some(("file", "/srv/x"))),
+            ("tcm-user/1/a/p/x", Some(("p", "x"))),
+            ("tcm-user/1/a/prx/x", Some(("prx", "x"))),
+            ("tcm-user/1/a/PR/x", Some(("PR", "x"))),
+            ("tcm-user/1/a/file/pr/x", Some(("file", "pr/x"))),
+            ("tcm-user/1/a", Some(("", ""))),
+            ("tcm-user/1/a/", Some(("", ""))),
+            ("tcm-user/1", None),
+            ("tcm-user/1/", None),
             ("tcm-user//a/pr/x", None),
+            ("tcm-user/user_1/a/pr/x", None),
+            ("tcm-user/-1/a/pr/x", None),
             ("tcm-userx/user_1/a/pr/x", None),
             ("tcm-user", None),
             ("uio_pci_generic", None),
@@ -281,7 +294,7 @@ mod tests {
             assert_eq!(name.map(|n| (n.subtype, n.handler)), expected, "{text}");
             assert!(!name.is_some_and(|n| n.is_ours()), "{text}");
         }
-        assert!(Name::parse("tcm-user/user_1/a/pr").is_some_and(|n| n.is_ours()));
+        assert!(Name::parse("tcm-user/1/a/pr").is_some_and(|n| n.is_ours()));
     }
 
     #[test]

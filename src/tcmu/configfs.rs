@@ -19,6 +19,8 @@ use std::fs::{self, OpenOptions};
 use std::io::{self, ErrorKind, Write};
 use std::path::{Path, PathBuf};
 
+use super::config::SUBTYPE;
+
 /// Where the kernel has its target configuration.
 pub const ROOT: &str = "/sys/kernel/config/target";
 
@@ -95,7 +97,7 @@ fn hint(path: &Path, source: &io::Error) -> &'static str {
     }
 }
 
-/// A backstore's place in the tree: what [`super::config::Name`] has as `hba` and `device`.
+/// A backstore's place in the tree; [`super::config::Name::backstore`] finds that of a UIO device.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct BackstoreName {
     /// `user_0`.
@@ -335,7 +337,8 @@ pub struct MappedLun {
 
 /// Walks all fabrics. Port groups without a TCMU backstore are left out.
 ///
-/// What vanishes while we look is taken as not there; a [`super::watch`] tells to look again.
+/// What vanishes while we look is taken as not there. May take as long as the kernel needs to make a link:
+/// [`super::watch`] has a thread for that.
 pub fn port_groups(root: &Path) -> Result<Vec<PortGroup>, Error> {
     let backstores = backstores(root)?;
     let mut groups = Vec::new();
@@ -388,16 +391,53 @@ fn port_group(
     }))
 }
 
+/// How a TCMU backstore is, as a walk finds it.
+#[derive(Debug)]
+pub struct State {
+    /// Whether its device is configured; while it is being made, it is not yet.
+    pub enabled: bool,
+    /// Whether its settings are right, after they were set. `None` for other handlers' backstores.
+    pub prepared: Option<Result<(), Error>>,
+}
+
+/// Looks at all TCMU backstores, and sets the settings of ours.
+///
+/// May take as long as the kernel needs to remove one.
+pub fn states(root: &Path) -> Result<BTreeMap<BackstoreName, State>, Error> {
+    let mut states = BTreeMap::new();
+    for name in backstore_names(root)? {
+        let backstore = Backstore::new(root, name.clone())?;
+        let config = if_there(backstore.config())?;
+        let Some(enabled) = if_there(backstore.is_enabled())? else {
+            continue;
+        };
+        let is_ours = config.is_some_and(|config| config.split('/').next() == Some(SUBTYPE));
+        let prepared = is_ours.then(|| backstore.prepare().and_then(|_| backstore.verify()));
+        states.insert(name, State { enabled, prepared });
+    }
+    Ok(states)
+}
+
+fn backstore_names(root: &Path) -> Result<Vec<BackstoreName>, Error> {
+    let mut names = Vec::new();
+    for hba in directories(&root.join("core"))?.filter(|hba| hba.name.starts_with("user_")) {
+        for backstore in directories(&hba.path)? {
+            names.push(BackstoreName {
+                hba: hba.name.clone(),
+                name: backstore.name,
+            });
+        }
+    }
+    Ok(names)
+}
+
 /// The TCMU backstores by the kernel's numbers of their devices.
 fn backstores(root: &Path) -> Result<BTreeMap<u32, BackstoreName>, Error> {
     let mut found = BTreeMap::new();
-    for hba in directories(&root.join("core"))?.filter(|hba| hba.name.starts_with("user_")) {
-        for backstore in directories(&hba.path)? {
-            let number = backstore.path.join("statistics/scsi_dev/indx");
-            if let Some(number) = if_there(read_number(&number))? {
-                let (hba, name) = (hba.name.clone(), backstore.name);
-                found.insert(number, BackstoreName { hba, name });
-            }
+    for name in backstore_names(root)? {
+        let backstore = Backstore::new(root, name.clone())?;
+        if let Some(number) = if_there(backstore.device_id())? {
+            found.insert(number, name);
         }
     }
     Ok(found)
@@ -917,6 +957,32 @@ pub(crate) mod tests {
         assert_eq!(groups[0].fabric, "loopback");
         assert_eq!(groups[0].nexus.as_deref(), Some("naa.5001405bb"));
         assert_eq!(groups[0].generate_node_acls, None);
+    }
+
+    #[test]
+    fn the_settings_of_our_backstores_are_set_and_no_others() {
+        let tree = Tree::new();
+        tree.backstore("user_0", "ours");
+        tree.backstore("user_1", "theirs");
+        tree.file("core/user_1/theirs/attrib/dev_config", "file//srv/x\n");
+        tree.backstore("user_2", "broken");
+        tree.file("core/user_2/broken/attrib/emulate_pr", "0\n");
+        let states = states(tree.root()).expect("the tree is good");
+        assert!(matches!(
+            states[&backstore_name("user_0", "ours")].prepared,
+            Some(Ok(()))
+        ));
+        assert_eq!(tree.content("core/user_0/ours/attrib/pgr_support"), "0");
+        assert!(
+            states[&backstore_name("user_1", "theirs")]
+                .prepared
+                .is_none()
+        );
+        assert_eq!(tree.content("core/user_1/theirs/attrib/pgr_support"), "1\n");
+        assert!(matches!(
+            states[&backstore_name("user_2", "broken")].prepared,
+            Some(Err(_))
+        ));
     }
 
     #[test]

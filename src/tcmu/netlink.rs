@@ -728,8 +728,8 @@ mod tests {
         ]
     }
 
-    /// DEVICE "tcm-user/user_0/a/pr//x" (24 bytes with its NUL), MINOR 3, DEVICE_ID 7.
-    const DEVICE: &[u8] = b"\x1c\x00\x01\x00tcm-user/user_0/a/pr//x\0\
+    /// DEVICE "tcm-user/0/a/pr//x;n=ab" (24 bytes with its NUL), MINOR 3, DEVICE_ID 7.
+    const DEVICE: &[u8] = b"\x1c\x00\x01\x00tcm-user/0/a/pr//x;n=ab\0\
         \x08\x00\x02\x00\x03\x00\x00\x00\
         \x08\x00\x08\x00\x07\x00\x00\x00";
 
@@ -743,7 +743,7 @@ mod tests {
     fn added_names_the_device_and_the_answer_to_give() {
         let event = one(&datagram(&[&head(64, 1), DEVICE]));
         assert_eq!(event.change, Change::Added);
-        assert_eq!(event.device, "tcm-user/user_0/a/pr//x");
+        assert_eq!(event.device, "tcm-user/0/a/pr//x;n=ab");
         assert_eq!((event.minor, event.device_id), (3, 7));
         assert_eq!((event.request.done, event.request.device_id), (4, 7));
         event.request.leave();

@@ -1,16 +1,29 @@
-//! Tells when the target configuration has changed: exports, ACLs, or the settings of a backstore.
+//! Walks the fabrics whenever the target configuration has changed: exports, ACLs, or the settings of a
+//! backstore.
 //!
-//! What changed is not told: look at all of it again. Changes that the kernel makes by itself, such as
-//! logins, are not seen; look at those from time to time.
+//! All looking is done on a thread of its own, for a look may take long: while a backstore is removed, the kernel
+//! holds the directory that it is in, and waits for our answer. So nothing that the kernel waits for may wait
+//! for a look. And while a LUN of the loopback fabric is linked, the kernel holds the LUN's directory and sends
+//! SCSI commands to the new LUN: that one directory is therefore never listed, neither here nor by the walk.
+//!
+//! inotify tells of changes that are made through the tree, when they are done. Those that the kernel makes by
+//! itself, such as logins, it does not see: hence a walk every now and then, and one whenever somebody asks.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fs;
 use std::io::{self, ErrorKind};
+use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::thread;
+use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
+use crossbeam_channel::{Receiver, bounded};
 use inotify::{EventMask, Inotify, WatchDescriptor, WatchMask, Watches};
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+
+use super::configfs::{self, BackstoreName, PortGroup, State};
+use crate::sys::wake::Waker;
 
 /// Room for a burst of events with the longest names.
 const EVENT_BUFFER_BYTES: usize = 64 << 10;
@@ -31,6 +44,9 @@ pub enum Error {
         /// Why not.
         source: io::Error,
     },
+    /// Changes cannot be waited for.
+    #[error("cannot wait for changes")]
+    Wait(#[source] io::Error),
     /// The thread cannot be started.
     #[error("cannot start the thread that watches for changes")]
     Thread(#[source] io::Error),
@@ -47,58 +63,122 @@ fn hint(source: &io::Error) -> &'static str {
     }
 }
 
-/// Something has changed since the last time.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Changed;
+/// One walk. It says nothing of what was made after it began.
+#[derive(Debug)]
+pub struct Walk {
+    /// When it began.
+    pub began: Instant,
+    /// The ways to our backstores, or why they are not known: then nobody can be served.
+    pub groups: Result<Vec<PortGroup>, configfs::Error>,
+    /// The state of every TCMU backstore, ours or another handler's.
+    pub backstores: Result<BTreeMap<BackstoreName, State>, configfs::Error>,
+}
 
-/// Begins to watch the configuration at `root`: [`super::configfs::ROOT`] outside tests.
+impl Walk {
+    fn of(root: &Path) -> Walk {
+        let began = Instant::now();
+        // The settings first: whoever is let in by a way that is found must find them right.
+        let backstores = configfs::states(root);
+        Walk {
+            began,
+            groups: configfs::port_groups(root),
+            backstores,
+        }
+    }
+}
+
+/// Begins to watch the configuration at `root`, [`configfs::ROOT`] outside tests.
 ///
-/// Whatever changes after this returns is announced; what changes while an announcement waits to be
-/// received is covered by it. The channel is closed if watching becomes impossible.
-pub fn start(root: &Path) -> Result<Receiver<Changed>, Error> {
+/// The first walk is sent at once, another one after every change and at least every `interval`. A change of a
+/// backstore's settings brings a walk too, which sets ours right again. Changes that come while a
+/// walk waits to be received are covered by the next. The channel is closed if watching becomes impossible.
+pub fn start(root: &Path, interval: Duration) -> Result<(Receiver<Walk>, Again), Error> {
+    let asked = Waker::new().map_err(Error::Start)?;
     let inotify = Inotify::init().map_err(Error::Start)?;
     let mut watched = Watched {
         root: root.to_owned(),
         watches: inotify.watches(),
         directories: HashMap::new(),
     };
-    watched.add(root)?;
-    if watched.directories.is_empty() {
+    if !watched.watch(root)? {
         return Err(Error::Add {
             path: root.to_owned(),
             source: ErrorKind::NotFound.into(),
         });
     }
-    let (sender, receiver) = bounded(1);
-    thread::Builder::new()
-        .name("watch".into())
-        .spawn(move || announce(inotify, watched, &sender))
-        .map_err(Error::Thread)?;
-    Ok(receiver)
-}
-
-fn announce(mut inotify: Inotify, mut watched: Watched, sender: &Sender<Changed>) {
-    let mut buffer = vec![0; EVENT_BUFFER_BYTES];
-    loop {
-        let events = match inotify.read_events_blocking(&mut buffer) {
-            Ok(events) => events,
-            Err(error) if error.kind() == ErrorKind::Interrupted => continue,
-            Err(error) => {
+    let (sender, receiver) = bounded(0);
+    let mut watcher = Watcher {
+        inotify,
+        watched,
+        asked: asked.clone(),
+        interval: PollTimeout::try_from(interval).unwrap_or(PollTimeout::MAX),
+        buffer: vec![0; EVENT_BUFFER_BYTES],
+    };
+    let work = move || {
+        let root = watcher.watched.root.clone();
+        late(watcher.watched.add(&root));
+        // Ends when nobody receives any more.
+        while sender.send(Walk::of(&root)).is_ok() {
+            if let Err(error) = watcher.wait() {
                 log::error!("changes of the target configuration are no longer noticed: {error}");
                 return;
             }
-        };
-        for event in events {
-            if let Err(error) = watched.follow(&event) {
-                log::warn!(
-                    "some changes of the target configuration will be noticed late: {error}"
-                );
+        }
+    };
+    thread::Builder::new()
+        .name("watch".into())
+        .spawn(work)
+        .map_err(Error::Thread)?;
+    Ok((receiver, Again(asked)))
+}
+
+/// Asks for another walk, soon.
+#[derive(Clone, Debug)]
+pub struct Again(Waker);
+
+impl Again {
+    /// Walk once more: something may have changed that has not been announced yet.
+    pub fn ask(&self) {
+        self.0.wake();
+    }
+}
+
+struct Watcher {
+    inotify: Inotify,
+    watched: Watched,
+    asked: Waker,
+    interval: PollTimeout,
+    buffer: Vec<u8>,
+}
+
+impl Watcher {
+    /// Waits for a change, or for the next walk to be due, and watches the directories that are new. What is
+    /// not seen by the walk after this happens after this.
+    fn wait(&mut self) -> Result<(), Error> {
+        let mut ready = [
+            PollFd::new(self.inotify.as_fd(), PollFlags::POLLIN),
+            PollFd::new(self.asked.as_fd(), PollFlags::POLLIN),
+        ];
+        match poll(&mut ready, self.interval) {
+            Ok(_) | Err(Errno::EINTR) => {}
+            Err(errno) => return Err(Error::Wait(errno.into())),
+        }
+        self.asked.acknowledge();
+        loop {
+            match self.inotify.read_events(&mut self.buffer) {
+                Ok(events) => events.for_each(|event| late(self.watched.follow(&event))),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(()),
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) => return Err(Error::Wait(error)),
             }
         }
-        // New directories are watched by now: what the receiver does not see happens after this.
-        if let Err(TrySendError::Disconnected(_)) = sender.try_send(Changed) {
-            return;
-        }
+    }
+}
+
+/// A directory that cannot be watched is no reason to give up: there is still a walk every interval.
+fn late(outcome: Result<(), Error>) {
+    if let Err(error) = outcome {
+        log::warn!("some changes of the target configuration will be noticed late: {error}");
     }
 }
 
@@ -129,23 +209,13 @@ impl Watched {
     /// Watches `directory` and what is in it, as far as it matters. First the watch, then the look: what is
     /// made in between is found by both, and nothing by neither. What is gone already is passed over.
     fn add(&mut self, directory: &Path) -> Result<(), Error> {
-        if !matters(directory.strip_prefix(&self.root).unwrap_or(directory)) {
+        let from_root = directory.strip_prefix(&self.root).unwrap_or(directory);
+        if !matters(from_root) || !self.watch(directory)? || is_lun(from_root) {
             return Ok(());
         }
         let failed = |source| Error::Add {
             path: directory.to_owned(),
             source,
-        };
-        let mask = WatchMask::CREATE
-            | WatchMask::DELETE
-            | WatchMask::MOVE
-            | WatchMask::MODIFY
-            | WatchMask::ONLYDIR
-            | WatchMask::DONT_FOLLOW;
-        match self.watches.add(directory, mask) {
-            Ok(descriptor) => self.directories.insert(descriptor, directory.to_owned()),
-            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
-            Err(error) => return Err(failed(error)),
         };
         let entries = match fs::read_dir(directory) {
             Ok(entries) => entries,
@@ -159,6 +229,27 @@ impl Watched {
             }
         }
         Ok(())
+    }
+
+    /// Watches one directory; `false` if it is not there.
+    fn watch(&mut self, directory: &Path) -> Result<bool, Error> {
+        let mask = WatchMask::CREATE
+            | WatchMask::DELETE
+            | WatchMask::MOVE
+            | WatchMask::MODIFY
+            | WatchMask::ONLYDIR
+            | WatchMask::DONT_FOLLOW;
+        match self.watches.add(directory, mask) {
+            Ok(descriptor) => {
+                self.directories.insert(descriptor, directory.to_owned());
+                Ok(true)
+            }
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
+            Err(source) => Err(Error::Add {
+                path: directory.to_owned(),
+                source,
+            }),
+        }
     }
 }
 
@@ -184,15 +275,23 @@ fn matters(directory: &Path) -> bool {
     }
 }
 
+/// Whether this directory, given from the root, is a LUN's: locked while a link is made in it, and without
+/// directories that matter.
+fn is_lun(directory: &Path) -> bool {
+    let mut parts = directory.iter().skip(3);
+    parts.next().is_some_and(|part| part == "lun")
+        && parts.next().is_some()
+        && parts.next().is_none()
+}
+
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
     use crate::tcmu::configfs::tests::Tree;
 
     const SOON: Duration = Duration::from_secs(10);
     const QUIET: Duration = Duration::from_millis(200);
+    const NEVER: Duration = Duration::from_secs(3600);
 
     /// A target configuration with one exported backstore.
     fn tree() -> (Tree, String) {
@@ -204,88 +303,149 @@ mod tests {
         (tree, group)
     }
 
+    /// Watches `tree`; the first walk is done and received.
+    fn watch(tree: &Tree) -> Receiver<Walk> {
+        let (walks, _) = start(tree.root(), NEVER).expect("the tree is there");
+        let first = walks.recv_timeout(SOON).expect("there is a first walk");
+        assert_eq!(first.groups.expect("it is good").len(), 1);
+        walks
+    }
+
+    /// Receives walks until one shows what is expected.
+    fn await_walk(walks: &Receiver<Walk>, what: &str, expected: impl Fn(&[PortGroup]) -> bool) {
+        loop {
+            let walk = walks
+                .recv_timeout(SOON)
+                .unwrap_or_else(|error| panic!("{what}: {error}"));
+            // A walk may meet a tree that is just being made.
+            if walk.groups.is_ok_and(|groups| expected(&groups)) {
+                return;
+            }
+        }
+    }
+
+    fn quiesce(walks: &Receiver<Walk>) {
+        while walks.recv_timeout(QUIET).is_ok() {}
+    }
+
     #[test]
-    fn every_change_that_matters_is_announced() {
+    fn every_change_of_an_export_is_seen() {
         type Change = fn(&Tree, &str);
-        let changes: [(&str, Change); 10] = [
-            ("pgr_support set back", |tree, _| {
-                tree.file("core/user_0/lun0/attrib/pgr_support", "1\n");
-            }),
-            ("a serial number", |tree, _| {
-                tree.file("core/user_0/lun0/wwn/vpd_unit_serial", "x\n");
-            }),
-            ("a new backstore", |tree, _| {
-                tree.backstore("user_1", "lun1");
-            }),
-            ("a new fabric", |tree, _| {
-                fs::create_dir(tree.root().join("vhost")).expect("it is new");
-            }),
-            ("a LUN", |tree, group| {
-                tree.lun(group, 1, "user_0/lun0");
-            }),
-            ("a LUN's link gone", |tree, group| {
-                tree.remove(&format!("{group}/lun/lun_0/5e3e7f1c0b"));
-            }),
-            ("an ACL", |tree, group| {
-                tree.acl(group, "iqn.x:b", 0, 0);
-            }),
-            ("a mapped LUN gone", |tree, group| {
-                tree.remove(&format!("{group}/acls/iqn.x:a/lun_0"));
-            }),
-            ("write_protect", |tree, group| {
-                tree.file(&format!("{group}/acls/iqn.x:a/lun_0/write_protect"), "1\n");
-            }),
-            ("generate_node_acls", |tree, group| {
-                tree.file(&format!("{group}/attrib/generate_node_acls"), "1\n");
-            }),
+        type Expected = fn(&[PortGroup]) -> bool;
+        let changes: [(&str, Change, Expected); 6] = [
+            (
+                "a LUN",
+                |tree, group| _ = tree.lun(group, 1, "user_0/lun0"),
+                |groups| groups[0].luns.len() == 2,
+            ),
+            (
+                "a LUN's link gone",
+                |tree, group| tree.remove(&format!("{group}/lun/lun_0/5e3e7f1c0b")),
+                |groups| groups.is_empty(),
+            ),
+            (
+                "an ACL",
+                |tree, group| _ = tree.acl(group, "iqn.x:b", 0, 0),
+                |groups| groups[0].acls.len() == 2,
+            ),
+            (
+                "a mapped LUN gone",
+                |tree, group| tree.remove(&format!("{group}/acls/iqn.x:a/lun_0")),
+                |groups| groups[0].acls[0].luns.is_empty(),
+            ),
+            (
+                "write_protect",
+                |tree, group| {
+                    tree.file(&format!("{group}/acls/iqn.x:a/lun_0/write_protect"), "1\n");
+                },
+                |groups| groups[0].acls[0].luns[0].write_protect,
+            ),
+            (
+                "generate_node_acls",
+                |tree, group| {
+                    tree.file(&format!("{group}/attrib/generate_node_acls"), "1\n");
+                },
+                |groups| groups[0].generate_node_acls == Some(true),
+            ),
         ];
-        for (what, change) in changes {
+        for (what, change, expected) in changes {
             let (tree, group) = tree();
-            let changed = start(tree.root()).expect("the tree is there");
+            let walks = watch(&tree);
             change(&tree, &group);
-            assert_eq!(changed.recv_timeout(SOON), Ok(Changed), "{what}");
+            await_walk(&walks, what, expected);
+        }
+    }
+
+    #[test]
+    fn a_changed_setting_of_a_backstore_brings_a_walk() {
+        for file in ["attrib/pgr_support", "wwn/vpd_unit_serial"] {
+            let (tree, _) = tree();
+            let walks = watch(&tree);
+            tree.file(&format!("core/user_0/lun0/{file}"), "1\n");
+            assert!(walks.recv_timeout(SOON).is_ok(), "{file}");
         }
     }
 
     #[test]
     fn what_is_made_later_is_watched_too() {
         let (tree, _) = tree();
-        let changed = start(tree.root()).expect("the tree is there");
+        let walks = watch(&tree);
         let group = tree.iscsi("iqn.x:new", 3);
         tree.lun(&group, 0, "user_0/lun0")
             .acl(&group, "iqn.x:a", 0, 0);
-        assert_eq!(changed.recv_timeout(SOON), Ok(Changed));
-        while changed.recv_timeout(QUIET).is_ok() {}
+        await_walk(&walks, "a new target", |groups| groups.len() == 2);
+        quiesce(&walks);
         tree.file(&format!("{group}/acls/iqn.x:a/lun_0/write_protect"), "1\n");
-        assert_eq!(changed.recv_timeout(SOON), Ok(Changed));
+        await_walk(&walks, "its ACL", |groups| {
+            groups[0].acls[0].luns[0].write_protect
+        });
     }
 
     #[test]
     fn a_directory_made_again_is_watched_again() {
         let (tree, group) = tree();
-        let changed = start(tree.root()).expect("the tree is there");
+        let walks = watch(&tree);
         for _ in 0..3 {
             tree.remove(&format!("{group}/acls/iqn.x:a"));
             tree.acl(&group, "iqn.x:a", 0, 0);
-            while changed.recv_timeout(QUIET).is_ok() {}
+            quiesce(&walks);
             tree.file(&format!("{group}/acls/iqn.x:a/lun_0/write_protect"), "1\n");
-            assert_eq!(changed.recv_timeout(SOON), Ok(Changed));
+            await_walk(&walks, "write_protect", |groups| {
+                groups[0].acls[0].luns[0].write_protect
+            });
         }
     }
 
     #[test]
-    fn a_burst_is_announced_once() {
+    fn a_burst_is_one_walk() {
         let (tree, _) = tree();
-        let changed = start(tree.root()).expect("the tree is there");
+        let (walks, _) = start(tree.root(), NEVER).expect("the tree is there");
         for _ in 0..1000 {
             tree.file("core/user_0/lun0/attrib/pgr_support", "1\n");
         }
-        assert_eq!(changed.recv_timeout(SOON), Ok(Changed));
-        let mut more = 0;
-        while changed.recv_timeout(QUIET).is_ok() {
-            more += 1;
+        let count = std::iter::from_fn(|| walks.recv_timeout(QUIET).ok()).count();
+        assert!((1..=3).contains(&count), "{count} walks");
+    }
+
+    #[test]
+    fn without_a_change_there_is_a_walk_every_interval() {
+        let (tree, _) = tree();
+        let (walks, _) = start(tree.root(), Duration::from_millis(1)).expect("the tree is there");
+        for _ in 0..3 {
+            assert!(walks.recv_timeout(SOON).is_ok());
         }
-        assert!(more <= 2, "{more} announcements of one burst");
+    }
+
+    #[test]
+    fn a_walk_that_fails_is_told() {
+        let (tree, group) = tree();
+        let walks = watch(&tree);
+        tree.file(&format!("{group}/attrib/generate_node_acls"), "maybe\n");
+        while walks
+            .recv_timeout(SOON)
+            .expect("the change is seen")
+            .is_ok()
+        {}
     }
 
     #[test]
@@ -319,9 +479,32 @@ mod tests {
     #[test]
     fn a_missing_root_says_what_to_load() {
         let tree = Tree::new();
-        let error = start(&tree.root().join("none"))
-            .expect_err("it is not there")
-            .to_string();
-        assert!(error.contains("modprobe target_core_user"), "{error}");
+        let error = start(&tree.root().join("none"), NEVER).expect_err("it is not there");
+        assert!(
+            error.to_string().contains("modprobe target_core_user"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn who_asks_gets_a_walk_that_began_afterwards() {
+        let (tree, _) = tree();
+        let (walks, again) = start(tree.root(), NEVER).expect("the tree is there");
+        walks.recv_timeout(SOON).expect("there is a first walk");
+        quiesce(&walks);
+        let asked = Instant::now();
+        again.ask();
+        let walk = walks.recv_timeout(SOON).expect("it was asked for");
+        assert!(walk.began >= asked);
+        assert!(walks.recv_timeout(QUIET).is_err(), "once");
+    }
+
+    #[test]
+    fn a_luns_directory_is_never_listed() {
+        assert!(is_lun(Path::new("loopback/naa.1/tpgt_1/lun/lun_0")));
+        assert!(!is_lun(Path::new("loopback/naa.1/tpgt_1/lun")));
+        assert!(!is_lun(Path::new(
+            "iscsi/iqn.x:t/tpgt_1/acls/iqn.x:a/lun_0"
+        )));
     }
 }
