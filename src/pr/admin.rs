@@ -1,4 +1,6 @@
 //! What the administrator may do: the same effects as an initiator's command, with no initiator to spare.
+//!
+//! `issuer` is who sent the command, and `None` if it was the administrator.
 
 use std::sync::Arc;
 

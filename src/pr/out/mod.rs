@@ -19,7 +19,7 @@ use std::collections::BTreeSet;
 use serde::{Deserialize, Serialize};
 
 use super::{Change, Holder, REGISTRANTS_MAX, Refusal, Reservation, Reservations, Type};
-use crate::scsi::nexus::{ItNexus, Protocol, TargetPort, TargetPorts, TransportId};
+use crate::scsi::nexus::{ItNexus, TargetPort, TargetPorts, TransportId};
 use crate::scsi::sense::{Field, Sense};
 
 mod movement;
@@ -228,12 +228,12 @@ struct Command<'a> {
 impl Command<'_> {
     /// Whether the answer is RESERVATION CONFLICT, whatever else may be wrong.
     fn conflicts(&self) -> bool {
-        let registered = self.state.registrants.key(self.issuer);
-        let key = self.request.reservation_key;
-        let shown = registered == Some(key);
         if self.state.spc2.is_some() {
             return true;
         }
+        let registered = self.state.registrants.key(self.issuer);
+        let key = self.request.reservation_key;
+        let shown = registered == Some(key);
         match &self.request.action {
             // A nexus that is not registered shows key zero.
             Action::Register { .. } => {
@@ -329,9 +329,8 @@ impl Command<'_> {
         else {
             return vec![own];
         };
-        let protocol: Protocol = own.protocol;
         let others = self.context.ports.iter().filter(|port| *port != own);
-        let others = others.filter(|port| all_tg_pt && port.protocol == protocol);
+        let others = others.filter(|port| all_tg_pt && port.protocol == own.protocol);
         std::iter::once(own).chain(others).collect()
     }
 }

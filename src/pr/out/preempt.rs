@@ -77,8 +77,8 @@ impl Command<'_> {
             .with_attention(Sense::reservations_released(), told)
     }
 
-    /// Removes registrations, the issuer's own too if it has that key; the reservation stays (SPC-4, Removing
-    /// registrations).
+    /// Removes registrations; the reservation stays (SPC-4, Removing registrations). It is no error that the issuer
+    /// preempts its own key: its registration is removed, and it is not told.
     fn remove_registrations(&self) -> Result<Change, Refusal> {
         let key = self.request.service_action_key;
         let mut next = self.state.counted();

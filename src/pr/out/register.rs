@@ -12,7 +12,7 @@ impl Command<'_> {
     /// Whether ALL_TG_PT takes in another target port at which the initiator is registered under another key.
     ///
     /// The command then acts as one from each of these ports at once, and one conflict is a conflict of the
-    /// whole. (SPC-4 says nothing of this case. Nothing is lost by a refusal.)
+    /// whole. (SPC-4 says nothing of ports that differ. A refusal loses nobody's registration.)
     pub(super) fn differs_at_another_port(&self, key: u64) -> bool {
         let nexuses = self.nexuses();
         let mut keys = nexuses
@@ -46,8 +46,12 @@ impl Command<'_> {
         let mut nexuses = self.nexuses();
         if let Some(listed) = listed {
             let listed = listed.as_ref().map_err(|&sense| sense)?;
+            // What is listed twice counts once, and is not looked up twice either.
+            let mut seen = BTreeSet::new();
             for id in listed {
-                nexuses.extend(self.listed_nexuses(id)?);
+                if seen.insert(&id.initiator_port) {
+                    nexuses.extend(self.listed_nexuses(id)?);
+                }
             }
         }
         let mut next = self.state.counted();
@@ -60,7 +64,8 @@ impl Command<'_> {
         Ok(Change::to(self.state, next))
     }
 
-    /// The I_T nexuses that a TransportID of the list stands for, none of which may be registered.
+    /// The I_T nexuses that a TransportID of the list stands for, none of which may be registered: with one that
+    /// is, the table of REGISTER behaviors has no row to go by, and its key must not change unseen.
     fn listed_nexuses(&self, listed: &Listed) -> Result<Vec<ItNexus>, Sense> {
         let port = &self.issuer.target_port;
         if listed.initiator_port.protocol() != port.protocol {
