@@ -1,0 +1,282 @@
+# shellcheck shell=bash
+# Shell functions for tests in the lab and for the demonstration: a transcript with checks, the daemon, targets
+# and initiators. To be sourced by bash with 'set -euo pipefail'; scripts/lab prepares the place.
+
+lab_directory=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+# Where logs and sockets of one test are kept.
+lab_scratch=$(mktemp --directory --tmpdir tcmu-pr-test.XXXXXX)
+lab_portal=127.0.0.1:3260
+lab_passed=0
+lab_failed=0
+
+# --- The transcript ---------------------------------------------------------------------------------------
+
+# A heading.
+step() {
+    printf '\n== %s\n' "$*"
+}
+
+ok() {
+    printf 'ok    %s\n' "$*"
+    lab_passed=$(( lab_passed + 1 ))
+}
+
+# A failed check, with the output that shows it on standard input if there is any: fail WORDS < FILE
+fail() {
+    printf 'FAIL  %s\n' "$*"
+    lab_failed=$(( lab_failed + 1 ))
+}
+
+# Shows a command and runs it, with its output in the transcript.
+run() {
+    printf '$ %s\n' "$*"
+    "$@"
+}
+
+# check WORDS COMMAND...: the command succeeds. Its output is shown only if it does not.
+check() {
+    local words=$1 status=0
+    shift
+    "$@" >"$lab_scratch/output" 2>&1 || status=$?
+    if (( status == 0 )); then
+        ok "$words"
+    else
+        fail "$words (exit status $status: $*)"
+        sed 's/^/      /' "$lab_scratch/output"
+    fi
+}
+
+# check_status STATUS WORDS COMMAND...: the command ends with that exit status.
+check_status() {
+    local wanted=$1 words=$2 status=0
+    shift 2
+    "$@" >"$lab_scratch/output" 2>&1 || status=$?
+    if (( status == wanted )); then
+        ok "$words"
+    else
+        fail "$words (exit status $status, not $wanted: $*)"
+        sed 's/^/      /' "$lab_scratch/output"
+    fi
+}
+
+# check_equal WORDS WANTED FOUND
+check_equal() {
+    if [[ $3 == "$2" ]]; then
+        ok "$1"
+    else
+        fail "$1"
+        printf '      wanted: %s\n      found:  %s\n' "$2" "$3"
+    fi
+}
+
+# The closing line of a test; its exit status is the test's.
+closing() {
+    rm --recursive --force "$lab_scratch"
+    printf '\n%d passed, %d failed\n' "$lab_passed" "$lab_failed"
+    (( lab_failed == 0 && lab_passed > 0 ))
+}
+
+# Ends the test where going on makes no sense.
+give_up() {
+    fail "$*"
+    closing || exit 1
+}
+
+# wait_until SECONDS COMMAND...: waits until the command succeeds, for what tells nobody when it is done.
+wait_until() {
+    local until=$(( SECONDS + $1 ))
+    shift
+    until "$@" >/dev/null 2>&1; do
+        (( SECONDS < until )) || return 1
+        sleep 0.05
+    done
+}
+
+# --- The daemon -------------------------------------------------------------------------------------------
+
+# Starts 'tcmu-pr serve ARGUMENT...' and waits until it says that it is ready. It is daemon_pid then, and logs to
+# daemon_log, which goes on through restarts.
+daemon_log=$lab_scratch/daemon.log
+daemon_pid=
+daemon_start() {
+    local word socket=$lab_scratch/notify from to waiter
+    [[ -n ${TCMU_PR_BIN:-} ]] || give_up "there is no daemon: cargo build makes one, or TCMU_PR_BIN names it"
+    coproc lab_await { exec "$lab_directory/await-ready" "$socket" 30; }
+    # shellcheck disable=SC2154 # coproc sets it
+    waiter=$lab_await_PID
+    # Descriptors of our own: bash closes the coprocess's when it ends.
+    exec {from}<&"${lab_await[0]}" {to}>&"${lab_await[1]}"
+    read -r -u "$from" word
+    NOTIFY_SOCKET=$socket "$TCMU_PR_BIN" serve "$@" </dev/null >>"$daemon_log" 2>&1 &
+    daemon_pid=$!
+    echo "$daemon_pid" >&"$to"
+    read -r -u "$from" word
+    exec {from}<&- {to}>&-
+    wait "$waiter" 2>/dev/null || true
+    case $word in
+        ready) return ;;
+        dead) wait "$daemon_pid" || word="dead (exit status $?)" ;;
+    esac
+    sed 's/^/      /' "$daemon_log"
+    give_up "the daemon became ready: it is $word"
+}
+
+# Waits for the end of the daemon, for so many seconds, and then kills it. Its exit status is the result.
+daemon_wait() {
+    local pid=$daemon_pid
+    daemon_pid=
+    # Bash would say on standard error that it was killed.
+    {
+        if ! wait_until "$1" daemon_gone "$pid"; then
+            echo "the daemon did not end within $1 seconds" >>"$daemon_log"
+            kill -KILL "$pid"
+        fi
+        wait "$pid"
+    } 2>/dev/null
+}
+
+daemon_gone() {
+    [[ ! -e /proc/$1 || $(cut --delimiter=' ' --fields=3 "/proc/$1/stat") == Z ]]
+}
+
+# Asks the daemon to end and waits for it: its exit status.
+daemon_stop() {
+    kill -TERM "$daemon_pid"
+    daemon_wait 30
+}
+
+# Kills the daemon as a crash would.
+daemon_kill() {
+    kill -KILL "$daemon_pid"
+    daemon_wait 30 || true
+}
+
+# --- Targets ----------------------------------------------------------------------------------------------
+
+# Runs targetcli commands, one a line, from standard input. Says what went wrong, else nothing.
+targetcli_batch() {
+    if ! "$lab_directory/targetcli-batch" >"$lab_scratch/targetcli" 2>&1; then
+        cat "$lab_scratch/targetcli" >&2
+        return 1
+    fi
+}
+
+# export_iscsi TARGET LUN INITIATOR=BACKSTORE...: makes an iSCSI target, or adds to it, where each initiator
+# finds under that LUN the backstore that is meant for it, given by its path in targetcli, and no other.
+export_iscsi() {
+    local target=$1 lun=$2 pair initiator backstore commands='' known=' '
+    local tpg=/iscsi/$target/tpg1 directory=/sys/kernel/config/target/iscsi/$target/tpgt_1
+    shift 2
+    [[ -d $directory ]] || commands+="/iscsi create $target"$'\n'
+    for pair in "$@"; do
+        initiator=${pair%%=*} backstore=${pair#*=}
+        # A backstore that several initiators share is one LUN of the portal group.
+        if [[ $known != *" $backstore "* ]]; then
+            known+="$backstore "
+            commands+="$tpg/luns create $backstore add_mapped_luns=false"$'\n'
+        fi
+        [[ -d $directory/acls/$initiator ]] ||
+            commands+="$tpg/acls create $initiator add_mapped_luns=false"$'\n'
+        commands+="$tpg/acls/$initiator create mapped_lun=$lun tpg_lun_or_backstore=$backstore"$'\n'
+    done
+    targetcli_batch <<<"$commands"
+}
+
+# Takes all targets and backstores out of the kernel again. Prints what could not be.
+clear_targets() {
+    iscsiadm --mode session --logout >/dev/null 2>&1 || true
+    targetcli_batch <<<'/ clearconfig confirm=True' || true
+    find_configured
+}
+
+# Prints the targets and backstores there are.
+find_configured() {
+    find /sys/kernel/config/target -mindepth 2 -maxdepth 3 -type d \
+        -regextype posix-extended -regex '.*/(core/[a-z_]+_[0-9]+/[^/]+|(iscsi|loopback|vhost|xen-pvscsi)/[^/]+)' \
+        -not -name discovery_auth
+}
+
+# --- Initiators -------------------------------------------------------------------------------------------
+
+# The URL of a LUN for libiscsi's tools: lun_url TARGET LUN
+lun_url() {
+    echo "iscsi://$lab_portal/$1/$2"
+}
+
+# libiscsi_suite TEST LUN_URL [ARGUMENT...]: runs tests of libiscsi's suite (FAMILY[.SUITE[.TEST]], listed by
+# 'iscsi-test-cu --list') and judges its summary, as its exit status does not tell everything: it is 0 when no test
+# has that name, and tests that are skipped count as passed. Prints 'N ran, N failed, N skipped' and the names of
+# those that failed; the whole output is left in $lab_scratch/libiscsi. Succeeds if some ran and none failed.
+libiscsi_suite() {
+    local test=$1 url=$2 status=0
+    shift 2
+    (cd "$lab_scratch" && exec iscsi-test-cu --dataloss --test="$test" "$@" "$url") \
+        >"$lab_scratch/libiscsi" 2>&1 || status=$?
+    awk -v status="$status" '
+        /^Suite: / { suite = $2 }
+        / Test: / { name = suite "." $2; ran[name] = 1 }
+        name != "" && /\[SKIPPED\]/ { skip[name] = 1 }
+        /^FAILED|\.\.\.FAILED/ { failed = failed "\n  " name }
+        $1 == "tests" && NF >= 6 { total = $3; bad = $5 + $6 }
+        END {
+            for (name in skip) skipped++
+            printf "%d ran, %d failed, %d skipped%s\n", total, bad, skipped, failed
+            if (total == 0 && status != 0) print "  it did not get to testing (exit status " status ")"
+            exit !(total > 0 && bad == 0 && status == 0)
+        }' "$lab_scratch/libiscsi"
+}
+
+# The kernel's initiator, under any number of names: each name is an interface of open-iscsi's.
+# initiator_login INTERFACE INITIATOR TARGET
+initiator_login() {
+    if [[ ! -e /etc/iscsi/ifaces/$1 && ! -e /var/lib/iscsi/ifaces/$1 ]]; then
+        iscsiadm --mode iface --interface "$1" --op new >/dev/null
+    fi
+    iscsiadm --mode iface --interface "$1" --op update --name iface.initiatorname --value "$2" >/dev/null
+    # A node record of our own saves a discovery, and does not log in to other portals.
+    iscsiadm --mode node --targetname "$3" --portal "$lab_portal,1" --interface "$1" --op new >/dev/null
+    iscsiadm --mode node --targetname "$3" --portal "$lab_portal,1" --interface "$1" --login >/dev/null
+}
+
+# initiator_logout INTERFACE TARGET
+initiator_logout() {
+    iscsiadm --mode node --targetname "$2" --portal "$lab_portal,1" --interface "$1" --logout >/dev/null
+}
+
+# Prints the directory in sysfs of a LUN that INTERFACE sees: initiator_lun INTERFACE TARGET LUN
+initiator_lun() {
+    local session
+    for session in /sys/class/iscsi_session/session*; do
+        if [[ -e $session && $(<"$session/ifacename") == "$1" && $(<"$session/targetname") == "$2" ]]; then
+            compgen -G "$session/device/target*/*:$3"
+            return
+        fi
+    done
+    return 1
+}
+
+# Prints a device of a LUN, and waits until there is one: initiator_device block|scsi_generic INTERFACE TARGET LUN
+initiator_device() {
+    local kind=$1 directory
+    shift
+    wait_until 10 initiator_has_device "$kind" "$@" || return 1
+    directory=$(initiator_lun "$@")
+    directory=$(compgen -G "$directory/$kind/*")
+    echo "/dev/${directory##*/}"
+}
+
+initiator_has_device() {
+    local kind=$1 directory
+    shift
+    directory=$(initiator_lun "$@") && directory=$(compgen -G "$directory/$kind/*") && [[ -e /dev/${directory##*/} ]]
+}
+
+# The disk, /dev/sdX: initiator_disk INTERFACE TARGET LUN
+initiator_disk() {
+    initiator_device block "$@"
+}
+
+# The SCSI generic device, /dev/sgN: initiator_generic INTERFACE TARGET LUN
+initiator_generic() {
+    initiator_device scsi_generic "$@"
+}
