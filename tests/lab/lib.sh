@@ -98,21 +98,21 @@ wait_until() {
 # daemon_log, which goes on through restarts.
 daemon_log=$lab_scratch/daemon.log
 daemon_pid=
+daemon_listener=
 daemon_start() {
-    local word socket=$lab_scratch/notify from to waiter
+    local word socket=$lab_scratch/notify from to
     [[ -n ${TCMU_PR_BIN:-} ]] || give_up "there is no daemon: cargo build makes one, or TCMU_PR_BIN names it"
     coproc lab_await { exec "$lab_directory/await-ready" "$socket" 30; }
     # shellcheck disable=SC2154 # coproc sets it
-    waiter=$lab_await_PID
+    daemon_listener=$lab_await_PID
     # Descriptors of our own: bash closes the coprocess's when it ends.
     exec {from}<&"${lab_await[0]}" {to}>&"${lab_await[1]}"
     read -r -u "$from" word
-    NOTIFY_SOCKET=$socket "$TCMU_PR_BIN" serve "$@" </dev/null >>"$daemon_log" 2>&1 &
+    NOTIFY_SOCKET=$socket "$TCMU_PR_BIN" serve "$@" </dev/null >>"$daemon_log" 2>&1 {from}<&- {to}>&- &
     daemon_pid=$!
     echo "$daemon_pid" >&"$to"
     read -r -u "$from" word
     exec {from}<&- {to}>&-
-    wait "$waiter" 2>/dev/null || true
     case $word in
         ready) return ;;
         dead) wait "$daemon_pid" || word="dead (exit status $?)" ;;
@@ -123,7 +123,7 @@ daemon_start() {
 
 # Waits for the end of the daemon, for so many seconds, and then kills it. Its exit status is the result.
 daemon_wait() {
-    local pid=$daemon_pid
+    local pid=$daemon_pid status=0
     daemon_pid=
     # Bash would say on standard error that it was killed.
     {
@@ -131,8 +131,10 @@ daemon_wait() {
             echo "the daemon did not end within $1 seconds" >>"$daemon_log"
             kill -KILL "$pid"
         fi
-        wait "$pid"
+        wait "$pid" || status=$?
+        wait "$daemon_listener" || true
     } 2>/dev/null
+    return "$status"
 }
 
 daemon_gone() {
@@ -204,7 +206,7 @@ lun_url() {
 }
 
 # libiscsi_suite TEST LUN_URL [ARGUMENT...]: runs tests of libiscsi's suite (FAMILY[.SUITE[.TEST]], listed by
-# 'iscsi-test-cu --list') and judges its summary, as its exit status does not tell everything: it is 0 when no test
+# 'iscsi-test-cu --list', each a whole name or a pattern) and judges its summary, as its exit status does not tell everything: it is 0 when no test
 # has that name, and tests that are skipped count as passed. Prints 'N ran, N failed, N skipped' and the names of
 # those that failed; the whole output is left in $lab_scratch/libiscsi. Succeeds if some ran and none failed.
 libiscsi_suite() {
