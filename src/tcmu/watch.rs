@@ -444,6 +444,7 @@ mod tests {
         while walks
             .recv_timeout(SOON)
             .expect("the change is seen")
+            .groups
             .is_ok()
         {}
     }
