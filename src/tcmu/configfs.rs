@@ -717,7 +717,15 @@ pub(crate) mod tests {
             let indx = format!("core/{backstore}/statistics/scsi_dev/indx");
             self.file(&indx, &format!("{device}\n"));
             let port = format!("{group}/lun/lun_{number}/statistics/scsi_port/dev");
-            self.file(&port, &format!("{device}\n"))
+            self.file(&port, &format!("{device}\n"));
+            let link = format!("{group}/lun/lun_{number}/5e3e7f1c0b");
+            self.link(&link, &format!("../../../../../../target/core/{backstore}"))
+        }
+
+        /// Takes the link of LUN `number` away again.
+        pub(crate) fn unlink_lun(&self, group: &str, number: u64) {
+            self.remove(&format!("{group}/lun/lun_{number}/statistics"));
+            self.remove(&format!("{group}/lun/lun_{number}/5e3e7f1c0b"));
         }
 
         /// Maps LUN `number` of `group` to `initiator`.

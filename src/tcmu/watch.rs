@@ -340,7 +340,7 @@ mod tests {
             ),
             (
                 "a LUN's link gone",
-                |tree, group| tree.remove(&format!("{group}/lun/lun_0/5e3e7f1c0b")),
+                |tree, group| tree.unlink_lun(group, 0),
                 |groups| groups.is_empty(),
             ),
             (

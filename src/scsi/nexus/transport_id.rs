@@ -209,7 +209,8 @@ impl IscsiName {
         let kind = ["iqn.", "eui.", "naa."]
             .iter()
             .any(|kind| name.starts_with(kind));
-        let barred = |c: char| c.is_control() || c.is_whitespace() || c == ',';
+        // U+FFFD stands where there was no text.
+        let barred = |c: char| c.is_control() || c.is_whitespace() || ",\u{fffd}".contains(c);
         if !kind || name.len() > ISCSI_NAME_LENGTH_MAX || name.contains(barred) {
             return Err(ParseError::NotAnIscsiName);
         }
