@@ -196,7 +196,7 @@ impl<S: Store<Pending>, K: Keep> Worker<S, K> {
             self.obey();
             more = self.take_entries();
             self.take_done();
-            self.publish();
+            more |= self.publish();
         }
     }
 
@@ -346,18 +346,16 @@ impl<S: Store<Pending>, K: Keep> Worker<S, K> {
                         self.reset(nexus);
                     }
                 }
-                Err(interrupted) => {
-                    self.interrupted(id, interrupted);
-                    return false;
-                }
+                Err(interrupted) => return self.interrupted(id, interrupted),
             }
         }
         true
     }
 
-    fn interrupted(&mut self, id: PortId, why: Interrupted) {
+    /// Tells whether entries may be left on the ring.
+    fn interrupted(&mut self, id: PortId, why: Interrupted) -> bool {
         let Some(port) = self.ports.get_mut(&id) else {
-            return;
+            return false;
         };
         match why {
             Interrupted::Reset => {
@@ -366,11 +364,13 @@ impl<S: Store<Pending>, K: Keep> Worker<S, K> {
                     id.0
                 );
                 port.device.ring.restart();
+                true
             }
             Interrupted::Broken(_) => {
                 self.bury(id);
                 // The main thread may be gone while we stop.
                 let _ = self.parts.notices.send(Notice::Failed(id, why));
+                false
             }
         }
     }
@@ -483,7 +483,8 @@ impl<S: Store<Pending>, K: Keep> Worker<S, K> {
         );
     }
 
-    fn publish(&mut self) {
+    /// Tells whether a ring has to be looked at again.
+    fn publish(&mut self) -> bool {
         let mut interrupted = Vec::new();
         for (&id, port) in self.ports.iter_mut().filter(|(_, port)| !port.dead) {
             match port.device.ring.publish() {
@@ -496,9 +497,11 @@ impl<S: Store<Pending>, K: Keep> Worker<S, K> {
                 Err(why) => interrupted.push((id, why)),
             }
         }
+        let mut more = false;
         for (id, why) in interrupted {
-            self.interrupted(id, why);
+            more |= self.interrupted(id, why);
         }
+        more
     }
 
     fn report(&self) -> Report {

@@ -1,1 +1,239 @@
+use super::*;
+use crate::pr::out::{self, Cdb, Context};
+use crate::scsi::nexus::{ItNexus, Protocol, TargetPort, TransportId};
 
+const BOOT: &str = "11111111-1111-1111-1111-111111111111";
+const NEXT_BOOT: &str = "22222222-2222-2222-2222-222222222222";
+const SERIAL: &str = "0123456789abcdef0123456789abcdef";
+
+struct Node {
+    folder: tempfile::TempDir,
+}
+
+impl Node {
+    fn new() -> Node {
+        Node {
+            folder: tempfile::tempdir().unwrap(),
+        }
+    }
+
+    /// The records as a daemon finds them that starts under this boot.
+    fn records(&self, boot_id: &str) -> Records {
+        let folder = self.folder.path();
+        let records = Records::open(&folder.join("run"), &folder.join("state")).unwrap();
+        Records {
+            boot_id: boot_id.to_owned(),
+            ..records
+        }
+    }
+
+    fn run_record(&self) -> PathBuf {
+        self.folder
+            .path()
+            .join("run")
+            .join(SERIAL)
+            .with_extension("pr")
+    }
+
+    fn state_record(&self) -> PathBuf {
+        self.folder
+            .path()
+            .join("state")
+            .join(SERIAL)
+            .with_extension("pr")
+    }
+}
+
+/// One registrant, as REGISTER makes it.
+fn registered(aptpl: bool) -> Reservations {
+    let issuer = ItNexus {
+        initiator_port: TransportId::Sas(0x3000_0000_0000_0001),
+        target_port: TargetPort {
+            protocol: Protocol::Sas,
+            name: "naa.1".into(),
+        },
+    };
+    let mut list = [0; 24];
+    list[15] = 0xa;
+    list[20] = u8::from(aptpl);
+    let cdb = Cdb {
+        service_action: 0,
+        scope_type: 0,
+        parameter_list_length: 24,
+    };
+    let none = Reservations::default();
+    out::answer(&none, &issuer, cdb, &list, &Context::default())
+        .unwrap()
+        .next
+}
+
+#[test]
+fn a_unit_keeps_its_serial_number_and_its_target_ports() {
+    let node = Node::new();
+    let path = Path::new("/srv/lun0.img");
+    let mut unit = node.records(BOOT).unit(path).unwrap();
+    assert_eq!(unit.serial.len(), 32);
+    assert!(unit.serial.bytes().all(|digit| digit.is_ascii_hexdigit()));
+    unit.target_ports.add(&TargetPort {
+        protocol: Protocol::Iscsi,
+        name: "iqn.x,t,0x0001".into(),
+    });
+    node.records(BOOT).save_unit(&unit).unwrap();
+    assert_eq!(node.records(NEXT_BOOT).unit(path).unwrap(), unit);
+    let other = node.records(BOOT).unit(Path::new("/srv/lun1.img")).unwrap();
+    assert_ne!(other.serial, unit.serial);
+}
+
+#[test]
+fn a_damaged_unit_record_is_an_error_and_not_a_new_unit() {
+    let node = Node::new();
+    let path = Path::new("/srv/lun0.img");
+    let records = node.records(BOOT);
+    records.unit(path).unwrap();
+    let file = records.unit_path(path);
+    for damage in [
+        "",
+        "version = 2\n",
+        "version = 1\npath = \"/srv/lun0.img\"\n",
+        "\u{0}",
+    ] {
+        fs::write(&file, damage).unwrap();
+        let error = records.unit(path).unwrap_err();
+        assert!(
+            error.to_string().contains(&file.display().to_string()),
+            "{error}"
+        );
+        assert_eq!(
+            fs::read_to_string(&file).unwrap(),
+            damage,
+            "it is left as it is"
+        );
+    }
+}
+
+#[test]
+fn without_a_record_there_was_a_power_on_and_nobody_is_registered() {
+    let kept = Node::new().records(BOOT).reservations(SERIAL).unwrap();
+    assert_eq!(kept.reservations, Reservations::default());
+    assert!(kept.power_on);
+}
+
+#[test]
+fn a_restart_of_the_daemon_loses_nothing() {
+    for aptpl in [false, true] {
+        let node = Node::new();
+        let reservations = registered(aptpl);
+        let save = if aptpl { Save::Durable } else { Save::Runtime };
+        node.records(BOOT)
+            .keeper(SERIAL)
+            .save(&reservations, save)
+            .unwrap();
+        let kept = node.records(BOOT).reservations(SERIAL).unwrap();
+        assert_eq!(kept.reservations, reservations);
+        assert!(!kept.power_on);
+    }
+}
+
+#[test]
+fn a_loss_of_power_loses_what_aptpl_did_not_keep() {
+    let node = Node::new();
+    node.records(BOOT)
+        .keeper(SERIAL)
+        .save(&registered(false), Save::Runtime)
+        .unwrap();
+    let kept = node.records(NEXT_BOOT).reservations(SERIAL).unwrap();
+    assert_eq!(kept.reservations, Reservations::default());
+    assert!(kept.power_on);
+}
+
+#[test]
+fn a_loss_of_power_loses_nothing_that_aptpl_kept_but_the_generation() {
+    let node = Node::new();
+    let reservations = registered(true);
+    node.records(BOOT)
+        .keeper(SERIAL)
+        .save(&reservations, Save::Durable)
+        .unwrap();
+    fs::remove_file(node.run_record()).unwrap();
+    let kept = node.records(NEXT_BOOT).reservations(SERIAL).unwrap();
+    assert_eq!(kept.reservations.registrants(), reservations.registrants());
+    assert_eq!(kept.reservations.generation(), 0);
+    assert!(kept.power_on);
+}
+
+#[test]
+fn switching_aptpl_off_erases_what_was_kept() {
+    let node = Node::new();
+    let mut keeper = node.records(BOOT).keeper(SERIAL);
+    keeper.save(&registered(true), Save::Durable).unwrap();
+    assert!(node.state_record().exists());
+    keeper.save(&registered(false), Save::Durable).unwrap();
+    assert!(!node.state_record().exists());
+    let kept = node.records(NEXT_BOOT).reservations(SERIAL).unwrap();
+    assert_eq!(kept.reservations, Reservations::default());
+}
+
+#[test]
+fn a_change_that_cannot_be_made_durable_is_not_found_by_a_restart() {
+    let node = Node::new();
+    let mut keeper = node.records(BOOT).keeper(SERIAL);
+    keeper.save(&registered(false), Save::Runtime).unwrap();
+    // A folder where the new record would be written.
+    fs::create_dir(node.state_record().with_extension("new")).unwrap();
+    keeper.save(&registered(true), Save::Durable).unwrap_err();
+    let kept = node.records(BOOT).reservations(SERIAL).unwrap();
+    assert_eq!(kept.reservations, registered(false));
+}
+
+#[test]
+fn a_damaged_record_is_an_error_that_names_it_and_is_left_alone() {
+    for durable in [false, true] {
+        let node = Node::new();
+        node.records(BOOT)
+            .keeper(SERIAL)
+            .save(&registered(true), Save::Durable)
+            .unwrap();
+        let (file, boot) = match durable {
+            false => (node.run_record(), BOOT),
+            true => {
+                fs::remove_file(node.run_record()).unwrap();
+                (node.state_record(), NEXT_BOOT)
+            }
+        };
+        let mut text = fs::read_to_string(&file).unwrap();
+        text.truncate(text.len() / 2);
+        fs::write(&file, &text).unwrap();
+        let error = node.records(boot).reservations(SERIAL).unwrap_err();
+        assert!(
+            error.to_string().contains(&file.display().to_string()),
+            "{error}"
+        );
+        assert_eq!(fs::read_to_string(&file).unwrap(), text);
+    }
+}
+
+#[test]
+fn a_record_of_another_unit_is_refused() {
+    let node = Node::new();
+    node.records(BOOT)
+        .keeper(SERIAL)
+        .save(&registered(true), Save::Durable)
+        .unwrap();
+    let other = node.run_record().with_file_name("other.pr");
+    fs::copy(node.run_record(), other).unwrap();
+    node.records(BOOT).reservations("other").unwrap_err();
+}
+
+#[test]
+fn a_removed_unit_keeps_what_aptpl_keeps() {
+    let node = Node::new();
+    let records = node.records(BOOT);
+    records
+        .keeper(SERIAL)
+        .save(&registered(true), Save::Durable)
+        .unwrap();
+    records.power_off(SERIAL).unwrap();
+    let kept = records.reservations(SERIAL).unwrap();
+    assert_eq!(kept.reservations.registrants().len(), 1);
+    assert!(kept.power_on);
+}

@@ -1,0 +1,589 @@
+//! A worker's real loop against a stand-in for the kernel, a disk whose operations the test ends when it likes,
+//! and records that can fail.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on panics")]
+
+#[path = "sim/kernel.rs"]
+mod kernel;
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use crossbeam_channel::{Receiver, bounded, unbounded};
+use kernel::{Buffer, Completed, Kernel, RING_OFFSET, STALE};
+use proptest::prelude::*;
+use tcmu_pr::daemon::records::Keep;
+use tcmu_pr::daemon::worker::{self, Handle, Identity, Notice, Order, Parts, PortId, Report};
+use tcmu_pr::lu::task::Pending;
+use tcmu_pr::lu::{LogicalUnit, Mapping, Setup};
+use tcmu_pr::pr::{Reservations, Save};
+use tcmu_pr::scsi::capacity::Geometry;
+use tcmu_pr::scsi::inquiry;
+use tcmu_pr::scsi::nexus::{ItNexus, Protocol, TargetPort, TargetPorts, TransportId};
+use tcmu_pr::store::{Done, Operation, Request, Store, saved};
+use tcmu_pr::sys::wake::Waker;
+
+const SOON: Duration = Duration::from_secs(20);
+const A: usize = 0;
+const B: usize = 1;
+const KEY_A: u64 = 0xa;
+const KEY_B: u64 = 0xb;
+
+const GOOD: u8 = 0x00;
+const CHECK_CONDITION: u8 = 0x02;
+const BUSY: u8 = 0x08;
+const CONFLICT: u8 = 0x18;
+
+const TEST_UNIT_READY: [u8; 6] = [0; 6];
+/// One block at LBA 3.
+const READ: [u8; 10] = [0x28, 0, 0, 0, 0, 3, 0, 0, 1, 0];
+const WRITE: [u8; 10] = [0x2a, 0, 0, 0, 0, 3, 0, 0, 1, 0];
+const BLOCKS: usize = 64;
+
+const REGISTER: u8 = 0;
+const RESERVE: u8 = 1;
+const PREEMPT: u8 = 4;
+
+/// A disk in memory. While it is held, operations wait for the test to let them go.
+#[derive(Default)]
+struct Disk {
+    content: Vec<u8>,
+    held: bool,
+    waiting: VecDeque<(Request, Pending)>,
+    done: VecDeque<Done<Pending>>,
+}
+
+#[derive(Clone)]
+struct TestStore {
+    disk: Arc<Mutex<Disk>>,
+    waker: Waker,
+}
+
+impl Disk {
+    fn perform(&mut self, (request, ticket): (Request, Pending)) {
+        let at = |offset: u64, length: u64| {
+            let from = usize::try_from(offset).unwrap();
+            from..from + usize::try_from(length).unwrap()
+        };
+        match request.operation {
+            Operation::Read { offset, length, .. } => {
+                request.data.write_at(0, &self.content[at(offset, length)]);
+            }
+            Operation::Write { offset, length, .. } => {
+                request
+                    .data
+                    .read_at(0, &mut self.content[at(offset, length)]);
+            }
+            Operation::Flush => {}
+        }
+        self.done.push_back(Done {
+            ticket,
+            data: request.data,
+            result: Ok(()),
+        });
+    }
+}
+
+impl Store<Pending> for TestStore {
+    fn submit(&mut self, request: Request, ticket: Pending) {
+        let mut disk = self.disk.lock().unwrap();
+        if disk.held {
+            disk.waiting.push_back((request, ticket));
+        } else {
+            disk.perform((request, ticket));
+            self.waker.wake();
+        }
+    }
+
+    fn reap(&mut self) -> Option<Done<Pending>> {
+        self.disk.lock().unwrap().done.pop_front()
+    }
+}
+
+/// Records in memory.
+#[derive(Clone, Default)]
+struct TestKeeper {
+    kept: Arc<Mutex<Vec<Reservations>>>,
+    /// A folder that is not there: storing fails as it does on a real disk.
+    fails: Arc<Mutex<bool>>,
+}
+
+impl Keep for TestKeeper {
+    fn save(&mut self, next: &Reservations, _save: Save) -> Result<(), saved::Error> {
+        if *self.fails.lock().unwrap() {
+            return saved::replace("/nonexistent/folder/record".as_ref(), b"");
+        }
+        self.kept.lock().unwrap().push(next.clone());
+        Ok(())
+    }
+}
+
+struct Node {
+    kernels: Vec<Kernel>,
+    handle: Handle,
+    notices: Receiver<Notice>,
+    disk: Arc<Mutex<Disk>>,
+    waker: Waker,
+    keeper: TestKeeper,
+}
+
+fn nexus(index: usize) -> ItNexus {
+    ItNexus {
+        initiator_port: TransportId::Sas(0x3000_0000_0000_0001 + index as u64),
+        target_port: target_port(),
+    }
+}
+
+fn target_port() -> TargetPort {
+    TargetPort {
+        protocol: Protocol::Sas,
+        name: "naa.1".into(),
+    }
+}
+
+impl Node {
+    /// A unit of 64 blocks with a port for A and one for B, of which nobody knows yet who sends.
+    fn unidentified() -> Node {
+        let waker = Waker::new().unwrap();
+        let disk = Arc::new(Mutex::new(Disk {
+            content: vec![0; 512 * BLOCKS],
+            ..Disk::default()
+        }));
+        let keeper = TestKeeper::default();
+        let (notices_in, notices) = unbounded();
+        let parts = Parts {
+            unit: LogicalUnit::new(Setup {
+                identity: inquiry::Identity::new("serial"),
+                geometry: Geometry::new(512, BLOCKS as u64, 0).unwrap(),
+                reservations: Ok(Reservations::default()),
+                power_on: false,
+                write_back: false,
+            }),
+            store: TestStore {
+                disk: Arc::clone(&disk),
+                waker: waker.clone(),
+            },
+            keeper: keeper.clone(),
+            waker: waker.clone(),
+            notices: notices_in,
+        };
+        let handle = worker::start("unit", parts).unwrap();
+        let mut kernels = Vec::new();
+        for port in [A, B] {
+            let (mut kernel, device) = Kernel::new(1 << 14, 64);
+            kernel.scatter = true;
+            handle.give(Order::AddPort(PortId(port), device));
+            kernels.push(kernel);
+        }
+        Node {
+            kernels,
+            handle,
+            notices,
+            disk,
+            waker,
+            keeper,
+        }
+    }
+
+    fn new() -> Node {
+        let node = Node::unidentified();
+        node.identify(A, Some(nexus(A)));
+        node.identify(B, Some(nexus(B)));
+        // The answer says that the orders before it were carried out.
+        node.report();
+        node
+    }
+
+    fn identify(&self, port: usize, nexus: Option<ItNexus>) {
+        let mut target_ports = TargetPorts::default();
+        target_ports.add(&target_port());
+        let identity = nexus.map(|nexus| Identity {
+            nexus,
+            mapping: Mapping::ReadWrite,
+        });
+        self.handle.give(Order::Identify {
+            port: PortId(port),
+            identity,
+            target_ports,
+        });
+    }
+
+    fn report(&self) -> Report {
+        let (reply, answer) = bounded(1);
+        self.handle.give(Order::Report(reply));
+        answer.recv_timeout(SOON).unwrap()
+    }
+
+    /// How things are after everything that is on the rings now has been taken: orders are obeyed before entries
+    /// are taken, so the second report comes after them.
+    fn settled(&self) -> Report {
+        self.report();
+        self.report()
+    }
+
+    fn send(&mut self, from: usize, cdb: &[u8], buffer: Buffer<'_>) -> u16 {
+        let id = self.kernels[from].submit(cdb, buffer).expect("room");
+        self.kernels[from].ring_doorbell();
+        id
+    }
+
+    /// Sends a command and waits for its answer.
+    fn command(&mut self, from: usize, cdb: &[u8], buffer: Buffer<'_>) -> Completed {
+        let id = self.send(from, cdb, buffer);
+        let answer = self.kernels[from].wait_for(1).remove(0);
+        assert_eq!(answer.id, id);
+        answer
+    }
+
+    fn send_reserve_out(&mut self, from: usize, action: u8, keys: [u64; 2]) -> u16 {
+        let mut list = [0; 24];
+        list[..8].copy_from_slice(&keys[0].to_be_bytes());
+        list[8..16].copy_from_slice(&keys[1].to_be_bytes());
+        // Write exclusive, registrants only.
+        self.send(
+            from,
+            &[0x5f, action, 5, 0, 0, 0, 0, 0, 24, 0],
+            Buffer::Out(&list),
+        )
+    }
+
+    fn reserve_out(&mut self, from: usize, action: u8, keys: [u64; 2]) -> u8 {
+        self.send_reserve_out(from, action, keys);
+        self.kernels[from].wait_for(1)[0].status
+    }
+
+    /// A and B registered, A holds write exclusive, registrants only.
+    fn reserved() -> Node {
+        let mut node = Node::new();
+        assert_eq!(node.reserve_out(A, REGISTER, [0, KEY_A]), GOOD);
+        assert_eq!(node.reserve_out(B, REGISTER, [0, KEY_B]), GOOD);
+        assert_eq!(node.reserve_out(A, RESERVE, [KEY_A, 0]), GOOD);
+        node
+    }
+
+    fn hold_disk(&self) {
+        self.disk.lock().unwrap().held = true;
+    }
+
+    /// Ends the operations that wait, and holds no more.
+    fn let_go(&self) {
+        let mut disk = self.disk.lock().unwrap();
+        disk.held = false;
+        while let Some(operation) = disk.waiting.pop_front() {
+            disk.perform(operation);
+        }
+        drop(disk);
+        self.waker.wake();
+    }
+
+    /// Waits until so many operations are with the disk: the worker has begun the commands.
+    fn wait_until_held(&self, count: usize) {
+        let deadline = std::time::Instant::now() + SOON;
+        while self.disk.lock().unwrap().waiting.len() != count {
+            assert!(
+                std::time::Instant::now() < deadline,
+                "the worker did not begin {count}"
+            );
+            std::thread::yield_now();
+        }
+    }
+
+    fn content(&self, block: usize) -> Vec<u8> {
+        self.disk.lock().unwrap().content[512 * block..512 * (block + 1)].to_vec()
+    }
+
+    fn stop(self) {
+        assert!(self.handle.stop(SOON));
+    }
+}
+
+fn sense(answer: &Completed) -> (u8, u8, u8) {
+    assert_eq!(answer.status, CHECK_CONDITION);
+    (answer.sense[2], answer.sense[12], answer.sense[13])
+}
+
+#[test]
+fn a_command_of_an_unknown_nexus_is_busy_and_the_main_thread_is_asked_once() {
+    let mut node = Node::unidentified();
+    assert_eq!(node.command(A, &WRITE, Buffer::Out(&[7; 512])).status, BUSY);
+    assert_eq!(
+        node.command(A, &[0x12, 0, 0, 0, 96, 0], Buffer::In(96))
+            .status,
+        BUSY
+    );
+    assert!(matches!(
+        node.notices.recv_timeout(SOON).unwrap(),
+        Notice::WhoSends(PortId(A))
+    ));
+    assert_eq!(node.settled().unknown_nexus, 2);
+    assert!(node.notices.is_empty());
+    assert_eq!(node.content(3), [0; 512], "nothing was performed");
+
+    node.identify(A, Some(nexus(A)));
+    node.settled();
+    assert_eq!(node.command(A, &WRITE, Buffer::Out(&[7; 512])).status, GOOD);
+    assert_eq!(node.content(3), [7; 512]);
+    node.identify(A, None);
+    node.settled();
+    assert_eq!(node.command(A, &WRITE, Buffer::Out(&[8; 512])).status, BUSY);
+    assert_eq!(node.content(3), [7; 512]);
+    node.stop();
+}
+
+#[test]
+fn what_one_port_writes_the_other_reads() {
+    let mut node = Node::new();
+    let pattern: Vec<u8> = (0..5120u32)
+        .map(|byte| byte.to_le_bytes()[0] ^ 0x11)
+        .collect();
+    let write = [0x8a, 0, 0, 0, 0, 0, 0, 0, 0, 5, 0, 0, 0, 10, 0, 0];
+    assert_eq!(node.command(A, &write, Buffer::Out(&pattern)).status, GOOD);
+    let read = [0x28, 0, 0, 0, 0, 5, 0, 0, 10, 0];
+    let answer = node.command(B, &read, Buffer::In(5120));
+    assert_eq!(answer.status, GOOD);
+    assert_eq!(answer.data_in, pattern);
+    assert!(node.kernels[A].idle());
+    node.stop();
+}
+
+#[test]
+fn many_commands_are_answered_with_few_doorbells() {
+    let mut node = Node::new();
+    (0..50).for_each(|_| {
+        assert!(
+            node.kernels[A]
+                .submit(&TEST_UNIT_READY, Buffer::None)
+                .is_some()
+        )
+    });
+    node.kernels[A].doorbells();
+    node.kernels[A].ring_doorbell();
+    // All of them lie on the ring when the worker wakes up: it takes them in one turn.
+    let deadline = std::time::Instant::now() + SOON;
+    let (mut answers, mut doorbells) = (0, 0);
+    while answers < 50 {
+        assert!(std::time::Instant::now() < deadline);
+        answers += node.kernels[A].process().len();
+        doorbells += node.kernels[A].doorbells();
+    }
+    node.settled();
+    doorbells += node.kernels[A].doorbells();
+    assert_eq!(doorbells, 1);
+    node.stop();
+}
+
+#[test]
+fn a_preempt_is_answered_after_the_victims_last_write() {
+    let mut node = Node::reserved();
+    node.hold_disk();
+    node.send(B, &WRITE, Buffer::Out(&[0xbb; 512]));
+    node.wait_until_held(1);
+    node.send_reserve_out(A, PREEMPT, [KEY_A, KEY_B]);
+    assert_eq!(
+        node.settled().reservations.registrants().len(),
+        1,
+        "the change is in force"
+    );
+    assert!(node.kernels[A].process().is_empty(), "but not answered");
+
+    let id = node.send(A, &TEST_UNIT_READY, Buffer::None);
+    assert_eq!(
+        node.kernels[A].wait_for(1)[0].id,
+        id,
+        "others are served meanwhile"
+    );
+    let refused = node.send(B, &WRITE, Buffer::Out(&[0xcc; 512]));
+    let answer = &node.kernels[B].wait_for(1)[0];
+    assert_eq!((answer.id, answer.status), (refused, CONFLICT));
+
+    node.let_go();
+    assert_eq!(node.kernels[B].wait_for(1)[0].status, GOOD);
+    assert_eq!(node.kernels[A].wait_for(1)[0].status, GOOD);
+    assert_eq!(node.content(3), [0xbb; 512]);
+    node.stop();
+}
+
+#[test]
+fn a_change_is_stored_before_it_is_answered() {
+    let node = Node::reserved();
+    let kept = node.keeper.kept.lock().unwrap().clone();
+    assert_eq!(kept.len(), 3, "two registrations and a reservation");
+    assert_eq!(kept[2], node.settled().reservations);
+    node.stop();
+}
+
+#[test]
+fn a_change_that_cannot_be_stored_is_refused_and_has_no_effect() {
+    let mut node = Node::reserved();
+    *node.keeper.fails.lock().unwrap() = true;
+    node.send_reserve_out(A, PREEMPT, [KEY_A, KEY_B]);
+    let answer = node.kernels[A].wait_for(1).remove(0);
+    assert_eq!(
+        sense(&answer),
+        (0x04, 0x44, 0x00),
+        "INTERNAL TARGET FAILURE"
+    );
+    assert_eq!(node.settled().reservations.registrants().len(), 2);
+    assert_eq!(node.command(B, &WRITE, Buffer::Out(&[1; 512])).status, GOOD);
+    node.stop();
+}
+
+#[test]
+fn a_port_that_goes_with_a_write_in_flight_leaves_the_others_alone() {
+    let mut node = Node::reserved();
+    node.hold_disk();
+    node.send(B, &WRITE, Buffer::Out(&[0xbb; 512]));
+    node.wait_until_held(1);
+    let (removed, done) = bounded(1);
+    node.handle.give(Order::RemovePort(PortId(B), removed));
+    done.recv_timeout(SOON).unwrap();
+    node.send_reserve_out(A, PREEMPT, [KEY_A, KEY_B]);
+    node.settled();
+    assert!(
+        node.kernels[A].process().is_empty(),
+        "the write can still reach the disk"
+    );
+    node.let_go();
+    assert_eq!(node.kernels[A].wait_for(1)[0].status, GOOD);
+    assert_eq!(node.content(3), [0xbb; 512]);
+    assert!(node.kernels[B].process().is_empty());
+    node.stop();
+}
+
+#[test]
+fn a_broken_ring_is_told_and_the_other_port_goes_on() {
+    let mut node = Node::new();
+    node.kernels[B]
+        .submit(&TEST_UNIT_READY, Buffer::None)
+        .unwrap();
+    node.kernels[B].region.write(RING_OFFSET, &1u32).unwrap();
+    node.kernels[B].ring_doorbell();
+    let notice = node.notices.recv_timeout(SOON).unwrap();
+    assert!(matches!(notice, Notice::Failed(PortId(B), _)), "{notice:?}");
+    assert_eq!(node.command(A, &TEST_UNIT_READY, Buffer::None).status, GOOD);
+    node.stop();
+}
+
+#[test]
+fn a_ring_that_was_reset_goes_on_and_old_answers_go_nowhere() {
+    let mut node = Node::new();
+    assert_eq!(node.command(A, &TEST_UNIT_READY, Buffer::None).status, GOOD);
+    node.hold_disk();
+    node.send(A, &WRITE, Buffer::Out(&[1; 512]));
+    node.wait_until_held(1);
+    node.kernels[A].reset();
+    let id = node.send(A, &TEST_UNIT_READY, Buffer::None);
+    let answer = node.kernels[A].wait_for(1).remove(0);
+    assert_eq!((answer.id, answer.status), (id, GOOD));
+    node.let_go();
+    node.settled();
+    assert!(node.kernels[A].process().is_empty());
+    assert_eq!(node.command(A, &TEST_UNIT_READY, Buffer::None).status, GOOD);
+    node.stop();
+}
+
+#[test]
+fn a_stop_answers_what_was_taken_and_takes_no_more() {
+    let mut node = Node::new();
+    node.hold_disk();
+    node.send(A, &WRITE, Buffer::Out(&[1; 512]));
+    node.wait_until_held(1);
+    node.handle.give(Order::Stop);
+    node.settled();
+    node.send(A, &TEST_UNIT_READY, Buffer::None);
+    node.settled();
+    assert!(node.kernels[A].process().is_empty());
+    node.let_go();
+    let Node {
+        handle,
+        mut kernels,
+        ..
+    } = node;
+    assert!(handle.stop(SOON));
+    let answers = kernels[A].process();
+    assert_eq!(
+        answers.len(),
+        1,
+        "the command that came after the stop waits for the next daemon"
+    );
+    assert_eq!(answers[0].status, GOOD);
+}
+
+#[test]
+fn a_worker_whose_disk_hangs_is_given_up() {
+    let mut node = Node::new();
+    node.hold_disk();
+    node.send(A, &WRITE, Buffer::Out(&[1; 512]));
+    node.wait_until_held(1);
+    assert!(!node.handle.stop(Duration::from_millis(10)));
+    // The worker still owns the disk: let it end before the test does.
+    let mut disk = node.disk.lock().unwrap();
+    let operation = disk.waiting.pop_front().unwrap();
+    disk.perform(operation);
+    drop(disk);
+    node.waker.wake();
+    assert_eq!(node.kernels[A].wait_for(1)[0].status, GOOD);
+}
+
+#[test]
+fn a_reset_of_one_port_is_told_to_the_other() {
+    let mut node = Node::new();
+    node.kernels[A].task_management(5, &[]);
+    node.kernels[A].ring_doorbell();
+    assert_eq!(
+        node.command(A, &TEST_UNIT_READY, Buffer::None).status,
+        GOOD,
+        "the kernel tells A"
+    );
+    let answer = node.command(B, &TEST_UNIT_READY, Buffer::None);
+    assert_eq!(sense(&answer), (0x06, 0x29, 0x03));
+    assert_eq!(node.command(B, &TEST_UNIT_READY, Buffer::None).status, GOOD);
+    node.stop();
+}
+
+#[test]
+fn a_bidirectional_command_is_refused() {
+    let mut node = Node::new();
+    node.kernels[A].submit(&READ, Buffer::In(512)).unwrap();
+    node.kernels[A]
+        .region
+        .write(RING_OFFSET + 12, &1u32)
+        .unwrap();
+    node.kernels[A].ring_doorbell();
+    let answer = node.kernels[A].wait_for(1).remove(0);
+    assert_eq!(sense(&answer), (0x05, 0x20, 0x00));
+    node.stop();
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(30))]
+
+    /// Whatever is sent, it is answered, and no answer shows a byte of what the buffer held before.
+    #[test]
+    fn any_command_is_answered_and_none_hands_out_stale_bytes(
+        commands in prop::collection::vec(
+            (
+                prop::sample::select(vec![
+                    0x00u8, 0x03, 0x08, 0x0a, 0x12, 0x16, 0x17, 0x1a, 0x25, 0x28, 0x2a, 0x35, 0x56, 0x57,
+                    0x5a, 0x5e, 0x5f, 0x88, 0x8a, 0x91, 0x9e, 0xa0, 0xa3, 0xa8, 0xaa, 0x42, 0x7f, 0xff,
+                ]),
+                prop::collection::vec(prop_oneof![Just(0u8), 0u8..8, any::<u8>()], 15),
+                prop_oneof![Just(0usize), 1usize..600, Just(4096), Just(9000)],
+                any::<bool>(),
+                0usize..2,
+            ),
+            1..60,
+        ),
+    ) {
+        let mut node = Node::new();
+        for (opcode, rest, length, data_in, from) in commands {
+            let cdb: Vec<u8> = std::iter::once(opcode).chain(rest).collect();
+            let out = vec![0; length];
+            let buffer = if data_in { Buffer::In(length) } else { Buffer::Out(&out) };
+            let answer = node.command(from, &cdb, buffer);
+            prop_assert!(matches!(answer.status, GOOD | CHECK_CONDITION | CONFLICT), "{:?}", answer);
+            prop_assert!(!answer.data_in.contains(&STALE), "{:02x?}: {:02x?}", cdb, answer.data_in);
+        }
+        node.stop();
+    }
+}
