@@ -30,7 +30,7 @@ use crate::store::backing::{self, Backing, BackingId};
 use crate::store::blocking::Blocking;
 use crate::sys::wake::Waker;
 use crate::tcmu::config::{self, Label, Name, Options};
-use crate::tcmu::configfs::{self, Backstore, BackstoreName};
+use crate::tcmu::configfs::{self, Backstore, BackstoreName, Settings};
 use crate::tcmu::netlink::{Change, DeviceEvent, Replier, Request, Setting};
 use crate::tcmu::ring::Interrupted;
 use crate::tcmu::watch::{Again, Walk};
@@ -100,7 +100,8 @@ struct Port {
     unit: BackingId,
     backstore: Backstore,
     minor: u32,
-    added: Instant,
+    /// Walks that began before this say nothing of its links.
+    since: Instant,
     config: String,
     label: Label,
     write_cache: bool,
@@ -128,6 +129,8 @@ pub(super) struct Devices {
     again: Again,
     /// What the last walk of the target configuration found.
     walk: Option<Walk>,
+    /// Devices may be there that nobody has announced: to be looked for with a walk that began then or later.
+    look_since: Option<Instant>,
     units: HashMap<BackingId, Unit>,
     ports: BTreeMap<PortId, Port>,
     refused: BTreeMap<BackstoreName, String>,
@@ -139,12 +142,14 @@ pub(super) struct Devices {
 }
 
 impl Devices {
+    /// An empty table. The first walk that began after `started` brings the devices that were there before us.
     pub(super) fn new(
         records: Records,
         uio: UioPaths,
         replier: Replier,
         notices: Sender<Notice>,
         again: Again,
+        started: Instant,
     ) -> Devices {
         Devices {
             records,
@@ -153,6 +158,7 @@ impl Devices {
             notices,
             again,
             walk: None,
+            look_since: Some(started),
             units: HashMap::new(),
             ports: BTreeMap::new(),
             refused: BTreeMap::new(),
@@ -162,56 +168,27 @@ impl Devices {
         }
     }
 
-    /// Takes over the devices that are there at start. What the last daemon left on their rings is ended with BUSY,
-    /// on all of them before any is served, since several may be ports of one unit.
-    pub(super) fn take_over(&mut self) -> Result<(), tcmu::Error> {
-        let found: Vec<(Uio, Backstore)> = self
-            .uio
-            .scan()?
-            .into_iter()
-            .filter_map(|uio| ours(&uio.name).map(|backstore| (uio, backstore)))
-            .collect();
-        for (_, backstore) in &found {
-            if let Err(error) = backstore.block().and_then(|()| backstore.reset_ring()) {
-                log::error!("backstore {}: {}", backstore.name(), chain(&error));
-            }
-        }
-        for (uio, _) in &found {
-            // What is refused is listed, with the reason, and stays blocked.
-            let _ = self.add_or_refuse(uio);
-        }
-        self.resolve();
-        for port in self.ports.values() {
-            if let Err(error) = port.backstore.unblock() {
-                log::error!("backstore {}: {}", port.backstore.name(), chain(&error));
-            }
-        }
-        Ok(())
+    /// Messages of the kernel were lost: looks for devices whose announcement or removal was missed.
+    pub(super) fn overrun(&mut self) {
+        log::warn!("messages of the kernel were lost: looking at all devices again");
+        self.look_since = Some(Instant::now());
+        self.again.ask();
     }
 
-    /// Looks for devices whose announcement or removal was missed.
-    pub(super) fn rescan(&mut self) -> Result<(), tcmu::Error> {
-        let found = self.uio.scan()?;
-        let there: BTreeSet<(u32, BackstoreName)> = found
-            .iter()
-            .filter_map(|uio| Some((uio.minor, ours(&uio.name)?.name().clone())))
-            .collect();
-        let gone: Vec<PortId> = self
-            .ports
-            .iter()
-            .filter(|(_, port)| !there.contains(&(port.minor, port.backstore.name().clone())))
-            .map(|(&id, _)| id)
-            .collect();
-        gone.into_iter().for_each(|id| self.remove(id));
-        for uio in &found {
-            let known = self.ports.values().any(|port| port.minor == uio.minor);
-            if !known && ours(&uio.name).is_some() {
-                // What is refused is listed, with the reason.
-                let _ = self.add_or_refuse(uio);
+    /// A device is being made, and waits for our answer: its settings can be looked at.
+    fn announced(&mut self, uio: &Uio, backstore: &Backstore) -> Result<(), Errno> {
+        let prepare = || {
+            backstore.prepare()?;
+            backstore.verify()?;
+            backstore.settings()
+        };
+        match prepare() {
+            Ok(settings) => self.add_or_refuse(uio, backstore, settings, Instant::now()),
+            Err(error) => {
+                self.refuse(backstore.name(), chain(&error));
+                Err(Errno::EINVAL)
             }
         }
-        self.resolve();
-        Ok(())
     }
 
     /// Does what the kernel announces, and answers.
@@ -225,7 +202,7 @@ impl Devices {
                     minor: event.minor,
                     name: event.device,
                 };
-                let added = self.add_or_refuse(&uio);
+                let added = self.announced(&uio, &backstore);
                 if added.is_err() {
                     // The kernel unmakes it: there is nothing left to be refused.
                     self.refused.remove(backstore.name());
@@ -247,11 +224,68 @@ impl Devices {
         self.resolve();
     }
 
-    /// Takes what a walk has found: whose commands come through each port.
+    /// Takes what a walk has found: devices that were there before us, and whose commands come through each port.
     pub(super) fn walked(&mut self, walk: Walk) {
         self.refuse_foreign(&walk);
+        let look = self.look_since.is_some_and(|since| walk.began >= since);
+        let found = if look {
+            self.look_for_devices(&walk)
+        } else {
+            Vec::new()
+        };
         self.walk = Some(walk);
         self.resolve();
+        unblock(found);
+    }
+
+    /// Adds the devices that a walk has found and nobody has announced, and gives them; removes those that are gone.
+    fn look_for_devices(&mut self, walk: &Walk) -> Vec<Backstore> {
+        let uios = match self.uio.scan() {
+            Ok(uios) => uios,
+            Err(error) => {
+                log::error!("{}", chain(&error));
+                return Vec::new();
+            }
+        };
+        self.look_since = None;
+        let there: BTreeSet<(u32, BackstoreName)> = uios
+            .iter()
+            .filter_map(|uio| Some((uio.minor, ours(&uio.name)?.name().clone())))
+            .collect();
+        let gone: Vec<PortId> = self
+            .ports
+            .iter()
+            .filter(|(_, port)| !there.contains(&(port.minor, port.backstore.name().clone())))
+            .map(|(&id, _)| id)
+            .collect();
+        gone.into_iter().for_each(|id| self.remove(id));
+        let Ok(states) = &walk.backstores else {
+            return Vec::new();
+        };
+        let mut added = Vec::new();
+        for uio in &uios {
+            let known = self.ports.values().any(|port| port.minor == uio.minor);
+            let Some(backstore) = ours(&uio.name).filter(|_| !known) else {
+                continue;
+            };
+            let settings = match states.get(backstore.name()).map(|state| &state.prepared) {
+                Some(Some(Ok(settings))) => *settings,
+                Some(Some(Err(error))) => {
+                    self.refuse(backstore.name(), chain(error));
+                    continue;
+                }
+                // It has come or gone since; then there is a message about it.
+                _ => continue,
+            };
+            // What is refused is listed, with the reason, and stays blocked.
+            if self
+                .add_or_refuse(uio, &backstore, settings, walk.began)
+                .is_ok()
+            {
+                added.push(backstore);
+            }
+        }
+        added
     }
 
     /// Finds out anew whose commands come through each port, and tells the workers what has changed.
@@ -301,15 +335,7 @@ impl Devices {
         log::error!("backstore {}: {reason}", port.backstore.name());
         port.failed = Some(reason);
         let backstore = port.backstore.clone();
-        // The kernel may hold what is to be written until the main thread has answered.
-        let block = move || {
-            if let Err(error) = backstore.block() {
-                log::error!("backstore {}: {}", backstore.name(), chain(&error));
-            }
-        };
-        if let Err(error) = thread::Builder::new().name("block".to_owned()).spawn(block) {
-            log::error!("starting a thread: {error}");
-        }
+        aside("block", move || backstore.block());
         self.resolve();
     }
 
@@ -364,44 +390,49 @@ impl Devices {
         }
     }
 
-    fn add_or_refuse(&mut self, uio: &Uio) -> Result<(), Errno> {
-        let Some(backstore) = ours(&uio.name) else {
-            return Err(Errno::ENOENT);
-        };
-        let name = backstore.name().clone();
-        match self.add(uio, backstore) {
+    fn add_or_refuse(
+        &mut self,
+        uio: &Uio,
+        backstore: &Backstore,
+        settings: Settings,
+        since: Instant,
+    ) -> Result<(), Errno> {
+        match self.add(uio, backstore, settings, since) {
             Ok(()) => {
-                log::info!("backstore {name}: served");
+                log::info!("backstore {}: served", backstore.name());
                 self.last_refused = None;
                 Ok(())
             }
             Err(refusal) => {
-                let reason = chain(&refusal);
-                // rtslib writes again what was refused: one creation, two announcements.
-                let refused = Some((name.clone(), reason.clone()));
-                if self.last_refused != refused {
-                    log::error!("backstore {name} is refused: {reason}");
-                    self.last_refused = refused;
-                }
-                self.refused.insert(name, reason);
+                self.refuse(backstore.name(), chain(&refusal));
                 Err(Errno::EINVAL)
             }
         }
     }
 
-    fn add(&mut self, uio: &Uio, backstore: Backstore) -> Result<(), Refusal> {
+    fn refuse(&mut self, name: &BackstoreName, reason: String) {
+        // rtslib writes again what was refused: one creation, two announcements.
+        let refused = Some((name.clone(), reason.clone()));
+        if self.last_refused != refused {
+            log::error!("backstore {name} is refused: {reason}");
+            self.last_refused = refused;
+        }
+        self.refused.insert(name.clone(), reason);
+    }
+
+    /// Makes a device a port of its unit. Its links count from walks that began at `since` or later.
+    fn add(
+        &mut self,
+        uio: &Uio,
+        backstore: &Backstore,
+        settings: Settings,
+        since: Instant,
+    ) -> Result<(), Refusal> {
         let handler = Name::parse(&uio.name)
             .map(|name| name.handler)
             .unwrap_or_default();
         let options = Options::parse(handler)?;
-        let size = backstore.size_bytes()?;
-        let block_size = backstore.block_size_bytes()?;
-        let write_cache = backstore.write_cache()?;
-        let geometry = Geometry::new(block_size, size / u64::from(block_size.max(1)), 0)
-            .filter(|_| size % u64::from(block_size.max(1)) == 0)
-            .ok_or(Refusal::Geometry { block_size, size })?;
-        backstore.prepare()?;
-        backstore.verify()?;
+        let geometry = geometry(&settings)?;
         let device = self.uio.open(uio.minor)?;
         // Last, since only this can create something.
         let unit = match Backing::identify(&options.path)? {
@@ -416,16 +447,16 @@ impl Devices {
         self.units[&unit].worker.give(Order::AddPort(id, device));
         let port = Port {
             unit,
-            backstore,
+            backstore: backstore.clone(),
             minor: uio.minor,
-            added: Instant::now(),
+            since,
             config: handler.trim_end_matches('\n').to_owned(),
             label: options.nexus,
-            write_cache,
+            write_cache: settings.write_cache,
             link: Err("its links have not been looked at yet".to_owned()),
             failed: None,
         };
-        self.refused.remove(port.backstore.name());
+        self.refused.remove(backstore.name());
         self.ports.insert(id, port);
         self.again.ask();
         self.agree_on_write_back(unit);
@@ -626,7 +657,7 @@ impl Devices {
             return Err(reason.clone());
         }
         // An older walk may have seen another backstore of this name.
-        let Some(walk) = self.walk.as_ref().filter(|walk| walk.began > port.added) else {
+        let Some(walk) = self.walk.as_ref().filter(|walk| walk.began >= port.since) else {
             return Err("its links have not been looked at yet".to_owned());
         };
         let backstores = walk.backstores.as_ref().map_err(|error| chain(error))?;
@@ -634,7 +665,7 @@ impl Devices {
             .get(port.backstore.name())
             .map(|state| &state.prepared)
         {
-            Some(Some(Ok(()))) => {}
+            Some(Some(Ok(_))) => {}
             Some(Some(Err(error))) => return Err(chain(error)),
             _ => return Err("its settings can't be read".to_owned()),
         }
@@ -760,6 +791,60 @@ fn ours(uio_name: &str) -> Option<Backstore> {
 
 fn backstore(name: &Name<'_>) -> Option<Backstore> {
     Backstore::new(configfs::ROOT.as_ref(), name.backstore()).ok()
+}
+
+/// Ends with BUSY what the last daemon has left on the rings of our devices, and has the kernel answer BUSY until
+/// they are [unblocked](unblock). All of them before any is served, since several may be ports of one unit.
+pub(super) fn stop_rings(uio: &UioPaths) -> Result<(), tcmu::Error> {
+    for found in uio.scan()? {
+        let Some(backstore) = ours(&found.name) else {
+            continue;
+        };
+        let stop = || -> Result<(), Refusal> {
+            backstore.block()?;
+            // As long as another process has it open, I/O of that process may touch the ring's data.
+            drop(uio.open(found.minor)?);
+            Ok(backstore.reset_ring()?)
+        };
+        if let Err(error) = stop() {
+            log::error!("backstore {}: {}", backstore.name(), chain(&error));
+        }
+    }
+    Ok(())
+}
+
+/// Lets commands come to us. On a thread of its own: the kernel may hold what is to be written until the main
+/// thread has answered.
+fn unblock(backstores: Vec<Backstore>) {
+    if backstores.is_empty() {
+        return;
+    }
+    aside("unblock", move || {
+        backstores.iter().try_for_each(Backstore::unblock)
+    });
+}
+
+fn aside(what: &str, body: impl FnOnce() -> Result<(), configfs::Error> + Send + 'static) {
+    let body = move || {
+        if let Err(error) = body() {
+            log::error!("{}", chain(&error));
+        }
+    };
+    if let Err(error) = thread::Builder::new().name(what.to_owned()).spawn(body) {
+        log::error!("starting a thread: {error}");
+    }
+}
+
+fn geometry(settings: &Settings) -> Result<Geometry, Refusal> {
+    let Settings {
+        size_bytes: size,
+        block_size_bytes: block_size,
+        ..
+    } = *settings;
+    let blocks = size.checked_div(u64::from(block_size)).unwrap_or(0);
+    Geometry::new(block_size, blocks, 0)
+        .filter(|geometry| geometry.byte_length(geometry.blocks()) == size)
+        .ok_or(Refusal::Geometry { block_size, size })
 }
 
 fn port_status(port: &Port) -> PortStatus {

@@ -83,19 +83,30 @@ pub fn chain(error: &dyn std::error::Error) -> String {
 
 /// Serves until it is told to stop by SIGTERM or SIGINT, or can't any more.
 pub fn run(config: &Config) -> Result<(), Error> {
+    let started = Instant::now();
     let signals = signals()?;
     let records = Records::open(&config.run_directory, &config.state_directory)?;
     let (orders, asked) = Orders::new();
     // First the names: while another handler has them, the kernel's messages are none of our business.
     let (service, lost) = dbus::serve(&config.bus, &orders)?;
     let (listener, replier) = netlink::open(netlink::PARAMETERS.as_ref())?;
-    let (walks, again) = watch::start(configfs::ROOT.as_ref(), WALK_INTERVAL)?;
+    let stop_rings = || {
+        if let Err(error) = devices::stop_rings(&UioPaths::default()) {
+            log::error!("{}", chain(&error));
+        }
+    };
+    let (walks, again) = watch::start(configfs::ROOT.as_ref(), WALK_INTERVAL, stop_rings)?;
     let (notices, noticed) = unbounded();
-    let mut devices = Devices::new(records, UioPaths::default(), replier, notices, again);
-    devices.take_over()?;
+    let mut devices = Devices::new(
+        records,
+        UioPaths::default(),
+        replier,
+        notices,
+        again,
+        started,
+    );
     let events = listen(listener)?;
-    systemd::ready(&devices.summary());
-    log::info!("ready: {}", devices.summary());
+    let mut ready = false;
 
     let watchdog = systemd::alive_interval().map_or_else(never, tick);
     let ended = loop {
@@ -107,12 +118,19 @@ pub fn run(config: &Config) -> Result<(), Error> {
                 break Ok(());
             }
             recv(events) -> event => match event {
-                Ok(Ok(event)) => heard(&mut devices, event)?,
+                Ok(Ok(event)) => heard(&mut devices, event),
                 Ok(Err(error)) => log::error!("{}", chain(&error)),
                 Err(_) => break Err(Error::Lost("the kernel's messages can't be heard any more".into())),
             },
             recv(walks) -> walk => match walk {
-                Ok(walk) => devices.walked(walk),
+                Ok(walk) => {
+                    devices.walked(walk);
+                    // The first walk brings the devices that were there before us.
+                    if !std::mem::replace(&mut ready, true) {
+                        systemd::ready(&devices.summary());
+                        log::info!("ready: {}", devices.summary());
+                    }
+                }
                 Err(_) => {
                     break Err(Error::Lost("the target configuration can't be watched any more".into()));
                 }
@@ -143,16 +161,12 @@ pub fn run(config: &Config) -> Result<(), Error> {
     ended
 }
 
-fn heard(devices: &mut Devices, event: Event) -> Result<(), Error> {
+fn heard(devices: &mut Devices, event: Event) {
     match event {
         Event::Device(event) => devices.event(event, Instant::now()),
-        Event::Overrun => {
-            log::warn!("messages of the kernel were lost: looking at all devices again");
-            devices.rescan()?;
-        }
+        Event::Overrun => devices.overrun(),
     }
     systemd::status(&devices.summary());
-    Ok(())
 }
 
 /// A channel on which SIGTERM and SIGINT come. To be called while there is one thread only.

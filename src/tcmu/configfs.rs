@@ -124,6 +124,17 @@ pub struct Backstore {
     directory: PathBuf,
 }
 
+/// What the administrator gives a backstore.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// The size in bytes.
+    pub size_bytes: u64,
+    /// The logical block size in bytes.
+    pub block_size_bytes: u32,
+    /// Whether a volatile write cache is asked for.
+    pub write_cache: bool,
+}
+
 /// What [`Backstore::prepare`] could not have its way with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Prepared {
@@ -217,6 +228,15 @@ impl Backstore {
     /// The config string, subtype included.
     pub fn config(&self) -> Result<String, Error> {
         read(&self.directory.join("attrib/dev_config"))
+    }
+
+    /// What the administrator gave it.
+    pub fn settings(&self) -> Result<Settings, Error> {
+        Ok(Settings {
+            size_bytes: self.size_bytes()?,
+            block_size_bytes: self.block_size_bytes()?,
+            write_cache: self.write_cache()?,
+        })
     }
 
     /// The size in bytes that the administrator gave. The kernel compares it with nothing.
@@ -396,8 +416,9 @@ fn port_group(
 pub struct State {
     /// Whether its device is configured; while it is being made, it is not yet.
     pub enabled: bool,
-    /// Whether its settings are right, after they were set. `None` for other handlers' backstores.
-    pub prepared: Option<Result<(), Error>>,
+    /// What the administrator gave it, if what we need of the kernel could be set. `None` for other handlers'
+    /// backstores.
+    pub prepared: Option<Result<Settings, Error>>,
 }
 
 /// Looks at all TCMU backstores, and sets the settings of ours.
@@ -412,7 +433,12 @@ pub fn states(root: &Path) -> Result<BTreeMap<BackstoreName, State>, Error> {
             continue;
         };
         let is_ours = config.is_some_and(|config| config.split('/').next() == Some(SUBTYPE));
-        let prepared = is_ours.then(|| backstore.prepare().and_then(|_| backstore.verify()));
+        let prepare = || {
+            backstore.prepare()?;
+            backstore.verify()?;
+            backstore.settings()
+        };
+        let prepared = is_ours.then(prepare);
         states.insert(name, State { enabled, prepared });
     }
     Ok(states)
@@ -978,7 +1004,7 @@ pub(crate) mod tests {
         let states = states(tree.root()).expect("the tree is good");
         assert!(matches!(
             states[&backstore_name("user_0", "ours")].prepared,
-            Some(Ok(()))
+            Some(Ok(_))
         ));
         assert_eq!(tree.content("core/user_0/ours/attrib/pgr_support"), "0");
         assert!(

@@ -92,7 +92,13 @@ impl Walk {
 /// The first walk is sent at once, another one after every change and at least every `interval`. A change of a
 /// backstore's settings brings a walk too, which sets ours right again. Changes that come while a
 /// walk waits to be received are covered by the next. The channel is closed if watching becomes impossible.
-pub fn start(root: &Path, interval: Duration) -> Result<(Receiver<Walk>, Again), Error> {
+///
+/// `first` is done on the watcher's thread before it walks at all.
+pub fn start(
+    root: &Path,
+    interval: Duration,
+    first: impl FnOnce() + Send + 'static,
+) -> Result<(Receiver<Walk>, Again), Error> {
     let asked = Waker::new().map_err(Error::Start)?;
     let inotify = Inotify::init().map_err(Error::Start)?;
     let mut watched = Watched {
@@ -116,6 +122,7 @@ pub fn start(root: &Path, interval: Duration) -> Result<(Receiver<Walk>, Again),
     };
     let work = move || {
         let root = watcher.watched.root.clone();
+        first();
         late(watcher.watched.add(&root));
         // Ends when nobody receives any more.
         while sender.send(Walk::of(&root)).is_ok() {
@@ -305,7 +312,7 @@ mod tests {
 
     /// Watches `tree`; the first walk is done and received.
     fn watch(tree: &Tree) -> Receiver<Walk> {
-        let (walks, _) = start(tree.root(), NEVER).expect("the tree is there");
+        let (walks, _) = start(tree.root(), NEVER, || ()).expect("the tree is there");
         let first = walks.recv_timeout(SOON).expect("there is a first walk");
         assert_eq!(first.groups.expect("it is good").len(), 1);
         walks
@@ -419,7 +426,7 @@ mod tests {
     #[test]
     fn a_burst_is_one_walk() {
         let (tree, _) = tree();
-        let (walks, _) = start(tree.root(), NEVER).expect("the tree is there");
+        let (walks, _) = start(tree.root(), NEVER, || ()).expect("the tree is there");
         for _ in 0..1000 {
             tree.file("core/user_0/lun0/attrib/pgr_support", "1\n");
         }
@@ -430,7 +437,8 @@ mod tests {
     #[test]
     fn without_a_change_there_is_a_walk_every_interval() {
         let (tree, _) = tree();
-        let (walks, _) = start(tree.root(), Duration::from_millis(1)).expect("the tree is there");
+        let (walks, _) =
+            start(tree.root(), Duration::from_millis(1), || ()).expect("the tree is there");
         for _ in 0..3 {
             assert!(walks.recv_timeout(SOON).is_ok());
         }
@@ -480,7 +488,7 @@ mod tests {
     #[test]
     fn a_missing_root_says_what_to_load() {
         let tree = Tree::new();
-        let error = start(&tree.root().join("none"), NEVER).expect_err("it is not there");
+        let error = start(&tree.root().join("none"), NEVER, || ()).expect_err("it is not there");
         assert!(
             error.to_string().contains("modprobe target_core_user"),
             "{error}"
@@ -490,7 +498,7 @@ mod tests {
     #[test]
     fn who_asks_gets_a_walk_that_began_afterwards() {
         let (tree, _) = tree();
-        let (walks, again) = start(tree.root(), NEVER).expect("the tree is there");
+        let (walks, again) = start(tree.root(), NEVER, || ()).expect("the tree is there");
         walks.recv_timeout(SOON).expect("there is a first walk");
         quiesce(&walks);
         let asked = Instant::now();
