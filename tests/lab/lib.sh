@@ -46,6 +46,39 @@ check() {
     fi
 }
 
+# show STATUS WORDS COMMAND...: shows the command and what it says, and checks that it ends with that exit status.
+# What it said can be looked at with check_said.
+show() {
+    local wanted=$1 words=$2 status=0
+    shift 2
+    printf '$ %s\n' "$*"
+    "$@" >"$lab_scratch/said" 2>&1 || status=$?
+    sed '/^ *$/d; s/^/    /' "$lab_scratch/said"
+    if (( status == wanted )); then
+        ok "$words"
+    else
+        fail "$words (exit status $status, not $wanted)"
+    fi
+}
+
+# check_said WORDS PATTERN: what was shown last has a line that matches the extended regular expression.
+check_said() {
+    if grep --quiet --extended-regexp --regexp="$2" "$lab_scratch/said"; then
+        ok "$1"
+    else
+        fail "$1 (nothing matches '$2')"
+    fi
+}
+
+# check_not_said WORDS PATTERN
+check_not_said() {
+    if grep --quiet --extended-regexp --regexp="$2" "$lab_scratch/said"; then
+        fail "$1 ('$2' matches)"
+    else
+        ok "$1"
+    fi
+}
+
 # check_status STATUS WORDS COMMAND...: the command ends with that exit status.
 check_status() {
     local wanted=$1 words=$2 status=0
@@ -69,9 +102,23 @@ check_equal() {
     fi
 }
 
+# A test that ends before its closing line has failed, and says where.
+lab_stopped_at='?'
+set -o errtrace
+trap 'lab_stopped_at="${BASH_SOURCE[0]##*/}:$LINENO: $BASH_COMMAND"' ERR
+trap 'lab_ended $?' EXIT
+
+lab_ended() {
+    [[ -n $lab_scratch ]] || return 0
+    fail "the test stops early, with status $1, at $lab_stopped_at"
+    tail --lines=20 "$daemon_log" 2>/dev/null | sed 's/^/      /' || true
+    closing || exit 1
+}
+
 # The closing line of a test; its exit status is the test's.
 closing() {
     rm --recursive --force "$lab_scratch"
+    lab_scratch=
     printf '\n%d passed, %d failed\n' "$lab_passed" "$lab_failed"
     (( lab_failed == 0 && lab_passed > 0 ))
 }
@@ -198,6 +245,22 @@ find_configured() {
         -not -name discovery_auth
 }
 
+# Makes backstores of tcmu-pr on one file, which are ports of one logical unit:
+# make_unit FILE SIZE NAME... The nexus label of each is its name.
+make_unit() {
+    local file=$1 size=$2 name commands=''
+    shift 2
+    for name in "$@"; do
+        commands+="/backstores/user:pr create name=$name size=$size cfgstring=$file;nexus=$name"$'\n'
+    done
+    targetcli_batch <<<"$commands"
+}
+
+# The directory in configfs of a user backstore: user_backstore NAME
+user_backstore() {
+    compgen -G "/sys/kernel/config/target/core/user_*/$1"
+}
+
 # --- Initiators -------------------------------------------------------------------------------------------
 
 # The URL of a LUN for libiscsi's tools: lun_url TARGET LUN
@@ -281,4 +344,60 @@ initiator_disk() {
 # The SCSI generic device, /dev/sgN: initiator_generic INTERFACE TARGET LUN
 initiator_generic() {
     initiator_device scsi_generic "$@"
+}
+
+# Logs nodes in to a target: log_in TARGET LUN NODE... The kernel's initiator is iqn.2025-01.org.tcmu-pr:NODE then,
+# and its devices are disk[NODE] and generic[NODE].
+# shellcheck disable=SC2034 # for the tests
+declare -A disk generic
+# shellcheck disable=SC2034 # for the tests
+log_in() {
+    local target=$1 lun=$2 node
+    shift 2
+    for node in "$@"; do
+        initiator_login "$node" "$(initiator_name "$node")" "$target" || give_up "$node logs in"
+        disk[$node]=$(initiator_disk "$node" "$target" "$lun") || give_up "$node has a disk"
+        generic[$node]=$(initiator_generic "$node" "$target" "$lun") || give_up "$node has a generic device"
+    done
+}
+
+initiator_name() {
+    echo "iqn.2025-01.org.tcmu-pr:$1"
+}
+
+# Sets the array write_10 to the command that writes 4 KiB from FILE with one WRITE (10):
+# make_write_10 GENERIC PAGE FILE
+make_write_10() {
+    local block=$(( $2 * 8 )) address
+    printf -v address '%02x ' $(( block >> 24 )) $(( block >> 16 & 255 )) $(( block >> 8 & 255 )) $(( block & 255 ))
+    # shellcheck disable=SC2206 # four bytes
+    write_10=(sg_raw --send=4096 --infile="$3" "$1" 2a 00 $address 00 00 08 00)
+}
+
+# Runs it. Its exit status is sg_raw's: 24 is RESERVATION CONFLICT.
+write_page() {
+    local write_10
+    make_write_10 "$@"
+    "${write_10[@]}"
+}
+
+# Fills a file with one word, 4 KiB of it: fill_page FILE WORD
+fill_page() {
+    head --bytes=4096 < <(yes "$2") >"$1"
+}
+
+# Prints the checksum of 4 KiB of a disk, past the page cache, or of a file: page_sum DISK PAGE
+page_sum() {
+    local flags=()
+    [[ ! -b $1 ]] || flags=(iflag=direct)
+    dd if="$1" bs=4096 skip="$2" count=1 "${flags[@]}" status=none | checksum
+}
+
+# Prints the beginning of a file's checksum: sum_of FILE
+sum_of() {
+    checksum <"$1"
+}
+
+checksum() {
+    sha256sum | cut --characters=-16
 }
