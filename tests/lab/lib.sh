@@ -117,7 +117,8 @@ lab_ended() {
 
 # The closing line of a test; its exit status is the test's.
 closing() {
-    rm --recursive --force "$lab_scratch"
+    # What is still mounted or open in it goes with the lab.
+    rm --recursive --force "$lab_scratch" 2>/dev/null || true
     lab_scratch=
     printf '\n%d passed, %d failed\n' "$lab_passed" "$lab_failed"
     (( lab_failed == 0 && lab_passed > 0 ))
