@@ -34,7 +34,7 @@ pub enum Command {
 /// The options of `tcmu-pr serve`.
 #[derive(Debug, PartialEq, Eq, Args)]
 pub struct Serve {
-    /// How much to say on standard error; debug names every command
+    /// How much to say on standard error
     #[arg(long, value_name = "LEVEL", default_value = "info", value_parser = log_level())]
     pub log_level: LevelFilter,
     /// Where reservations are kept that outlive the daemon, but not the machine
@@ -153,26 +153,31 @@ fn unit_table(unit: &UnitStatus) -> String {
     });
     let counters = &unit.counters;
     let commands = format!(
-        "{} ({} reads, {} writes), {} in flight; refused: {} conflicts, {} busy, {} of an unknown nexus",
+        "{} ({} reads, {} writes), {} in flight; refused: {} conflicts, {} of an unknown nexus",
         counters.commands,
         counters.reads,
         counters.writes,
         unit.in_flight,
         counters.conflicts,
-        counters.busy,
         counters.unknown_nexus
     );
     let ReservationStatus {
+        unreadable,
         generation,
         reservation,
+        reserve,
         registrants,
     } = &unit.reservations;
-    let reservation = match reservation {
-        Some(held) => {
+    let reservation = match (reservation, reserve) {
+        _ if *unreadable => {
+            "not known, nobody is let in: the record can't be read, see the log".to_owned()
+        }
+        (Some(held), _) => {
             let holder = held.holder.as_deref().unwrap_or("all registrants");
             format!("{}, held by {holder}", held.kind)
         }
-        None => "none".to_owned(),
+        (None, Some(holder)) => format!("RESERVE, held by {holder}"),
+        (None, None) => "none".to_owned(),
     };
     let facts = [
         ("reservation", reservation),
@@ -295,7 +300,7 @@ mod tests {
   reservation  Write Exclusive, Registrants Only, held by \
 iqn.2026-11.example:a -> iqn.2026-11.example:t,t,0x0001
   registered   1, generation 3
-  commands     1234 (1000 reads, 200 writes), 32 in flight; refused: 4 conflicts, 2 busy, 1 of an unknown nexus
+  commands     1234 (1000 reads, 200 writes), 32 in flight; refused: 4 conflicts, 1 of an unknown nexus
     key 0x00000000000000a1  iqn.2026-11.example:a -> iqn.2026-11.example:t,t,0x0001
 
 refused backstores
@@ -367,5 +372,15 @@ tcmu-pr 0.1.0
         let (_service, _lost) = dbus::serve(&bus.bus, &orders).expect("the names are free");
         let options = StatusOptions { json: false };
         status(&options, &bus.bus, &mut Closed).expect("the pipe is closed on purpose");
+    }
+
+    #[test]
+    fn a_record_that_cannot_be_read_and_a_reserve_are_shown() {
+        let mut status = example();
+        status.units[0].reservations.reservation = None;
+        status.units[0].reservations.reserve = Some("a -> t".to_owned());
+        assert!(table(&status).contains("reservation  RESERVE, held by a -> t\n"));
+        status.units[0].reservations.unreadable = true;
+        assert!(table(&status).contains("reservation  not known, nobody is let in"));
     }
 }

@@ -103,7 +103,7 @@ pub struct UnitStatus {
     pub reservations: ReservationStatus,
     /// Since the daemon started.
     pub counters: Counters,
-    /// Commands begun and not yet answered.
+    /// Commands whose data is on its way from or to the backing object.
     pub in_flight: u64,
 }
 
@@ -152,10 +152,14 @@ pub struct RefusedStatus {
 /// The persistent reservations of a logical unit.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ReservationStatus {
+    /// The record can't be read: who is registered is not known, and nobody is let in.
+    pub unreadable: bool,
     /// PRGENERATION.
     pub generation: u32,
     /// The reservation, if there is one.
     pub reservation: Option<HeldStatus>,
+    /// The I_T nexus that holds the unit by RESERVE(6) or RESERVE(10).
+    pub reserve: Option<String>,
     /// All registered I_T nexuses.
     pub registrants: Vec<RegistrantStatus>,
 }
@@ -191,8 +195,6 @@ pub struct Counters {
     pub writes: u64,
     /// Commands answered with RESERVATION CONFLICT.
     pub conflicts: u64,
-    /// Commands answered with BUSY.
-    pub busy: u64,
     /// Commands answered with BUSY because their I_T nexus was not known.
     pub unknown_nexus: u64,
 }
@@ -230,6 +232,7 @@ pub(crate) mod tests {
                     port("c", waiting),
                 ],
                 reservations: ReservationStatus {
+                    unreadable: false,
                     generation: 3,
                     reservation: Some(HeldStatus {
                         kind: "Write Exclusive, Registrants Only".into(),
@@ -237,6 +240,7 @@ pub(crate) mod tests {
                             "iqn.2026-11.example:a -> iqn.2026-11.example:t,t,0x0001".into(),
                         ),
                     }),
+                    reserve: None,
                     registrants: vec![RegistrantStatus {
                         initiator: "iqn.2026-11.example:a".into(),
                         target: "iqn.2026-11.example:t,t,0x0001".into(),
@@ -248,7 +252,6 @@ pub(crate) mod tests {
                     reads: 1000,
                     writes: 200,
                     conflicts: 4,
-                    busy: 2,
                     unknown_nexus: 1,
                 },
                 in_flight: 32,

@@ -14,15 +14,13 @@ use crossbeam_channel::{Sender, bounded};
 use nix::errno::Errno;
 
 use super::chain;
-use super::records::{self, Records, UnitRecord};
-use super::worker::{self, Identity, Notice, Order, Parts, PortId, Report};
-use crate::control::{
-    Counters, HeldStatus, LinkStatus, PortStatus, RefusedStatus, RegistrantStatus,
-    ReservationStatus, Status, UnitStatus,
-};
+use super::records::{self, Keep, Records, UnitRecord};
+use super::status;
+use super::worker::{self, Identity, Notice, Order, Parts, PortId};
+use crate::control::{PortStatus, RefusedStatus, Status, UnitStatus};
 use crate::lu::{LogicalUnit, Mapping, Setup, Unknown};
 use crate::nexus::declared::{self, Declared, Resolved};
-use crate::pr::{Holder, Reservations};
+use crate::pr::Save;
 use crate::scsi::capacity::Geometry;
 use crate::scsi::inquiry;
 use crate::scsi::nexus::ItNexus;
@@ -94,6 +92,8 @@ struct Unit {
     backing: Arc<Backing>,
     record: UnitRecord,
     geometry: Geometry,
+    /// Whether writes may wait in the cache.
+    write_back: bool,
 }
 
 struct Port {
@@ -177,12 +177,7 @@ impl Devices {
 
     /// A device is being made, and waits for our answer: its settings can be looked at.
     fn announced(&mut self, uio: &Uio, backstore: &Backstore) -> Result<(), Errno> {
-        let prepare = || {
-            backstore.prepare()?;
-            backstore.verify()?;
-            backstore.settings()
-        };
-        match prepare() {
+        match backstore.take() {
             Ok(settings) => self.add_or_refuse(uio, backstore, settings, Instant::now()),
             Err(error) => {
                 self.refuse(backstore.name(), chain(&error));
@@ -469,7 +464,14 @@ impl Devices {
         let backing = Arc::new(Backing::open(&options.path, size, block_size)?);
         let record = self.records.unit(backing.path())?;
         let (reservations, power_on) = match self.records.reservations(&record.serial) {
-            Ok(kept) => (Ok(kept.reservations), kept.power_on),
+            Ok(kept) => {
+                // From now on a restart finds that there was a power on, and a crash between two records is mended.
+                let mut keeper = self.records.keeper(&record.serial);
+                keeper
+                    .save(&kept.reservations, Save::Durable)
+                    .map_err(records::Error::from)?;
+                (Ok(kept.reservations), kept.power_on)
+            }
             Err(error) => {
                 log::error!("{}: {}", backing.path().display(), chain(&error));
                 (Err(Unknown), false)
@@ -507,6 +509,7 @@ impl Devices {
                 backing,
                 record,
                 geometry,
+                write_back: false,
             },
         );
         Ok(id)
@@ -576,15 +579,15 @@ impl Devices {
             return;
         };
         let path = unit.backing.path().to_owned();
-        // To initiators this is a loss of power: what APTPL did not ask to keep is gone.
-        if let Err(error) = self.records.power_off(&unit.record.serial) {
-            log::error!("{}: {}", path.display(), chain(&error));
-        }
         if !unit.worker.stop(STOP_PATIENCE) {
             log::error!(
                 "{}: I/O hangs; the file stays locked until it ends",
                 path.display()
             );
+        }
+        // To initiators this is a loss of power: what APTPL did not ask to keep is gone.
+        if let Err(error) = self.records.power_off(&unit.record.serial) {
+            log::error!("{}: {}", path.display(), chain(&error));
         }
     }
 
@@ -618,8 +621,22 @@ impl Devices {
                 Err(Errno::EINVAL)
             }
             Setting::WriteCache(write_cache) => {
-                port.write_cache = *write_cache;
                 let unit = port.unit;
+                let before = std::mem::replace(&mut port.write_cache, *write_cache);
+                let serving = self
+                    .ports
+                    .values()
+                    .any(|port| port.unit == unit && port.link.is_ok());
+                if *write_cache && !before && serving {
+                    log::error!(
+                        "backstore {name}: emulate_write_cache can't be switched on while the disk is exported: its \
+                         initiators would not flush what they believe to be written. Take its LUNs away first"
+                    );
+                    self.ports
+                        .entry(id)
+                        .and_modify(|port| port.write_cache = before);
+                    return Err(Errno::EBUSY);
+                }
                 self.agree_on_write_back(unit);
                 Ok(())
             }
@@ -633,20 +650,21 @@ impl Devices {
     }
 
     /// A unit's writes may wait in the cache if all its backstores say so (`emulate_write_cache`).
-    fn agree_on_write_back(&self, unit: BackingId) {
-        let of_unit = || self.ports.values().filter(|port| port.unit == unit);
-        let write_back = of_unit().all(|port| port.write_cache);
-        let unit = &self.units[&unit];
-        unit.worker.give(Order::WriteBack(write_back));
-        if !write_back {
-            // What waits already must not wait any longer than the next write.
-            if let Err(error) = unit.backing.file().sync_data() {
-                log::error!(
-                    "{}: flushing failed: {error}",
-                    unit.backing.path().display()
-                );
-            }
+    ///
+    /// That they wait no longer holds at once. That they may wait from now on is nothing to tell a host that has
+    /// been told otherwise: it does not flush. So that begins while nobody is served.
+    fn agree_on_write_back(&mut self, unit: BackingId) {
+        let mut of_unit = self.ports.values().filter(|port| port.unit == unit);
+        let wanted = of_unit.clone().all(|port| port.write_cache);
+        let serving = of_unit.any(|port| port.link.is_ok());
+        let Some(unit) = self.units.get_mut(&unit) else {
+            return;
+        };
+        if wanted && !unit.write_back && serving {
+            return;
         }
+        unit.write_back = wanted;
+        unit.worker.give(Order::WriteBack(wanted));
     }
 
     /// Whose commands come through a port, as far as the last walk tells. Never looks for itself: the kernel may hold
@@ -752,15 +770,27 @@ impl Devices {
         let (reply, answer) = bounded(1);
         unit.worker.give(Order::Report(reply));
         let report = answer.recv_timeout(WORKER_PATIENCE).ok();
-        let ports = self.ports.values().filter(|port| port.unit == id);
+        let ports = self
+            .ports
+            .values()
+            .filter(|port| port.unit == id)
+            .map(|port| PortStatus {
+                backstore: port.backstore.name().to_string(),
+                uio: format!("uio{}", port.minor),
+                label: port.label.to_string(),
+                link: status::link(&port.link),
+            });
         UnitStatus {
             path: unit.backing.path().display().to_string(),
             serial: unit.record.serial.clone(),
             size_bytes: unit.backing.size(),
             block_size_bytes: unit.geometry.block_size(),
-            ports: ports.map(port_status).collect(),
-            reservations: report.as_ref().map(reservation_status).unwrap_or_default(),
-            counters: report.as_ref().map(counters).unwrap_or_default(),
+            ports: ports.collect(),
+            reservations: report
+                .as_ref()
+                .map(status::reservations)
+                .unwrap_or_default(),
+            counters: report.as_ref().map(status::counters).unwrap_or_default(),
             in_flight: report.map_or(0, |report| report.in_flight as u64),
         }
     }
@@ -795,19 +825,25 @@ fn backstore(name: &Name<'_>) -> Option<Backstore> {
 
 /// Ends with BUSY what the last daemon has left on the rings of our devices, and has the kernel answer BUSY until
 /// they are [unblocked](unblock). All of them before any is served, since several may be ports of one unit.
+///
+/// A device that somebody has open is left alone: as long as that is another process, I/O of it may touch the ring's
+/// data; if it is this one, the device was announced and is served.
 pub(super) fn stop_rings(uio: &UioPaths) -> Result<(), tcmu::Error> {
     for found in uio.scan()? {
         let Some(backstore) = ours(&found.name) else {
             continue;
         };
+        // One that is being made has nothing on its ring, and is about to be announced.
+        if !matches!(backstore.is_enabled(), Ok(true)) {
+            continue;
+        }
         let stop = || -> Result<(), Refusal> {
+            let _claim = uio.claim(found.minor)?;
             backstore.block()?;
-            // As long as another process has it open, I/O of that process may touch the ring's data.
-            drop(uio.open(found.minor)?);
             Ok(backstore.reset_ring()?)
         };
         if let Err(error) = stop() {
-            log::error!("backstore {}: {}", backstore.name(), chain(&error));
+            log::warn!("backstore {}: {}", backstore.name(), chain(&error));
         }
     }
     Ok(())
@@ -845,56 +881,4 @@ fn geometry(settings: &Settings) -> Result<Geometry, Refusal> {
     Geometry::new(block_size, blocks, 0)
         .filter(|geometry| geometry.byte_length(geometry.blocks()) == size)
         .ok_or(Refusal::Geometry { block_size, size })
-}
-
-fn port_status(port: &Port) -> PortStatus {
-    PortStatus {
-        backstore: port.backstore.name().to_string(),
-        uio: format!("uio{}", port.minor),
-        label: port.label.to_string(),
-        link: match &port.link {
-            Ok(resolved) => LinkStatus::Serving {
-                initiator: resolved.nexus.initiator_port.to_string(),
-                target: resolved.nexus.target_port.name.to_string(),
-                read_only: resolved.write_protect,
-            },
-            Err(reason) => LinkStatus::Waiting {
-                reason: reason.clone(),
-            },
-        },
-    }
-}
-
-fn reservation_status(report: &Report) -> ReservationStatus {
-    let reservations: &Reservations = &report.reservations;
-    ReservationStatus {
-        generation: reservations.generation(),
-        reservation: reservations.reservation().map(|held| HeldStatus {
-            kind: held.kind.to_string(),
-            holder: match &held.holder {
-                Holder::Nexus(nexus) => Some(nexus.to_string()),
-                Holder::AllRegistrants => None,
-            },
-        }),
-        registrants: reservations
-            .registrants()
-            .iter()
-            .map(|registrant| RegistrantStatus {
-                initiator: registrant.nexus.initiator_port.to_string(),
-                target: registrant.nexus.target_port.name.to_string(),
-                key: format!("{:#018x}", registrant.key),
-            })
-            .collect(),
-    }
-}
-
-fn counters(report: &Report) -> Counters {
-    Counters {
-        commands: report.counters.commands + report.unknown_nexus,
-        reads: report.counters.reads,
-        writes: report.counters.writes,
-        conflicts: report.counters.conflicts,
-        busy: report.unknown_nexus,
-        unknown_nexus: report.unknown_nexus,
-    }
 }

@@ -6,6 +6,7 @@
 
 mod devices;
 pub mod records;
+mod status;
 pub mod worker;
 
 use std::io;

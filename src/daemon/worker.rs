@@ -396,6 +396,7 @@ impl<S: Store<Pending>, K: Keep> Worker<S, K> {
         let task = Task::new(tag, nexus, command.cdb, command.data);
         match self.parts.unit.begin(task) {
             Step::Answer(answer) => self.answer(answer),
+            Step::Held => {}
             Step::Io(request, pending) => self.parts.store.submit(request, pending),
             Step::Change(change) => self.change(change),
         }

@@ -1,6 +1,6 @@
 //! What each command does, once it may run.
 
-use super::task::{Response, Task, Transfer};
+use super::task::{Answer, Response, Task, Transfer};
 use super::{LogicalUnit, Mapping, NexusId, Step};
 use crate::pr::{self, Change, Refusal};
 use crate::scsi::cdb::{self, Command};
@@ -24,28 +24,18 @@ impl LogicalUnit {
                     Err(sense) => Step::Answer(task.answer(sense.into())),
                 };
             }
-            Command::PersistentReserveOut {
+            Command::PersistentReserveOut { .. } | Command::Reserve | Command::Release => {
+                return self.change(task, &command);
+            }
+            Command::PersistentReserveIn {
                 service_action,
-                scope_and_type,
-                parameter_list_length,
+                allocation_length,
             } => {
-                let cdb = pr::out::Cdb {
-                    service_action,
-                    scope_type: scope_and_type,
-                    parameter_list_length,
-                };
-                let change = self.persistent_reserve_out(&task, cdb);
-                return change_or_refuse(task, change);
-            }
-            Command::Reserve => {
-                let change =
-                    pr::spc2::reserve(&self.reservations, &self.nexuses[task.nexus.0].nexus);
-                return change_or_refuse(task, change);
-            }
-            Command::Release => {
-                let change =
-                    pr::spc2::release(&self.reservations, &self.nexuses[task.nexus.0].nexus);
-                return change_or_refuse(task, change);
+                let read =
+                    pr::read::answer(service_action, &self.reservations, &self.context.ports);
+                let response =
+                    read.map_or_else(Response::from, |bytes| data_in(bytes, allocation_length));
+                return self.tell(task.answer(response));
             }
             Command::TestUnitReady => Response::Good,
             Command::RequestSense {
@@ -72,11 +62,6 @@ impl LogicalUnit {
                 capacity::read_capacity_16(&self.geometry),
                 allocation_length,
             ),
-            Command::PersistentReserveIn {
-                service_action,
-                allocation_length,
-            } => pr::read::answer(service_action, &self.reservations, &self.context.ports)
-                .map_or_else(Response::from, |bytes| data_in(bytes, allocation_length)),
             Command::ReportSupportedOperationCodes {
                 reporting,
                 rctd,
@@ -226,34 +211,65 @@ impl LogicalUnit {
         })
     }
 
-    fn persistent_reserve_out(&self, task: &Task, cdb: pr::out::Cdb) -> Result<Change, Refusal> {
+    /// Whether a command that changes reservations conflicts with them.
+    pub(super) fn conflicts(&self, row: &Row, task: &Task) -> bool {
+        let decided = row
+            .decode(&task.cdb)
+            .ok()
+            .and_then(|command| self.decide(task, &command));
+        matches!(decided, Some(Err(Refusal::Conflict)))
+    }
+
+    /// What a command changes of the reservations; `None` if it is none of those that can.
+    fn decide(&self, task: &Task, command: &Command) -> Option<Result<Change, Refusal>> {
         let issuer = &self.nexuses[task.nexus.0].nexus;
-        let length = cdb
-            .parameter_list_length
-            .min(pr::out::PARAMETER_LIST_LENGTH_MAX);
-        let mut list = vec![0; usize::try_from(length).expect("some 64 KiB")];
-        let present = task.data.read_at(0, &mut list);
-        pr::out::answer(
-            &self.reservations,
-            issuer,
-            cdb,
-            &list[..present],
-            &self.context,
-        )
+        match *command {
+            Command::Reserve => Some(pr::spc2::reserve(&self.reservations, issuer)),
+            Command::Release => Some(pr::spc2::release(&self.reservations, issuer)),
+            Command::PersistentReserveOut {
+                service_action,
+                scope_and_type,
+                parameter_list_length,
+            } => {
+                let cdb = pr::out::Cdb {
+                    service_action,
+                    scope_type: scope_and_type,
+                    parameter_list_length,
+                };
+                let length = parameter_list_length.min(pr::out::PARAMETER_LIST_LENGTH_MAX);
+                let mut list = vec![0; usize::try_from(length).expect("some 64 KiB")];
+                let present = task.data.read_at(0, &mut list);
+                list.truncate(present);
+                Some(pr::out::answer(
+                    &self.reservations,
+                    issuer,
+                    cdb,
+                    &list,
+                    &self.context,
+                ))
+            }
+            _ => None,
+        }
+    }
+
+    fn change(&mut self, task: Task, command: &Command) -> Step {
+        match self.decide(&task, command).expect("it is one that can") {
+            Ok(change) => Step::Change(task.put_off(change)),
+            Err(Refusal::Conflict) => {
+                self.counters.conflicts += 1;
+                self.tell(task.answer(Response::Status(Status::ReservationConflict)))
+            }
+            Err(Refusal::Check(sense)) => Step::Answer(task.answer(sense.into())),
+        }
+    }
+
+    /// An answer from which a host may conclude that another has lost access: not before that is so.
+    fn tell(&mut self, answer: Answer) -> Step {
+        self.hold_back(answer).map_or(Step::Held, Step::Answer)
     }
 }
 
 /// A data-in answer, cut to the allocation length.
 fn data_in(bytes: Vec<u8>, allocation_length: u32) -> Response {
     Response::DataIn(scsi::truncate(bytes, allocation_length))
-}
-
-fn change_or_refuse(task: Task, change: Result<Change, Refusal>) -> Step {
-    match change {
-        Ok(change) => Step::Change(task.put_off(change)),
-        Err(Refusal::Conflict) => {
-            Step::Answer(task.answer(Response::Status(Status::ReservationConflict)))
-        }
-        Err(Refusal::Check(sense)) => Step::Answer(task.answer(sense.into())),
-    }
 }

@@ -12,7 +12,7 @@ mod attention;
 mod execute;
 pub mod task;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use slab::Slab;
 
@@ -66,6 +66,8 @@ pub enum Mapping {
 pub enum Step {
     /// Nothing: here is its answer.
     Answer(Answer),
+    /// Nothing, but its answer waits for commands in flight: [`LogicalUnit::released`] gives it.
+    Held,
     /// I/O, after which [`LogicalUnit::finish`] gives the answer.
     Io(Request, Pending),
     /// The change must be stored; then [`LogicalUnit::commit`], or [`LogicalUnit::refuse`] if it can't be.
@@ -104,6 +106,8 @@ pub struct LogicalUnit {
     /// The record of the reservations can't be read: only those that ask for it are told who we are.
     fenced: bool,
     power_on: bool,
+    /// Who has been told of the power on.
+    greeted: HashSet<ItNexus>,
     write_back: bool,
     /// Data was lost in a failed flush; nothing pretends to be clean from then on.
     flush_failed: bool,
@@ -123,6 +127,7 @@ impl LogicalUnit {
             fenced: setup.reservations.is_err(),
             reservations: setup.reservations.unwrap_or_default(),
             power_on: setup.power_on,
+            greeted: HashSet::new(),
             write_back: setup.write_back,
             flush_failed: false,
             context: Context::default(),
@@ -136,11 +141,20 @@ impl LogicalUnit {
     /// Lets a nexus in. It keeps the unit attentions that wait for it from earlier.
     pub fn attach(&mut self, nexus: ItNexus, mapping: Mapping) -> NexusId {
         self.context.nexuses.insert(nexus.clone());
+        if self.power_on
+            && self.greeted.len() < REMEMBERED_MAX
+            && self.greeted.insert(nexus.clone())
+        {
+            self.establish(&nexus, Sense::power_on_occurred());
+        }
         let id = match self.ids.get(&nexus) {
             Some(&id) => id,
             None => self.remember(nexus),
         };
         let entry = &mut self.nexuses[id.0];
+        if entry.attached > 0 && entry.mapping != mapping {
+            entry.attentions.establish(Sense::mode_parameters_changed());
+        }
         entry.attached += 1;
         entry.mapping = mapping;
         id
@@ -161,9 +175,14 @@ impl LogicalUnit {
         self.context.ports = ports;
     }
 
-    /// Sets whether written blocks may wait in the cache (WCE). What waits is not flushed by this.
+    /// Sets whether written blocks may wait in the cache (WCE), and tells everybody if that is news. What waits is
+    /// flushed by the first write that may not.
     pub fn set_write_back(&mut self, write_back: bool) {
-        self.write_back = write_back;
+        if std::mem::replace(&mut self.write_back, write_back) != write_back {
+            for (_, nexus) in &mut self.nexuses {
+                nexus.attentions.establish(Sense::mode_parameters_changed());
+            }
+        }
     }
 
     /// Begins a command: checks in the order of SAM-5 whether it may run, and starts it.
@@ -179,10 +198,15 @@ impl LogicalUnit {
     pub fn finish(&mut self, pending: Pending, data: Data, result: Result<(), Failure>) -> Answer {
         let aborted = self.tasks.end(pending.key);
         let response = match (result, pending.transfer) {
-            _ if aborted => Response::Status(Status::TaskAborted),
             (Ok(()), Transfer::In(length)) => Response::InPlace(length),
             (Ok(()), _) => Response::Good,
-            (Err(failure), transfer) => self.failed(&failure, transfer).into(),
+            (Err(failure), transfer) => self.failed(&failure, transfer),
+        };
+        // A failure counts, whoever is told of it.
+        let response = if aborted {
+            Response::Status(Status::TaskAborted)
+        } else {
+            response
         };
         pending.answer(data, response)
     }
@@ -191,11 +215,8 @@ impl LogicalUnit {
     /// the new reservations refuse or that it aborts; [`LogicalUnit::released`] gives it later.
     pub fn commit(&mut self, pending: PendingChange) -> Option<Answer> {
         let (answer, change) = pending.answer(Response::Good);
-        let aborted = self.take_up(change);
-        let nexuses = &self.nexuses;
-        self.tasks.hold_back(answer, |nexus, access| {
-            aborted.contains(&nexus) || !nexuses[nexus.0].allowed.contains(access)
-        })
+        self.take_up(change);
+        self.hold_back(answer)
     }
 
     /// Answers a change that could not be stored. Nothing has changed.
@@ -275,8 +296,15 @@ impl LogicalUnit {
             self.counters.conflicts += 1;
             return Err(Response::Status(Status::ReservationConflict));
         }
-        if let Some(condition) = reports.then(|| nexus.attentions.take()).flatten() {
-            return Err(condition.into());
+        if reports && !nexus.attentions.is_empty() {
+            // Commands that the gate lets through to rules of their own can still conflict.
+            if self.conflicts(row, task) {
+                self.counters.conflicts += 1;
+                return Err(Response::Status(Status::ReservationConflict));
+            }
+            if let Some(condition) = self.nexuses[task.nexus.0].attentions.take() {
+                return Err(condition.into());
+            }
         }
         Ok(row)
     }
@@ -293,39 +321,47 @@ impl LogicalUnit {
         Ok(())
     }
 
-    /// The next reservations are in force when this returns. Gives the nexuses whose commands were aborted.
-    fn take_up(&mut self, change: Change) -> Vec<NexusId> {
+    /// Holds back an answer that tells, or lets conclude, who has access now, while commands are in flight that were
+    /// let in before and would be refused now, or that are aborted.
+    fn hold_back(&mut self, answer: Answer) -> Option<Answer> {
+        let nexuses = &self.nexuses;
+        self.tasks.hold_back(answer, |nexus, access| {
+            !nexuses[nexus.0].allowed.contains(access)
+        })
+    }
+
+    /// The next reservations are in force when this returns.
+    fn take_up(&mut self, change: Change) {
         self.reservations = change.next;
         for (_, nexus) in &mut self.nexuses {
             nexus.allowed = self.reservations.allowed(Some(&nexus.nexus));
         }
         for (nexus, condition) in change.attentions {
-            let id = match self.ids.get(&*nexus) {
-                Some(&id) => id,
-                None if self.nexuses.len() < REMEMBERED_MAX => self.remember((*nexus).clone()),
-                None => continue,
-            };
-            self.nexuses[id.0].attentions.establish(condition);
+            self.establish(&nexus, condition);
         }
-        let aborted: Vec<NexusId> = change
-            .abort
-            .iter()
-            .filter_map(|nexus| self.ids.get(&**nexus).copied())
-            .collect();
-        aborted.iter().for_each(|&nexus| self.tasks.abort(nexus));
-        aborted
+        for nexus in change.abort {
+            if let Some(&id) = self.ids.get(&*nexus) {
+                self.tasks.abort(id);
+            }
+        }
+    }
+
+    /// Establishes a unit attention for a nexus, attached or not.
+    fn establish(&mut self, nexus: &ItNexus, condition: Sense) {
+        let id = match self.ids.get(nexus) {
+            Some(&id) => id,
+            None if self.nexuses.len() < REMEMBERED_MAX => self.remember(nexus.clone()),
+            None => return,
+        };
+        self.nexuses[id.0].attentions.establish(condition);
     }
 
     fn remember(&mut self, nexus: ItNexus) -> NexusId {
-        let mut attentions = Attentions::default();
-        if self.power_on {
-            attentions.establish(Sense::power_on_occurred());
-        }
         let allowed = self.reservations.allowed(Some(&nexus));
         let id = NexusId(self.nexuses.insert(Nexus {
             nexus: nexus.clone(),
             allowed,
-            attentions,
+            attentions: Attentions::default(),
             mapping: Mapping::ReadWrite,
             attached: 0,
         }));
@@ -348,23 +384,29 @@ impl LogicalUnit {
     }
 
     /// What an initiator is told of a failure of the store.
-    fn failed(&mut self, failure: &Failure, transfer: Transfer) -> Sense {
+    fn failed(&mut self, failure: &Failure, transfer: Transfer) -> Response {
         match failure {
             Failure::Flush(error) => {
                 log::error!("flushing failed: {error}; writes are refused from now on");
                 self.flush_failed = true;
-                Sense::write_error()
+                Sense::write_error().into()
             }
             Failure::Truncated => {
                 log::error!("the backing object has become shorter than the unit");
-                Sense::internal_target_failure()
+                Sense::internal_target_failure().into()
             }
+            Failure::Io(error) if is_passing(error) => Response::Status(Status::Busy),
             Failure::Io(error) => {
                 log::warn!("I/O on the backing object failed: {error}");
-                sense_of(error, transfer)
+                sense_of(error, transfer).into()
             }
         }
     }
+}
+
+/// Whether the system may be able to do later what it could not do now.
+fn is_passing(error: &std::io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::ENOMEM | libc::EAGAIN))
 }
 
 /// Which condition an error of the system is to an initiator. Hosts act on the sense key: MEDIUM ERROR makes them

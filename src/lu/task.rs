@@ -307,8 +307,8 @@ impl TaskSet {
         of_nexus.for_each(|(_, task)| task.aborted = true);
     }
 
-    /// Holds an answer back until every command has ended that is now in flight and is one of those. Gives it
-    /// back when there is none.
+    /// Holds an answer back until every command has ended that is now in flight and was aborted or is one of those.
+    /// Gives it back when there is none.
     pub(super) fn hold_back(
         &mut self,
         answer: Answer,
@@ -317,7 +317,7 @@ impl TaskSet {
         let waits_for: BTreeSet<TaskKey> = self
             .tasks
             .iter()
-            .filter(|(_, task)| concerns(task.nexus, task.access))
+            .filter(|(_, task)| task.aborted || concerns(task.nexus, task.access))
             .map(|(key, _)| TaskKey(key))
             .collect();
         if waits_for.is_empty() {

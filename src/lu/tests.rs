@@ -36,6 +36,8 @@ struct Bench {
     unit: LogicalUnit,
     region: Arc<Region>,
     nexuses: Vec<NexusId>,
+    /// TYPE of what PERSISTENT RESERVE OUT reserves.
+    kind: u8,
 }
 
 fn nexus(index: usize) -> ItNexus {
@@ -68,6 +70,7 @@ impl Bench {
             unit,
             region: Arc::new(Region::anonymous(1 << 16).unwrap()),
             nexuses,
+            kind: WRITE_EXCLUSIVE_REGISTRANTS_ONLY,
         }
     }
 
@@ -105,6 +108,7 @@ impl Bench {
                 panic!("{:?} where an answer was expected", settle(answer))
             }
             Step::Change(change) => panic!("{change:?} where an answer was expected"),
+            Step::Held => panic!("an answer was expected at once"),
         }
     }
 
@@ -114,6 +118,7 @@ impl Bench {
             Step::Io(request, pending) => (request, pending),
             Step::Answer(answer) => panic!("{:?} where I/O was expected", settle(answer)),
             Step::Change(change) => panic!("{change:?} where I/O was expected"),
+            Step::Held => panic!("I/O was expected"),
         }
     }
 
@@ -127,18 +132,7 @@ impl Bench {
 
     /// A PERSISTENT RESERVE OUT up to the point where its change is stored.
     fn reserve_out(&mut self, from: usize, action: u8, keys: [u64; 2]) -> Step {
-        let cdb = [
-            0x5f,
-            action,
-            WRITE_EXCLUSIVE_REGISTRANTS_ONLY,
-            0,
-            0,
-            0,
-            0,
-            0,
-            24,
-            0,
-        ];
+        let cdb = [0x5f, action, self.kind, 0, 0, 0, 0, 0, 24, 0];
         let data = self.data(24);
         data.zero_from(0);
         data.write_at(0, &keys[0].to_be_bytes());
@@ -152,6 +146,7 @@ impl Bench {
         match self.reserve_out(from, action, keys) {
             Step::Change(change) => self.unit.commit(change).map(settle),
             Step::Answer(answer) => Some(settle(answer)),
+            Step::Held => None,
             Step::Io(..) => panic!("PERSISTENT RESERVE OUT does no I/O"),
         }
     }
@@ -407,14 +402,16 @@ fn a_read_is_cut_to_its_buffer() {
 
 #[test]
 fn a_write_is_durable_before_its_answer_if_fua_or_the_cache_mode_asks_for_it() {
-    let mut bench = Bench::new(setup());
     for (write_back, cdb, expected) in [
         (true, WRITE, Durability::Later),
         (true, WRITE_FUA, Durability::Now),
         (false, WRITE, Durability::Now),
         (false, WRITE_FUA, Durability::Now),
     ] {
-        bench.unit.set_write_back(write_back);
+        let mut bench = Bench::new(Setup {
+            write_back,
+            ..setup()
+        });
         let write = bench.io(A, &cdb, 512);
         let expected = Operation::Write {
             offset: 3584,
@@ -495,6 +492,8 @@ fn errors_of_the_backing_object_become_sense_that_hosts_act_on() {
 fn a_read_only_mapping_refuses_writes_and_says_so_in_the_mode_header() {
     let mut bench = Bench::new(setup());
     bench.nexuses[A] = bench.unit.attach(nexus(A), Mapping::ReadOnly);
+    let changed = Response::Check(Sense::mode_parameters_changed());
+    assert_eq!(bench.answer(A, &TEST_UNIT_READY, 0), changed);
     let protected = Response::Check(Sense::write_protected());
     assert_eq!(bench.answer(A, &WRITE, 512), protected);
     let mode_sense = [0x1a, 0x08, 0x08, 0, 4, 0];
@@ -582,4 +581,201 @@ fn vital_product_data_tells_the_relative_target_port() {
     };
     // PIV, target port, relative target port identifier; length 4; 2.
     assert_eq!(bytes[bytes.len() - 7..], [0x94, 0, 4, 0, 0, 0, 2]);
+}
+
+#[test]
+fn a_read_in_flight_is_waited_for_if_the_reservation_shuts_out_readers() {
+    for (kind, waits) in [
+        (1, false),
+        (3, true),
+        (5, false),
+        (6, true),
+        (7, false),
+        (8, true),
+    ] {
+        let mut bench = Bench::new(setup());
+        bench.kind = kind;
+        bench.change(A, REGISTER, [0, KEY_A]);
+        let read = bench.io(C, &READ, 512);
+        let answered = bench.change(A, RESERVE, [KEY_A, 0]).is_some();
+        assert_eq!(answered, !waits, "type {kind}");
+        assert_eq!(bench.end(read), Response::InPlace(512));
+        assert_eq!(bench.released().is_some(), waits, "type {kind}");
+    }
+}
+
+#[test]
+fn a_registrants_commands_in_flight_are_waited_for_if_only_the_holder_has_access() {
+    for (kind, waits) in [
+        (1, true),
+        (3, true),
+        (5, false),
+        (6, false),
+        (7, false),
+        (8, false),
+    ] {
+        let mut bench = Bench::new(setup());
+        bench.kind = kind;
+        bench.change(A, REGISTER, [0, KEY_A]);
+        bench.change(B, REGISTER, [0, KEY_B]);
+        let write = bench.io(B, &WRITE, 512);
+        let answered = bench.change(A, RESERVE, [KEY_A, 0]).is_some();
+        assert_eq!(answered, !waits, "type {kind}");
+        bench.end(write);
+        assert_eq!(bench.released().is_some(), waits, "type {kind}");
+    }
+}
+
+#[test]
+fn a_reserve_of_spc_2_waits_for_the_reads_and_writes_of_others() {
+    for cdb in [READ, WRITE] {
+        let mut bench = Bench::new(setup());
+        let other = bench.io(B, &cdb, 512);
+        let own = bench.io(A, &cdb, 512);
+        let Step::Change(change) = bench.step(A, &[0x16, 0, 0, 0, 0, 0], 0) else {
+            panic!("a change")
+        };
+        assert!(bench.unit.commit(change).is_none());
+        bench.end(other);
+        assert_eq!(bench.released(), Some(Response::Good), "not for its own");
+        bench.end(own);
+    }
+}
+
+#[test]
+fn who_unregisters_waits_for_its_own_writes() {
+    let mut bench = Bench::reserved();
+    let write = bench.io(B, &WRITE, 512);
+    assert_eq!(bench.change(B, REGISTER, [KEY_B, 0]), None);
+    bench.end(write);
+    assert_eq!(bench.released(), Some(Response::Good));
+}
+
+#[test]
+fn what_takes_access_from_nobody_waits_for_nobody() {
+    const RELEASE: u8 = 2;
+    const CLEAR: u8 = 3;
+    for (action, from) in [(RELEASE, A), (CLEAR, B)] {
+        let mut bench = Bench::reserved();
+        let write = bench.io(B, &WRITE, 512);
+        let key = [KEY_A, KEY_B][from];
+        assert_eq!(bench.change(from, action, [key, 0]), Some(Response::Good));
+        bench.end(write);
+    }
+}
+
+#[test]
+fn nobody_reads_that_a_nexus_is_shut_out_before_its_writes_have_ended() {
+    let mut bench = Bench::reserved();
+    let write = bench.io(B, &WRITE, 512);
+    assert_eq!(bench.change(A, PREEMPT, [KEY_A, KEY_B]), None);
+    let read_keys = [0x5e, 0, 0, 0, 0, 0, 0, 0, 24, 0];
+    assert!(matches!(bench.step(C, &read_keys, 24), Step::Held));
+    assert_eq!(
+        bench.change(A, PREEMPT, [KEY_A, KEY_B]),
+        None,
+        "the repeated command's conflict"
+    );
+    bench.end(write);
+    assert_eq!(bench.released(), Some(Response::Good));
+    let Some(Response::DataIn(keys)) = bench.released() else {
+        panic!("READ KEYS")
+    };
+    assert_eq!(keys[4..], [0, 0, 0, 8, 0, 0, 0, 0, 0, 0, 0, 0xa]);
+    assert_eq!(bench.released(), Some(CONFLICT));
+    assert!(matches!(
+        bench.answer(C, &read_keys, 24),
+        Response::DataIn(_)
+    ));
+}
+
+#[test]
+fn a_conflict_of_a_reservation_command_goes_before_its_unit_attention() {
+    let mut bench = Bench::reserved();
+    bench.change(A, PREEMPT, [KEY_A, KEY_B]);
+    assert_eq!(bench.change(B, RESERVE, [KEY_B, 0]), Some(CONFLICT));
+    let preempted = Response::Check(Sense::registrations_preempted());
+    assert_eq!(
+        bench.change(B, REGISTER, [0, KEY_B]),
+        Some(preempted),
+        "it does not conflict"
+    );
+    assert_eq!(bench.change(B, REGISTER, [0, KEY_B]), Some(Response::Good));
+}
+
+#[test]
+fn a_failed_flush_of_an_aborted_command_stays_reported() {
+    let mut bench = Bench::reserved();
+    let write = bench.io(B, &WRITE_FUA, 512);
+    bench.change(A, PREEMPT_AND_ABORT, [KEY_A, KEY_B]);
+    let failure = Failure::Flush(io::Error::from_raw_os_error(libc::EIO));
+    assert_eq!(
+        bench.fail(write, failure),
+        Response::Status(Status::TaskAborted)
+    );
+    assert_eq!(bench.released(), Some(Response::Good));
+    let latched = Response::Check(Sense::internal_target_failure());
+    assert_eq!(bench.answer(A, &SYNCHRONIZE_CACHE, 0), latched);
+}
+
+#[test]
+fn a_refused_command_changes_nothing() {
+    let mut bench = Bench::reserved();
+    let before = bench.unit.reservations().clone();
+    for (from, action, keys) in [
+        (C, RESERVE, [1, 0]),
+        (B, PREEMPT, [KEY_A, KEY_A]),
+        (A, PREEMPT, [KEY_A, 0]),
+        (A, REGISTER, [7, 0]),
+        (A, 8, [KEY_A, 0]),
+    ] {
+        let response = bench.change(from, action, keys).expect("an answer");
+        assert_ne!(response, Response::Good);
+        assert_eq!(*bench.unit.reservations(), before);
+    }
+    for from in [A, B, C] {
+        assert_eq!(
+            bench.answer(from, &TEST_UNIT_READY, 0),
+            Response::Good,
+            "no unit attention"
+        );
+    }
+}
+
+#[test]
+fn what_the_system_cannot_do_now_is_busy() {
+    let mut bench = Bench::new(setup());
+    let write = bench.io(A, &WRITE, 512);
+    assert_eq!(
+        bench.fail(write, errno(libc::ENOMEM)),
+        Response::Status(Status::Busy)
+    );
+}
+
+#[test]
+fn a_power_on_is_not_told_again_to_a_nexus_that_comes_back() {
+    let mut bench = Bench::new(Setup {
+        power_on: true,
+        ..setup()
+    });
+    bench.answer(A, &TEST_UNIT_READY, 0);
+    bench.unit.detach(bench.nexuses[A]);
+    bench.nexuses[A] = bench.unit.attach(nexus(A), Mapping::ReadWrite);
+    assert_eq!(bench.answer(A, &TEST_UNIT_READY, 0), Response::Good);
+}
+
+#[test]
+fn a_change_of_the_cache_mode_is_told() {
+    let mut bench = Bench::new(setup());
+    bench.unit.set_write_back(true);
+    assert_eq!(
+        bench.answer(A, &TEST_UNIT_READY, 0),
+        Response::Good,
+        "it was so before"
+    );
+    bench.unit.set_write_back(false);
+    let changed = Response::Check(Sense::mode_parameters_changed());
+    for from in [A, B] {
+        assert_eq!(bench.answer(from, &TEST_UNIT_READY, 0), changed);
+    }
 }

@@ -20,7 +20,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Change, Reservations};
+use super::Reservations;
 use crate::scsi::Access;
 use crate::scsi::nexus::ItNexus;
 
@@ -74,13 +74,6 @@ impl Allowed {
     const fn with(self, access: Access) -> Allowed {
         Allowed(self.0 | bit(access))
     }
-
-    /// Whether a nexus that may run these commands loses [`Access::Read`] or [`Access::Write`] when it is left
-    /// with `next`. Its commands in flight must then have ended before the change is answered.
-    pub const fn loses(self, next: Allowed) -> bool {
-        let data = bit(Access::Read) | bit(Access::Write);
-        self.0 & !next.0 & data != 0
-    }
 }
 
 const fn bit(access: Access) -> u8 {
@@ -112,16 +105,6 @@ impl Reservations {
         } else {
             Allowed::PASSES_ANY
         }
-    }
-}
-
-impl Change {
-    /// Whether this change of `before` takes [`Access::Read`] or [`Access::Write`] from `nexus`, registered or not.
-    ///
-    /// The logical unit asks this of every I_T nexus with commands in flight, since a nexus that never
-    /// registered can lose access too.
-    pub fn shuts_out(&self, before: &Reservations, nexus: Option<&ItNexus>) -> bool {
-        before.allowed(nexus).loses(self.next.allowed(nexus))
     }
 }
 

@@ -340,7 +340,7 @@ impl Reservations {
 ///
 /// The logical unit stores `next` as `save` asks; if that fails, it drops the change and answers INTERNAL
 /// TARGET FAILURE. Then it takes up `next`, establishes `attentions`, aborts the commands of `abort`, waits
-/// for those in flight of every I_T nexus that [loses access](gate::Allowed::loses), and answers GOOD.
+/// for those in flight that `next` would refuse, and answers GOOD.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Change {
     /// The reservations from now on.

@@ -152,6 +152,8 @@ conditions! {
     power_on_occurred = UnitAttention, 0x29, 0x01;
     /// BUS DEVICE RESET FUNCTION OCCURRED: what LOGICAL UNIT RESET establishes.
     bus_device_reset_function_occurred = UnitAttention, 0x29, 0x03;
+    /// MODE PARAMETERS CHANGED.
+    mode_parameters_changed = UnitAttention, 0x2a, 0x01;
     /// RESERVATIONS PREEMPTED.
     reservations_preempted = UnitAttention, 0x2a, 0x03;
     /// RESERVATIONS RELEASED.

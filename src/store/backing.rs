@@ -7,6 +7,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 
 use nix::fcntl::{Flock, FlockArg};
 
@@ -85,6 +86,8 @@ pub struct Backing {
     path: PathBuf,
     id: BackingId,
     size: u64,
+    /// Why data could not be put on stable storage, once that has happened.
+    flush_failed: Mutex<Option<i32>>,
 }
 
 impl Backing {
@@ -129,6 +132,7 @@ impl Backing {
             path: canonical,
             id: id(&metadata),
             size,
+            flush_failed: Mutex::new(None),
         })
     }
 
@@ -149,6 +153,23 @@ impl Backing {
     /// The open file.
     pub fn file(&self) -> &File {
         &self.file
+    }
+
+    /// Puts everything that was written before on stable storage.
+    ///
+    /// The system tells a failure to one caller only and forgets it, although the lost data may be another's. So
+    /// one caller flushes at a time, and once one has failed, all later ones do.
+    pub fn flush(&self) -> io::Result<()> {
+        let mut failed = self
+            .flush_failed
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        if let Some(errno) = *failed {
+            return Err(io::Error::from_raw_os_error(errno));
+        }
+        self.file.sync_data().inspect_err(|error| {
+            *failed = Some(error.raw_os_error().unwrap_or(libc::EIO));
+        })
     }
 
     /// Where it lies, without symbolic links.

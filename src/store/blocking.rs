@@ -84,6 +84,7 @@ impl<T: Send + 'static> Store<T> for Blocking<T> {
 
 fn perform(backing: &Backing, request: &Request) -> Result<(), Failure> {
     let (file, data) = (backing.file(), &request.data);
+    let sync = || backing.flush().map_err(Failure::Flush);
     match request.operation {
         Operation::Read {
             offset,
@@ -91,7 +92,7 @@ fn perform(backing: &Backing, request: &Request) -> Result<(), Failure> {
             flush,
         } => {
             if flush == Flush::First {
-                file.sync_data().map_err(Failure::Flush)?;
+                sync()?;
             }
             whole(length, |range| {
                 vectored::read(file, offset + range.start, data, range)
@@ -108,10 +109,10 @@ fn perform(backing: &Backing, request: &Request) -> Result<(), Failure> {
             match durability {
                 Durability::Later => Ok(()),
                 // Not RWF_DSYNC, whose error does not tell a full file system from a lost write.
-                Durability::Now => file.sync_data().map_err(Failure::Flush),
+                Durability::Now => sync(),
             }
         }
-        Operation::Flush => file.sync_data().map_err(Failure::Flush),
+        Operation::Flush => sync(),
     }
 }
 

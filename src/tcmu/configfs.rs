@@ -191,6 +191,13 @@ impl Backstore {
         Ok(Prepared { command_timeout_s })
     }
 
+    /// Sets what we need, makes sure that it holds, and gives what the administrator has set.
+    pub fn take(&self) -> Result<Settings, Error> {
+        self.prepare()?;
+        self.verify()?;
+        self.settings()
+    }
+
     /// Asks whether reservations reach us and us only. No command may be carried out before this is `Ok`.
     pub fn verify(&self) -> Result<(), Error> {
         for (attribute, needed) in [
@@ -433,12 +440,7 @@ pub fn states(root: &Path) -> Result<BTreeMap<BackstoreName, State>, Error> {
             continue;
         };
         let is_ours = config.is_some_and(|config| config.split('/').next() == Some(SUBTYPE));
-        let prepare = || {
-            backstore.prepare()?;
-            backstore.verify()?;
-            backstore.settings()
-        };
-        let prepared = is_ours.then(prepare);
+        let prepared = is_ours.then(|| backstore.take());
         states.insert(name, State { enabled, prepared });
     }
     Ok(states)

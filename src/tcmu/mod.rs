@@ -132,22 +132,29 @@ impl UioPaths {
     /// Opens and maps a device.
     pub fn open(&self, minor: u32) -> Result<Device, Error> {
         let length = self.map_size(minor)?;
-        let path = self.nodes.join(format!("uio{minor}"));
-        let file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .custom_flags(libc::O_NONBLOCK)
-            .open(&path)
-            .map_err(|source| Error::Open {
-                path: path.clone(),
-                source,
-            })?;
+        let path = self.node(minor);
+        let file = self.claim(minor)?;
         let region = Region::map(&file, length).map_err(|source| Error::Map {
             path: path.clone(),
             length,
             source,
         })?;
         Device::new(file, region).map_err(|source| Error::Ring { path, source })
+    }
+
+    /// Opens a device without looking at its ring. While the file is open nobody else can open it.
+    pub fn claim(&self, minor: u32) -> Result<File, Error> {
+        let path = self.node(minor);
+        OpenOptions::new()
+            .read(true)
+            .write(true)
+            .custom_flags(libc::O_NONBLOCK)
+            .open(&path)
+            .map_err(|source| Error::Open { path, source })
+    }
+
+    fn node(&self, minor: u32) -> PathBuf {
+        self.nodes.join(format!("uio{minor}"))
     }
 
     fn map_size(&self, minor: u32) -> Result<usize, Error> {

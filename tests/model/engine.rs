@@ -111,18 +111,33 @@ impl Engine {
         assert_eq!(read::keys(state)[8..], keys);
         let reservation = read::reservation(state);
         match model.held {
-            None => assert_eq!(reservation.len(), 8),
+            None => assert_eq!((reservation.len(), reservation[7]), (8, 0)),
             Some((kind, holder)) => {
+                assert_eq!((reservation.len(), reservation[7]), (24, 16));
                 let key = holder.and_then(|holder| model.key(holder)).unwrap_or(0);
                 assert_eq!((reservation[15], reservation[21]), (key, kind));
             }
         }
         let full = read::full_status(state, &self.context.ports);
+        let length = 48 * model.registered.len();
+        assert_eq!(full.len(), 8 + length);
+        assert_eq!(
+            full[4..8],
+            u32::try_from(length).expect("few").to_be_bytes()
+        );
+        assert_eq!(full[..4], state.generation().to_be_bytes());
         for (descriptor, &(nexus, key)) in full[8..].chunks(48).zip(&model.registered) {
             let holds = model.holds(nexus);
             let kind = model.held.filter(|_| holds).map_or(0, |held| held.0);
             assert_eq!(descriptor[7], key);
             assert_eq!(descriptor[12..14], [u8::from(holds), kind]);
+            let port = self
+                .context
+                .ports
+                .relative(&self.nexuses[nexus].target_port);
+            let port = port.expect("the port is one of the unit's").0;
+            assert_eq!(descriptor[18..20], port.to_be_bytes());
+            assert_eq!(descriptor[20..24], [0, 0, 0, 24]);
             assert_eq!(
                 descriptor[24..],
                 self.nexuses[nexus].initiator_port.encode()

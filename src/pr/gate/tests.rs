@@ -1,11 +1,8 @@
 //! Rows and columns as in SPC-4 r37 and SBC-3: commands that are allowed in the presence of various
 //! reservations.
 
-use super::super::testing::{
-    KEY_A, KEY_B, Unit, a, a2, b, host, nexus, port, preempt, register, reserve,
-};
+use super::super::testing::{KEY_A, Unit, a, a2, b, host, nexus, port, register, reserve};
 use super::super::{Reservations, Type, spc2};
-use super::Allowed;
 use crate::scsi::Access::{
     self, Free, FreeUnlessReserved, PersistentReserveIn, PersistentReserveOut, Read, Reserve, Write,
 };
@@ -131,44 +128,4 @@ fn one_session_of_an_initiator_has_nothing_by_another() {
     assert_ne!(other.initiator_port, host("a"));
     assert_eq!(other.target_port, port(1));
     assert_allowed(&unit.state, Some(&other), NO_DATA);
-}
-
-#[test]
-fn change_shuts_out_whoever_loses_read_or_write_registered_or_not() {
-    let d = nexus("d", 1);
-    for kind in Type::ALL {
-        let mut unit = Unit::with_three();
-        let before = unit.state.clone();
-        let change = unit.good(&a(), &reserve(KEY_A, kind));
-        assert!(!change.shuts_out(&before, Some(&a())));
-        assert_eq!(
-            change.shuts_out(&before, Some(&b())),
-            !kind.admits_registrants()
-        );
-        assert!(change.shuts_out(&before, Some(&d)));
-        assert!(change.shuts_out(&before, None));
-    }
-}
-
-#[test]
-fn change_shuts_nobody_out_who_had_no_access_before() {
-    let mut unit = Unit::reserved(Type::WriteExclusive);
-    // B could read, but not write: it loses reading.
-    let before = unit.state.clone();
-    let change = unit.good(&a(), &preempt(KEY_A, KEY_A, Type::ExclusiveAccess));
-    assert!(change.shuts_out(&before, Some(&b())));
-    // Now it has nothing to lose, not even its registration.
-    let before = unit.state.clone();
-    let change = unit.good(&a(), &preempt(KEY_A, KEY_B, Type::ExclusiveAccess));
-    assert!(!change.shuts_out(&before, Some(&b())));
-    assert!(!change.shuts_out(&before, None));
-}
-
-#[test]
-fn losing_other_classes_is_no_loss_of_access() {
-    let in_and_out = Allowed::of(&[Read, Write, PersistentReserveIn, PersistentReserveOut]);
-    assert!(!in_and_out.loses(Allowed::of(&[Read, Write])));
-    assert!(in_and_out.loses(Allowed::of(&[Write])));
-    assert!(in_and_out.loses(Allowed::of(&[Read])));
-    assert!(!Allowed::of(&[]).loses(Allowed::ALL));
 }

@@ -25,7 +25,12 @@ fn reserve_of_a_free_unit_reserves_it() {
     assert_eq!(change.save, Save::Runtime);
     assert_eq!(change.attentions, []);
     assert_eq!(change.next.check(), Ok(()));
-    assert!(change.shuts_out(&Reservations::default(), Some(&b())));
+    assert!(
+        !change
+            .next
+            .allowed(Some(&b()))
+            .contains(crate::scsi::Access::Read)
+    );
 }
 
 #[test]
