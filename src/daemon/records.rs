@@ -227,12 +227,12 @@ impl Records {
     }
 
     fn unit_path(&self, backing: &Path) -> PathBuf {
-        let digest = Sha256::digest(backing.as_os_str().as_bytes());
-        let name: String = digest[..8]
-            .iter()
-            .map(|byte| format!("{byte:02x}"))
-            .collect();
-        self.state.join(name).with_extension("unit")
+        let digest: [u8; 32] = Sha256::digest(backing.as_os_str().as_bytes()).into();
+        let [a, b, c, d, e, f, g, h, ..] = digest;
+        let name = u64::from_be_bytes([a, b, c, d, e, f, g, h]);
+        self.state
+            .join(format!("{name:016x}"))
+            .with_extension("unit")
     }
 }
 

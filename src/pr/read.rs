@@ -121,7 +121,7 @@ pub fn capabilities(state: &Reservations) -> Vec<u8> {
     const ALLOW_COMMANDS: u8 = 0b100 << 4;
     let types = Type::ALL
         .iter()
-        .fold(0_u16, |mask, kind| mask | 1 << kind.code());
+        .fold(0_u16, |mask, kind| mask | (1 << kind.code()));
     // Byte 4 holds types 0 to 7, byte 5 those from 8.
     let types = types.to_le_bytes();
     let capabilities = Capabilities {

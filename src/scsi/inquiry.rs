@@ -61,7 +61,7 @@ impl Identity {
         let mut first = [0; 16];
         first.copy_from_slice(&hash[..16]);
         let vendor_specific = u128::from_be_bytes(first) >> 28;
-        (0x6 << 124 | u128::from(COMPANY_ID) << 100 | vendor_specific).to_be_bytes()
+        ((0x6 << 124) | (u128::from(COMPANY_ID) << 100) | vendor_specific).to_be_bytes()
     }
 }
 

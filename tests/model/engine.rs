@@ -165,13 +165,13 @@ pub(crate) fn bytes(command: &Command) -> (Cdb, Vec<u8>) {
     list[15] = command.new_key;
     if command.service_action == 0x07 {
         let id = transport_id(command.host).encode();
-        list[17] = u8::from(command.unreg) << 1 | u8::from(command.aptpl);
+        list[17] = (u8::from(command.unreg) << 1) | u8::from(command.aptpl);
         list[18..20].copy_from_slice(&command.port.to_be_bytes());
         list[23] = 24;
         list.extend(id);
     } else {
-        list[20] = u8::from(command.spec_i_pt) << 3
-            | u8::from(command.all_tg_pt) << 2
+        list[20] = (u8::from(command.spec_i_pt) << 3)
+            | (u8::from(command.all_tg_pt) << 2)
             | u8::from(command.aptpl);
     }
     if command.spec_i_pt && command.service_action == 0x00 {

@@ -5,7 +5,7 @@ use super::{ParseError, TransportId};
 /// An iSCSI TransportID with this text in the least length that holds it and a NUL, at least 24 bytes.
 fn iscsi(format: u8, text: &[u8]) -> Vec<u8> {
     let additional = (text.len() + 1).next_multiple_of(4).max(20);
-    let mut bytes = vec![format << 6 | 0x05, 0];
+    let mut bytes = vec![(format << 6) | 0x05, 0];
     bytes.extend(u16::try_from(additional).expect("short").to_be_bytes());
     bytes.extend(text);
     bytes.resize(4 + additional, 0);
