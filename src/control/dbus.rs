@@ -35,7 +35,7 @@ const CALL_TIMEOUT: Duration = Duration::from_secs(25);
 
 /// What targetcli shows as help for the config string.
 const CONFIG_DESCRIPTION: &str = "\
-/path/to/file-or-device;nexus=<label>
+/path/to/file;nexus=<label>
 Each initiator gets a backstore of its own, mapped to it alone. Backstores with the same path are one disk:
 give them the same size. <label> is your name for the initiator: letters, digits, \".\", \"_\" and \"-\".";
 

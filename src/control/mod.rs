@@ -89,7 +89,7 @@ pub struct Status {
 /// A logical unit: one backing object, one set of reservations.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct UnitStatus {
-    /// The backing file or block device.
+    /// The backing file.
     pub path: String,
     /// The unit serial number (VPD page 80h).
     pub serial: String,

@@ -65,7 +65,7 @@ pub enum Error {
     /// A record of reservations is damaged.
     #[error(
         "{path} can't be read: it says who is registered and reserved. Nobody is let in until it is restored, \
-         or moved away to begin without registrations, and tcmu-pr is restarted"
+         or moved away to go on without it, and tcmu-pr is restarted"
     )]
     Reservations {
         /// The record.

@@ -56,7 +56,7 @@ pub enum Error {
     #[error("{0} has \"..\" in it; write the path without")]
     ParentInPath(String),
     /// The path ends in a slash.
-    #[error("{0} names a directory; write the path of a file or a block device")]
+    #[error("{0} names a directory; write the path of a file")]
     Directory(String),
     /// An option we don't know.
     #[error("unknown option \"{0}\"; the only one is nexus=<label>")]
@@ -179,7 +179,7 @@ impl<'a> Name<'a> {
 /// What a config string asks for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Options {
-    /// The backing file or block device: absolute, without `.`, `..` and doubled slashes.
+    /// The backing file: absolute, without `.`, `..` and doubled slashes.
     pub path: PathBuf,
     /// The I_T nexus that the backstore stands for.
     pub nexus: Label,
