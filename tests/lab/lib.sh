@@ -402,3 +402,23 @@ sum_of() {
 checksum() {
     sha256sum | cut --characters=-16
 }
+
+# The loop fabric's initiator. Prints a device of a LUN, and waits until there is one:
+# loop_device block|scsi_generic TARGET LUN
+loop_device() {
+    local address directory
+    address=$(</sys/kernel/config/target/loopback/"$2"/tpgt_1/address)
+    directory=/sys/bus/scsi/devices/$address:$3/$1
+    wait_until 10 compgen -G "$directory/*" || return 1
+    directory=$(compgen -G "$directory/*")
+    wait_until 10 test -e "/dev/${directory##*/}" || return 1
+    echo "/dev/${directory##*/}"
+}
+
+loop_disk() {
+    loop_device block "$@"
+}
+
+loop_generic() {
+    loop_device scsi_generic "$@"
+}
