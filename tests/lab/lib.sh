@@ -297,8 +297,8 @@ libiscsi_suite() {
 initiator_login() {
     if [[ ! -e /etc/iscsi/ifaces/$1 && ! -e /var/lib/iscsi/ifaces/$1 ]]; then
         iscsiadm --mode iface --interface "$1" --op new >/dev/null
+        iscsiadm --mode iface --interface "$1" --op update --name iface.initiatorname --value "$2" >/dev/null
     fi
-    iscsiadm --mode iface --interface "$1" --op update --name iface.initiatorname --value "$2" >/dev/null
     # A node record of our own saves a discovery, and does not log in to other portals.
     iscsiadm --mode node --targetname "$3" --portal "$lab_portal,1" --interface "$1" --op new >/dev/null
     iscsiadm --mode node --targetname "$3" --portal "$lab_portal,1" --interface "$1" --login >/dev/null
