@@ -296,6 +296,34 @@ fn a_reset_is_noticed_before_a_tail_from_before_it_is_published() {
 }
 
 #[test]
+fn a_reset_is_noticed_when_nothing_had_been_answered_before() {
+    let (mut kernel, mut device) = Kernel::new(1 << 12, 8);
+    kernel.submit(&TEST_UNIT_READY, Buffer::None).unwrap();
+    let _lost = take(&mut device);
+    kernel.reset();
+    assert_eq!(device.ring.pop().unwrap_err(), Interrupted::Reset);
+}
+
+#[test]
+fn an_answer_from_before_a_reset_never_ends_the_command_that_took_its_place() {
+    let (mut kernel, mut device) = Kernel::new(1 << 12, 8);
+    kernel.submit(&TEST_UNIT_READY, Buffer::None).unwrap();
+    let lost = take(&mut device);
+    kernel.reset();
+    // The same id in the same place of the ring, and head and tail as if nothing had happened.
+    let id = kernel.submit(&TEST_UNIT_READY, Buffer::None).unwrap();
+    assert_eq!(id, lost.id.id);
+    answer(&mut device, &lost, 0);
+    assert_eq!(device.ring.publish().unwrap_err(), Interrupted::Reset);
+    assert!(kernel.process().is_empty());
+    device.ring.restart();
+    let command = take(&mut device);
+    answer(&mut device, &command, 0x08);
+    device.ring.publish().unwrap();
+    assert_eq!(kernel.process()[0].status, 0x08);
+}
+
+#[test]
 fn a_mailbox_of_another_version_or_of_an_old_kernel_is_refused() {
     let open = |offset: u64, value: u16| {
         let (kernel, _device) = Kernel::new(1 << 12, 8);

@@ -5,16 +5,16 @@
 //! kernel's settings read right and its I_T nexus is known, and again as soon as that is no longer so.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::path::PathBuf;
 use std::sync::Arc;
-use std::thread;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Sender, bounded};
+use crossbeam_channel::{Receiver, Sender, bounded};
 use nix::errno::Errno;
 
 use super::chain;
 use super::records::{self, Keep, Records, UnitRecord};
+use super::refusal::Refusal;
+use super::rings::{aside, ours, unblock};
 use super::status;
 use super::worker::{self, Identity, Notice, Order, Parts, PortId};
 use crate::control::{PortStatus, RefusedStatus, Status, UnitStatus};
@@ -24,15 +24,15 @@ use crate::pr::Save;
 use crate::scsi::capacity::Geometry;
 use crate::scsi::inquiry;
 use crate::scsi::nexus::ItNexus;
-use crate::store::backing::{self, Backing, BackingId};
+use crate::store::backing::{Backing, BackingId};
 use crate::store::blocking::Blocking;
 use crate::sys::wake::Waker;
 use crate::tcmu::config::{self, Label, Name, Options};
-use crate::tcmu::configfs::{self, Backstore, BackstoreName, Settings};
+use crate::tcmu::configfs::{Backstore, BackstoreName, Settings};
 use crate::tcmu::netlink::{Change, DeviceEvent, Replier, Request, Setting};
 use crate::tcmu::ring::Interrupted;
 use crate::tcmu::watch::{Again, Walk};
-use crate::tcmu::{self, Uio, UioPaths};
+use crate::tcmu::{Uio, UioPaths};
 
 /// How long a unit that is to end may take to answer what it has taken.
 const STOP_PATIENCE: Duration = Duration::from_secs(10);
@@ -40,52 +40,12 @@ const STOP_PATIENCE: Duration = Duration::from_secs(10);
 /// How long a worker may take to answer the main thread.
 const WORKER_PATIENCE: Duration = Duration::from_secs(2);
 
+/// How old the last look at the target configuration may be before nobody is served by it.
+const WALK_AGE_MAX: Duration = Duration::from_secs(60);
+
 /// How long another handler may take to answer for a device of its own. After that nobody will, and whoever
 /// made the device would wait for ever.
 const FOREIGN_PATIENCE: Duration = Duration::from_secs(10);
-
-/// Why a device is not served. Each text says what to do.
-#[derive(Debug, thiserror::Error)]
-enum Refusal {
-    #[error(transparent)]
-    Config(#[from] config::Error),
-    #[error(transparent)]
-    Configfs(#[from] configfs::Error),
-    #[error(transparent)]
-    Device(#[from] tcmu::Error),
-    #[error(transparent)]
-    Backing(#[from] backing::Error),
-    #[error(transparent)]
-    Records(#[from] records::Error),
-    #[error(
-        "a block size of {block_size} bytes does not go with a size of {size} bytes: give hw_block_size 512 or 4096, and a multiple of it as size"
-    )]
-    Geometry { block_size: u32, size: u64 },
-    #[error(
-        "{path} is served already with {key}={theirs}, and this backstore has {key}={ours}: backstores with the same \
-         path are one disk, give them the same {key}"
-    )]
-    Differs {
-        path: PathBuf,
-        key: &'static str,
-        theirs: u64,
-        ours: u64,
-    },
-    #[error(
-        "backstore {other} has the label {label} already: give each backstore of {path} a nexus= of its own"
-    )]
-    LabelTwice {
-        path: PathBuf,
-        label: Label,
-        other: BackstoreName,
-    },
-    #[error("starting the logical unit on {path}")]
-    Start {
-        path: PathBuf,
-        #[source]
-        source: std::io::Error,
-    },
-}
 
 struct Unit {
     worker: worker::Handle,
@@ -107,6 +67,8 @@ struct Port {
     write_cache: bool,
     /// Whose commands come through it, or what the administrator must change.
     link: Result<Resolved, String>,
+    /// The I_T nexus that it has served.
+    served: Option<ItNexus>,
     /// Its ring can't be served any more.
     failed: Option<String>,
 }
@@ -118,6 +80,14 @@ impl Port {
             label: self.label.clone(),
         }
     }
+}
+
+/// What the kernel has asked the handler of another subtype, and until when that may answer.
+struct Foreign {
+    deadline: Instant,
+    device_id: u32,
+    change: Change,
+    request: Request,
 }
 
 /// All backstores of ours, and the logical units that they are ports of.
@@ -137,8 +107,10 @@ pub(super) struct Devices {
     /// What was refused last, and why: it is logged once.
     last_refused: Option<(BackstoreName, String)>,
     /// Devices of other handlers that nobody has answered for yet, and until when we wait.
-    foreign: Vec<(Instant, BackstoreName, Request)>,
+    foreign: Vec<Foreign>,
     next_port: usize,
+    unstopped_at_start: Receiver<BTreeSet<BackstoreName>>,
+    unstopped: BTreeSet<BackstoreName>,
 }
 
 impl Devices {
@@ -150,6 +122,7 @@ impl Devices {
         notices: Sender<Notice>,
         again: Again,
         started: Instant,
+        unstopped_at_start: Receiver<BTreeSet<BackstoreName>>,
     ) -> Devices {
         Devices {
             records,
@@ -165,6 +138,8 @@ impl Devices {
             last_refused: None,
             foreign: Vec::new(),
             next_port: 0,
+            unstopped_at_start,
+            unstopped: BTreeSet::new(),
         }
     }
 
@@ -193,6 +168,11 @@ impl Devices {
         };
         let outcome = match event.change {
             Change::Added => {
+                // One that we knew was unmade without a message.
+                if let Some(id) = self.find(backstore.name()) {
+                    self.remove(id);
+                }
+                self.unstopped.remove(backstore.name());
                 let uio = Uio {
                     minor: event.minor,
                     name: event.device,
@@ -219,9 +199,15 @@ impl Devices {
         self.resolve();
     }
 
+    /// Does what is due by the clock.
+    pub(super) fn tick(&mut self, now: Instant) {
+        self.answer_for_foreign(now);
+        // A walk may have become too old to be trusted.
+        self.resolve();
+    }
+
     /// Takes what a walk has found: devices that were there before us, and whose commands come through each port.
     pub(super) fn walked(&mut self, walk: Walk) {
-        self.refuse_foreign(&walk);
         let look = self.look_since.is_some_and(|since| walk.began >= since);
         let found = if look {
             self.look_for_devices(&walk)
@@ -242,7 +228,6 @@ impl Devices {
                 return Vec::new();
             }
         };
-        self.look_since = None;
         let there: BTreeSet<(u32, BackstoreName)> = uios
             .iter()
             .filter_map(|uio| Some((uio.minor, ours(&uio.name)?.name().clone())))
@@ -257,27 +242,36 @@ impl Devices {
         let Ok(states) = &walk.backstores else {
             return Vec::new();
         };
+        // What is refused now is tried again with the next walk.
+        self.look_since = None;
         let mut added = Vec::new();
         for uio in &uios {
             let known = self.ports.values().any(|port| port.minor == uio.minor);
             let Some(backstore) = ours(&uio.name).filter(|_| !known) else {
                 continue;
             };
-            let settings = match states.get(backstore.name()).map(|state| &state.prepared) {
-                Some(Some(Ok(settings))) => *settings,
-                Some(Some(Err(error))) => {
-                    self.refuse(backstore.name(), chain(error));
+            // One that is not there, or is being made, has a message of its own.
+            let Some(state) = states.get(backstore.name()).filter(|state| state.enabled) else {
+                continue;
+            };
+            let settings = match &state.prepared {
+                Some(Ok(settings)) if !self.unstopped().contains(backstore.name()) => *settings,
+                Some(Ok(_)) => {
+                    let reason = "its ring could not be emptied: when the process that has it open is gone, restart tcmu-pr";
+                    self.refuse(backstore.name(), reason.to_owned());
                     continue;
                 }
-                // It has come or gone since; then there is a message about it.
-                _ => continue,
+                Some(Err(error)) => {
+                    self.refuse(backstore.name(), chain(error));
+                    self.look_since = Some(walk.began);
+                    continue;
+                }
+                None => continue,
             };
             // What is refused is listed, with the reason, and stays blocked.
-            if self
-                .add_or_refuse(uio, &backstore, settings, walk.began)
-                .is_ok()
-            {
-                added.push(backstore);
+            match self.add_or_refuse(uio, &backstore, settings, walk.began) {
+                Ok(()) => added.push(backstore),
+                Err(_) => self.look_since = Some(walk.began),
             }
         }
         added
@@ -323,15 +317,20 @@ impl Devices {
         let Some(port) = self.ports.get_mut(&id) else {
             return;
         };
-        let reason = format!(
-            "{}; delete the backstore and create it again, or restart tcmu-pr",
-            chain(why)
-        );
+        let reason = format!("{}; restart tcmu-pr, which empties the ring", chain(why));
         log::error!("backstore {}: {reason}", port.backstore.name());
         port.failed = Some(reason);
         let backstore = port.backstore.clone();
         aside("block", move || backstore.block());
         self.resolve();
+    }
+
+    /// The backstores whose rings could not be emptied at start.
+    fn unstopped(&mut self) -> &BTreeSet<BackstoreName> {
+        while let Ok(unstopped) = self.unstopped_at_start.try_recv() {
+            self.unstopped.extend(unstopped);
+        }
+        &self.unstopped
     }
 
     /// How things are, in a line.
@@ -368,20 +367,20 @@ impl Devices {
     }
 
     /// Lets every unit answer what it has taken, and ends.
-    pub(super) fn stop(self) {
-        for (_, _, request) in self.foreign {
-            request.leave();
+    pub(super) fn stop(mut self) {
+        for foreign in std::mem::take(&mut self.foreign) {
+            foreign.request.leave();
         }
-        for unit in self.units.into_values() {
+        for unit in self.units.values() {
+            unit.worker.give(Order::Stop);
+        }
+        for unit in std::mem::take(&mut self.units).into_values() {
             if !unit.worker.stop(STOP_PATIENCE) {
                 log::error!(
                     "{}: I/O hangs; it is left behind",
                     unit.backing.path().display()
                 );
             }
-        }
-        if let Err(error) = self.replier.retire() {
-            log::warn!("{}", chain(&error));
         }
     }
 
@@ -408,7 +407,7 @@ impl Devices {
     fn refuse(&mut self, name: &BackstoreName, reason: String) {
         // rtslib writes again what was refused: one creation, two announcements.
         let refused = Some((name.clone(), reason.clone()));
-        if self.last_refused != refused {
+        if self.last_refused != refused && self.refused.get(name) != Some(&reason) {
             log::error!("backstore {name} is refused: {reason}");
             self.last_refused = refused;
         }
@@ -428,6 +427,14 @@ impl Devices {
             .unwrap_or_default();
         let options = Options::parse(handler)?;
         let geometry = geometry(&settings)?;
+        if settings.command_timeout_s != 0 {
+            log::warn!(
+                "backstore {}: the kernel fails commands after {} s (cmd_time_out), which can't be changed while it is \
+                 exported: take its LUNs away, set attribute cmd_time_out=0, and export it again",
+                backstore.name(),
+                settings.command_timeout_s
+            );
+        }
         let device = self.uio.open(uio.minor)?;
         // Last, since only this can create something.
         let unit = match Backing::identify(&options.path)? {
@@ -449,6 +456,7 @@ impl Devices {
             label: options.nexus,
             write_cache: settings.write_cache,
             link: Err("its links have not been looked at yet".to_owned()),
+            served: None,
             failed: None,
         };
         self.refused.remove(backstore.name());
@@ -463,6 +471,15 @@ impl Devices {
         let size = geometry.byte_length(geometry.blocks());
         let backing = Arc::new(Backing::open(&options.path, size, block_size)?);
         let record = self.records.unit(backing.path())?;
+        if self
+            .units
+            .values()
+            .any(|unit| unit.record.serial == record.serial)
+        {
+            return Err(Refusal::Replaced {
+                path: options.path.clone(),
+            });
+        }
         let (reservations, power_on) = match self.records.reservations(&record.serial) {
             Ok(kept) => {
                 // From now on a restart finds that there was a power on, and a crash between two records is mended.
@@ -517,7 +534,15 @@ impl Devices {
 
     /// A further port of a unit must be the same disk.
     fn check_same(&self, id: BackingId, options: &Options, ours: &Geometry) -> Result<(), Refusal> {
-        let theirs = &self.units[&id].geometry;
+        let unit = &self.units[&id];
+        // Its records are found by its path: a restart that met the other name first would take it for another disk.
+        if options.path.canonicalize().ok().as_deref() != Some(unit.backing.path()) {
+            return Err(Refusal::OtherPath {
+                path: options.path.clone(),
+                served: unit.backing.path().to_owned(),
+            });
+        }
+        let theirs = &unit.geometry;
         let size = |geometry: &Geometry| geometry.byte_length(geometry.blocks());
         let differs = |key, theirs, ours| {
             Err(Refusal::Differs {
@@ -663,8 +688,18 @@ impl Devices {
         if wanted && !unit.write_back && serving {
             return;
         }
-        unit.write_back = wanted;
+        let was = std::mem::replace(&mut unit.write_back, wanted);
         unit.worker.give(Order::WriteBack(wanted));
+        if was && !wanted {
+            // What waits in the cache follows at once. A failure stays with the backing object.
+            let backing = Arc::clone(&unit.backing);
+            aside("flush", move || {
+                if let Err(error) = backing.flush() {
+                    log::error!("{}: flushing failed: {error}", backing.path().display());
+                }
+                Ok(())
+            });
+        }
     }
 
     /// Whose commands come through a port, as far as the last walk tells. Never looks for itself: the kernel may hold
@@ -678,6 +713,12 @@ impl Devices {
         let Some(walk) = self.walk.as_ref().filter(|walk| walk.began >= port.since) else {
             return Err("its links have not been looked at yet".to_owned());
         };
+        if walk.began.elapsed() > WALK_AGE_MAX {
+            return Err(
+                "the target configuration can't be looked at: something holds a part of it"
+                    .to_owned(),
+            );
+        }
         let backstores = walk.backstores.as_ref().map_err(|error| chain(error))?;
         match backstores
             .get(port.backstore.name())
@@ -707,6 +748,17 @@ impl Devices {
         let Some(unit) = self.units.get_mut(&port.unit) else {
             return;
         };
+        // What waits in the kernel may still be from the one before: a backstore serves one I_T nexus for its life.
+        let link = link.and_then(|resolved| match &port.served {
+            Some(served) if *served != resolved.nexus => Err(format!(
+                "it has served {served}, and can't serve {} now: delete the backstore and create it again",
+                resolved.nexus
+            )),
+            _ => Ok(resolved),
+        });
+        if port.link == link {
+            return;
+        }
         let link = link.and_then(|resolved| {
             know_port(&self.records, &mut unit.record, &resolved.nexus).map(|()| resolved)
         });
@@ -728,6 +780,9 @@ impl Devices {
             identity,
             target_ports,
         });
+        if let Ok(resolved) = &link {
+            port.served = Some(resolved.nexus.clone());
+        }
         port.link = link;
     }
 
@@ -738,30 +793,41 @@ impl Devices {
             .map(|(&id, _)| id)
     }
 
+    /// Another handler's device. The kernel sends the next message about a device when the last one was answered, so
+    /// this one says that all earlier ones were.
     fn leave_to_its_handler(&mut self, event: DeviceEvent, now: Instant) {
-        match (event.change, Name::parse(&event.device)) {
-            (Change::Added, Some(name)) => {
-                self.foreign
-                    .push((now + FOREIGN_PATIENCE, name.backstore(), event.request));
-            }
-            _ => event.request.leave(),
-        }
+        let device_id = event.device_id;
+        let (answered, waiting) = std::mem::take(&mut self.foreign)
+            .into_iter()
+            .partition::<Vec<Foreign>, _>(|foreign| foreign.device_id == device_id);
+        self.foreign = waiting;
+        answered
+            .into_iter()
+            .for_each(|foreign| foreign.request.leave());
+        self.foreign.push(Foreign {
+            deadline: now + FOREIGN_PATIENCE,
+            device_id,
+            change: event.change,
+            request: event.request,
+        });
     }
 
-    /// Answers for devices of other handlers that have not answered: they do not run.
-    fn refuse_foreign(&mut self, walk: &Walk) {
-        let Ok(states) = &walk.backstores else { return };
-        for (deadline, name, request) in std::mem::take(&mut self.foreign) {
-            let enabled = states.get(&name).is_none_or(|state| state.enabled);
-            if enabled {
-                request.leave();
-            } else if walk.began < deadline {
-                self.foreign.push((deadline, name, request));
-            } else {
-                log::warn!("backstore {name}: its handler does not run: refused");
-                if let Err(error) = self.replier.reply(request, Err(Errno::ENOENT)) {
-                    log::error!("backstore {name}: {}", chain(&error));
-                }
+    /// Answers for devices whose handler has not answered, since then it does not run and whoever waits would wait for
+    /// ever, holding what the walks of the target configuration look at. One that was answered is not asked for
+    /// again, which the kernel says with an error.
+    fn answer_for_foreign(&mut self, now: Instant) {
+        let (due, waiting): (Vec<Foreign>, Vec<Foreign>) = std::mem::take(&mut self.foreign)
+            .into_iter()
+            .partition(|foreign| foreign.deadline <= now);
+        self.foreign = waiting;
+        for foreign in due {
+            let outcome = match foreign.change {
+                Change::Added => Err(Errno::ENOENT),
+                Change::Removed => Ok(()),
+                Change::Reconfigured(_) => Err(Errno::EOPNOTSUPP),
+            };
+            if let Err(error) = self.replier.reply(foreign.request, outcome) {
+                log::error!("a device of another handler: {}", chain(&error));
             }
         }
     }
@@ -810,65 +876,6 @@ fn know_port(records: &Records, record: &mut UnitRecord, nexus: &ItNexus) -> Res
     records.save_unit(&next).map_err(|error| chain(&error))?;
     *record = next;
     Ok(())
-}
-
-/// The backstore behind a UIO name, if it is one of ours.
-fn ours(uio_name: &str) -> Option<Backstore> {
-    Name::parse(uio_name)
-        .filter(Name::is_ours)
-        .and_then(|name| backstore(&name))
-}
-
-fn backstore(name: &Name<'_>) -> Option<Backstore> {
-    Backstore::new(configfs::ROOT.as_ref(), name.backstore()).ok()
-}
-
-/// Ends with BUSY what the last daemon has left on the rings of our devices, and has the kernel answer BUSY until
-/// they are [unblocked](unblock). All of them before any is served, since several may be ports of one unit.
-///
-/// A device that somebody has open is left alone: as long as that is another process, I/O of it may touch the ring's
-/// data; if it is this one, the device was announced and is served.
-pub(super) fn stop_rings(uio: &UioPaths) -> Result<(), tcmu::Error> {
-    for found in uio.scan()? {
-        let Some(backstore) = ours(&found.name) else {
-            continue;
-        };
-        // One that is being made has nothing on its ring, and is about to be announced.
-        if !matches!(backstore.is_enabled(), Ok(true)) {
-            continue;
-        }
-        let stop = || -> Result<(), Refusal> {
-            let _claim = uio.claim(found.minor)?;
-            backstore.block()?;
-            Ok(backstore.reset_ring()?)
-        };
-        if let Err(error) = stop() {
-            log::warn!("backstore {}: {}", backstore.name(), chain(&error));
-        }
-    }
-    Ok(())
-}
-
-/// Lets commands come to us. On a thread of its own: the kernel may hold what is to be written until the main
-/// thread has answered.
-fn unblock(backstores: Vec<Backstore>) {
-    if backstores.is_empty() {
-        return;
-    }
-    aside("unblock", move || {
-        backstores.iter().try_for_each(Backstore::unblock)
-    });
-}
-
-fn aside(what: &str, body: impl FnOnce() -> Result<(), configfs::Error> + Send + 'static) {
-    let body = move || {
-        if let Err(error) = body() {
-            log::error!("{}", chain(&error));
-        }
-    };
-    if let Err(error) = thread::Builder::new().name(what.to_owned()).spawn(body) {
-        log::error!("starting a thread: {error}");
-    }
 }
 
 fn geometry(settings: &Settings) -> Result<Geometry, Refusal> {

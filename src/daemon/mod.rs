@@ -6,6 +6,8 @@
 
 mod devices;
 pub mod records;
+mod refusal;
+mod rings;
 mod status;
 pub mod worker;
 
@@ -19,10 +21,14 @@ use nix::sys::signal::{SigSet, Signal};
 
 use crate::control::dbus::{self, Bus};
 use crate::control::{Order, Orders, systemd};
+use crate::sys::process;
 use crate::tcmu::netlink::{self, Event, Listener};
 use crate::tcmu::{UioPaths, configfs, watch};
 use devices::Devices;
 use records::Records;
+
+/// How often the main thread looks at what has waited long enough.
+const TICK: Duration = Duration::from_secs(5);
 
 /// How often to walk the target configuration although nobody has announced a change: logins come unannounced.
 const WALK_INTERVAL: Duration = Duration::from_secs(10);
@@ -86,15 +92,20 @@ pub fn chain(error: &dyn std::error::Error) -> String {
 pub fn run(config: &Config) -> Result<(), Error> {
     let started = Instant::now();
     let signals = signals()?;
+    // A disk of this node may be one of ours: to free memory by writing to it must not need memory of us.
+    if let Err(error) = process::become_io_flusher() {
+        log::warn!("memory can run out under a disk that this node itself uses: {error}");
+    }
     let records = Records::open(&config.run_directory, &config.state_directory)?;
     let (orders, asked) = Orders::new();
     // First the names: while another handler has them, the kernel's messages are none of our business.
-    let (service, lost) = dbus::serve(&config.bus, &orders)?;
+    let (service, mut lost) = dbus::serve(&config.bus, &orders)?;
     let (listener, replier) = netlink::open(netlink::PARAMETERS.as_ref())?;
-    let stop_rings = || {
-        if let Err(error) = devices::stop_rings(&UioPaths::default()) {
-            log::error!("{}", chain(&error));
-        }
+    let (unstopped, unstopped_at_start) = bounded(1);
+    let stop_rings = move || match rings::stop_rings(&UioPaths::default()) {
+        // Nobody is there to be told if we have stopped already.
+        Ok(names) => drop(unstopped.send(names)),
+        Err(error) => log::error!("{}", chain(&error)),
     };
     let (walks, again) = watch::start(configfs::ROOT.as_ref(), WALK_INTERVAL, stop_rings)?;
     let (notices, noticed) = unbounded();
@@ -105,9 +116,11 @@ pub fn run(config: &Config) -> Result<(), Error> {
         notices,
         again,
         started,
+        unstopped_at_start,
     );
     let events = listen(listener)?;
     let mut ready = false;
+    let clock = tick(TICK);
 
     let watchdog = systemd::alive_interval().map_or_else(never, tick);
     let ended = loop {
@@ -149,11 +162,20 @@ pub fn run(config: &Config) -> Result<(), Error> {
             recv(noticed) -> notice => if let Ok(notice) = notice {
                 devices.notice(notice);
             },
-            recv(lost) -> lost => break Err(Error::Lost(match lost {
-                Ok(dbus::Lost::Name(name)) => format!("the bus name {name} was taken from us"),
-                Ok(dbus::Lost::Bus) | Err(_) => "the system bus has gone".into(),
-            })),
+            recv(lost) -> how => match how {
+                Ok(dbus::Lost::Name(name)) => {
+                    break Err(Error::Lost(format!("the bus name {name} was taken from us")));
+                }
+                Ok(dbus::Lost::Bus) | Err(_) => {
+                    log::error!(
+                        "the system bus has gone: disks are served, but targetcli and tcmu-pr status can't reach us \
+                         until tcmu-pr is restarted"
+                    );
+                    lost = never();
+                }
+            },
             recv(watchdog) -> _ => systemd::alive(),
+            recv(clock) -> _ => devices.tick(Instant::now()),
         }
     };
     systemd::stopping();

@@ -272,35 +272,40 @@ impl Keep for Keeper {
             };
             image.encode()
         };
-        match save {
-            Save::Nothing => Ok(()),
-            Save::Runtime => saved::replace(&self.run, text().as_bytes()),
-            Save::Durable => {
-                let before = saved::read(&self.run)?;
-                let text = text();
-                saved::replace(&self.run, text.as_bytes())?;
-                let durable = match next.aptpl() {
-                    true => saved::replace(&self.state, text.as_bytes()),
-                    false => saved::remove(&self.state),
-                };
-                durable.inspect_err(|_| self.take_back(before.as_deref()))
-            }
+        if save == Save::Nothing {
+            return Ok(());
         }
+        let before = [saved::read(&self.run)?, saved::read(&self.state)?];
+        let text = text();
+        let store = || {
+            saved::replace(&self.run, text.as_bytes())?;
+            match (save, next.aptpl()) {
+                (Save::Durable, true) => saved::replace(&self.state, text.as_bytes()),
+                (Save::Durable, false) => saved::remove(&self.state),
+                _ => Ok(()),
+            }
+        };
+        store().inspect_err(|_| self.take_back(&before))
     }
 }
 
 impl Keeper {
-    /// The command that was to change the record fails: a restart must not find the change.
-    fn take_back(&self, before: Option<&[u8]>) {
-        let restored = match before {
-            Some(text) => saved::replace(&self.run, text),
-            None => saved::remove(&self.run),
-        };
-        if let Err(error) = restored {
-            log::error!(
-                "a change that failed could not be taken back: {}",
-                super::chain(&error)
-            );
+    /// The command that was to change the records fails: a restart must not find the change.
+    fn take_back(&self, before: &[Option<Vec<u8>>; 2]) {
+        for (path, before) in [&self.run, &self.state].into_iter().zip(before) {
+            if matches!(saved::read(path), Ok(now) if now == *before) {
+                continue;
+            }
+            let restored = match before {
+                Some(text) => saved::replace(path, text),
+                None => saved::remove(path),
+            };
+            if let Err(error) = restored {
+                log::error!(
+                    "a change that failed could not be taken back: {}",
+                    super::chain(&error)
+                );
+            }
         }
     }
 }

@@ -48,7 +48,7 @@ pub enum Unresolved {
     UnknownFabric(String),
     /// Anybody can log in.
     #[error(
-        "{0} lets in initiators that have no ACL: set its attribute generate_node_acls=0 and make an ACL for \
+        "{0} lets in initiators that have no ACL: set its attributes generate_node_acls=0 and cache_dynamic_acls=0, log out whom it has let in, and make an ACL for \
          each initiator"
     )]
     OpenToAll(String),

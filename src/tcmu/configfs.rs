@@ -133,13 +133,8 @@ pub struct Settings {
     pub block_size_bytes: u32,
     /// Whether a volatile write cache is asked for.
     pub write_cache: bool,
-}
-
-/// What [`Backstore::prepare`] could not have its way with.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Prepared {
-    /// `cmd_time_out` in seconds: 0, unless it was set before and the backstore is exported already. The
-    /// kernel then fails commands that take longer, and we are not told.
+    /// After how many seconds the kernel fails a command without telling us; 0 is never. It can't be set to that while
+    /// the backstore is exported.
     pub command_timeout_s: u32,
 }
 
@@ -165,7 +160,7 @@ impl Backstore {
     /// the tree comes to rest.
     ///
     /// Can be called while the device is being made, and again at any time after.
-    pub fn prepare(&self) -> Result<Prepared, Error> {
+    pub fn prepare(&self) -> Result<(), Error> {
         for (attribute, value) in [
             ("pgr_support", "0"),
             ("tmr_notification", "1"),
@@ -179,16 +174,7 @@ impl Backstore {
             Err(Error::Write { source, .. }) if source.kind() == ErrorKind::InvalidInput => {}
             outcome => outcome?,
         }
-        let command_timeout_s = self.number("attrib/cmd_time_out")?;
-        if command_timeout_s != 0 {
-            log::warn!(
-                "backstore {}: cmd_time_out is {command_timeout_s} s and cannot be changed while the backstore is \
-                 exported: commands that take longer fail; remove its LUNs, write 0 to {}, and export it again",
-                self.name,
-                self.directory.join("attrib/cmd_time_out").display()
-            );
-        }
-        Ok(Prepared { command_timeout_s })
+        Ok(())
     }
 
     /// Sets what we need, makes sure that it holds, and gives what the administrator has set.
@@ -243,6 +229,7 @@ impl Backstore {
             size_bytes: self.size_bytes()?,
             block_size_bytes: self.block_size_bytes()?,
             write_cache: self.write_cache()?,
+            command_timeout_s: self.number("attrib/cmd_time_out")?,
         })
     }
 
@@ -314,7 +301,7 @@ pub struct PortGroup {
     pub target: String,
     /// The target port group tag: n of `tpgt_<n>`.
     pub tag: u16,
-    /// Whether initiators without an ACL are let in. `None` where the fabric has no such setting.
+    /// Whether initiators without an ACL are let in, now or again (`cache_dynamic_acls`). `None` where the fabric has no such setting.
     pub generate_node_acls: Option<bool>,
     /// Initiators that are logged in without an ACL.
     pub dynamic_sessions: Vec<String>,
@@ -397,7 +384,13 @@ fn port_group(
     if luns.is_empty() {
         return Ok(None);
     }
-    let generate_node_acls = directory.join("attrib/generate_node_acls");
+    let lets_in = |attribute: &str| {
+        let value = if_there(read_number::<u8>(&directory.join("attrib").join(attribute)))?;
+        Ok::<_, Error>(value.map(|on| on != 0))
+    };
+    let generate_node_acls = lets_in("generate_node_acls")?;
+    // With this, initiators that were let in without an ACL once are let in again.
+    let cache_dynamic_acls = lets_in("cache_dynamic_acls")?;
     let dynamic_sessions = if_there(read(&directory.join("dynamic_sessions")))?;
     // Reading it fails with ENODEV as long as it is not set.
     let nexus = if_there(read(&directory.join("nexus")))?;
@@ -405,7 +398,7 @@ fn port_group(
         fabric: fabric.to_owned(),
         target: target.to_owned(),
         tag,
-        generate_node_acls: if_there(read_number::<u8>(&generate_node_acls))?.map(|on| on != 0),
+        generate_node_acls: generate_node_acls.map(|on| on || cache_dynamic_acls == Some(true)),
         dynamic_sessions: dynamic_sessions
             .iter()
             .flat_map(|list| list.split(['\n', '\0']))

@@ -246,21 +246,25 @@ pub fn open(parameters: &Path) -> Result<(Listener, Replier), Error> {
     let mut replier = Replier {
         requests,
         family: family.id,
+        parameters: parameters.to_owned(),
     };
     replier.set_features(1)?;
-    forget_pending(&listener, parameters)?;
+    end_pending(parameters, || listener.discard())?;
     Ok((listener, replier))
 }
 
-/// Ends all pending requests, and drops what the kernel told us about them.
+/// Ends all pending requests with EINTR.
 ///
-/// While the switch is on nothing new is sent, so what is in our queue when it is turned off again was sent
-/// for requests that have ended. A request repeated in between fails: hence all files are opened before.
-fn forget_pending(listener: &Listener, parameters: &Path) -> Result<(), Error> {
+/// What is done `meanwhile` is done while nothing new is sent: what is in our queue then was sent for requests that
+/// have ended. A request repeated in between fails: hence all files are opened before.
+fn end_pending(
+    parameters: &Path,
+    meanwhile: impl FnOnce() -> Result<(), Error>,
+) -> Result<(), Error> {
     let mut block = Parameter::open(parameters, "block_netlink")?;
     let mut reset = Parameter::open(parameters, "reset_netlink")?;
     block.write("1")?;
-    let outcome = reset.write("1").and_then(|()| listener.discard());
+    let outcome = reset.write("1").and_then(|()| meanwhile());
     block.write("0")?;
     outcome
 }
@@ -353,6 +357,7 @@ impl Listener {
 pub struct Replier {
     requests: Requests,
     family: u16,
+    parameters: PathBuf,
 }
 
 impl Replier {
@@ -377,18 +382,24 @@ impl Replier {
         }
     }
 
-    /// Tells the kernel to wait for nobody's answers any more: for when we stop and are not coming back.
-    ///
-    /// Devices made after this are made unseen, and never wait, not even when we are back.
-    pub fn retire(mut self) -> Result<(), Error> {
-        self.set_features(0)
-    }
-
     fn set_features(&mut self, kernel_waits: u8) -> Result<(), Error> {
         let attributes = [attribute(attribute::SUPP_KERN_CMD_REPLY, kernel_waits)];
         self.requests
             .command(self.family, command::SET_FEATURES, &attributes)
             .map_err(|failure| failure.of("wait for the handler's answers"))
+    }
+}
+
+/// We answer no more: the kernel is told to wait for nobody, and who waits already is let go with EINTR. Devices
+/// made after this are made unseen, and are found by the next daemon.
+impl Drop for Replier {
+    fn drop(&mut self) {
+        let retired = self
+            .set_features(0)
+            .and_then(|()| end_pending(&self.parameters, || Ok(())));
+        if let Err(error) = retired {
+            log::warn!("the kernel may wait for answers that do not come: {error}");
+        }
     }
 }
 

@@ -34,6 +34,11 @@ pub const CDB_LENGTH_MAX: usize = 32;
 /// As many data pieces as an entry can have: one per page of the largest data area the kernel grants.
 const SEGMENTS_MAX: u32 = 1 << 20;
 
+/// Where a word of a command entry lies that nobody uses, and what we write there when we take the entry. The kernel
+/// zeroes an entry before it fills it: a slot without the stamp is not the one that was taken.
+const STAMP_OFFSET: u64 = 32;
+const STAMP: u64 = 0x7463_6d75_2d70_7221;
+
 /// A device whose mailbox we can't work with.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
@@ -225,6 +230,8 @@ pub struct Ring {
     /// `cmd_head` as we last loaded it.
     head: u32,
     slots: VecDeque<Slot>,
+    /// A slot was found that is not the one that was taken.
+    was_reset: bool,
     unanswered: Unanswered,
     epoch: u32,
 }
@@ -268,6 +275,7 @@ impl Ring {
             read: tail,
             head: tail,
             slots: VecDeque::new(),
+            was_reset: false,
             unanswered: Unanswered::new(),
             epoch: 0,
         })
@@ -286,10 +294,16 @@ impl Ring {
             self.check_entry(at, header)?;
             let entry = match header.op() {
                 uapi::OP_COMMAND => Some(Entry::Command(self.command(at, header)?)),
-                uapi::OP_TASK_MANAGEMENT => Some(Entry::TaskManagement(self.task_management(at)?)),
+                uapi::OP_TASK_MANAGEMENT => {
+                    Some(Entry::TaskManagement(self.task_management(at, header)?))
+                }
                 _ => None,
             };
             let answerable = !matches!(header.op(), uapi::OP_PAD | uapi::OP_TASK_MANAGEMENT);
+            if answerable {
+                self.region
+                    .write(self.position(at) + STAMP_OFFSET, &STAMP)?;
+            }
             self.read = self.after(at, header.length());
             self.slots.push_back(Slot {
                 length: header.length(),
@@ -329,7 +343,7 @@ impl Ring {
 
     /// Makes the answers given since the last call visible. Tells whether the kernel should be kicked.
     pub fn publish(&mut self) -> Result<bool, Interrupted> {
-        if self.tail == self.published {
+        if self.tail == self.published && !self.was_reset {
             return Ok(false);
         }
         self.check_for_reset()?;
@@ -346,6 +360,7 @@ impl Ring {
         self.read = 0;
         self.head = 0;
         self.slots.clear();
+        self.was_reset = false;
         self.unanswered = Unanswered::new();
         self.epoch = self.epoch.wrapping_add(1);
     }
@@ -357,10 +372,14 @@ impl Ring {
 
     /// Loads the head. Tells whether there is an entry to take.
     fn look_for_more(&mut self) -> Result<bool, Interrupted> {
-        self.check_for_reset()?;
-        // Acquire: the entries before the head were written before it.
+        // Acquire: the entries before the head were written before it. The tail afterwards: a reset stores it first.
         let head = self.region.load_acquire(uapi::HEAD_OFFSET)?;
+        self.check_for_reset()?;
         let taken = self.distance(self.tail, self.read);
+        // Only a reset brings the head back to the start while entries from there on are taken.
+        if head == 0 && self.published == 0 && taken > 0 {
+            return Err(Interrupted::Reset);
+        }
         if head >= self.ring_size || head % 8 != 0 || self.distance(self.tail, head) < taken {
             return Err(Broken::Head {
                 head,
@@ -373,13 +392,13 @@ impl Ring {
         Ok(head != self.read)
     }
 
-    /// Only `reset_ring` makes `cmd_tail` differ from what we stored there.
+    /// Only `reset_ring` makes `cmd_tail` differ from what we stored there, or puts other entries where ours were.
     fn check_for_reset(&self) -> Result<(), Interrupted> {
-        if self.region.load_acquire(uapi::TAIL_OFFSET)? == self.published {
-            Ok(())
-        } else {
-            Err(Interrupted::Reset)
+        let tail = self.region.load_acquire(uapi::TAIL_OFFSET)?;
+        if self.was_reset || tail != self.published {
+            return Err(Interrupted::Reset);
         }
+        Ok(())
     }
 
     /// The entry lies between read position and head and does not wrap; one to be answered has room for it.
@@ -446,12 +465,16 @@ impl Ring {
         })
     }
 
-    fn task_management(&self, at: u32) -> Result<TaskManagement, Interrupted> {
+    fn task_management(
+        &self,
+        at: u32,
+        header: uapi::Header,
+    ) -> Result<TaskManagement, Interrupted> {
         let start = self.position(at);
         let entry: uapi::TaskManagement = self.region.read(start)?;
         let list = size_of::<uapi::TaskManagement>() as u64;
         let count = u64::from(entry.commands);
-        if list + count * 2 > u64::from(entry.header.length()) {
+        if list + count * 2 > u64::from(header.length()) {
             return Err(Broken::List { at, count }.into());
         }
         let commands = (0..count)
@@ -478,6 +501,10 @@ impl Ring {
             .expect("as many slots as unanswered commands");
         debug_assert!(slot.answerable, "fillers are stepped over at once");
         let at = self.position(self.tail);
+        self.was_reset |= self.region.read::<u64>(at + STAMP_OFFSET)? != STAMP;
+        if self.was_reset {
+            return Ok(());
+        }
         let header: uapi::Header = self.region.read(at)?;
         let mut response = uapi::Response {
             header: uapi::Header {

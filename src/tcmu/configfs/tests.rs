@@ -121,8 +121,14 @@ pub(crate) fn backstore_name(hba: &str, name: &str) -> BackstoreName {
 fn prepare_sets_what_reservations_need() {
     let tree = Tree::new();
     let backstore = tree.backstore("user_0", "lun0");
-    let prepared = backstore.prepare().expect("all files are there");
-    assert_eq!(prepared.command_timeout_s, 0);
+    backstore.prepare().expect("all files are there");
+    assert_eq!(
+        backstore
+            .settings()
+            .expect("all files are there")
+            .command_timeout_s,
+        0
+    );
     for (attribute, value) in [
         ("pgr_support", "0"),
         ("tmr_notification", "1"),

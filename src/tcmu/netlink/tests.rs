@@ -236,13 +236,13 @@ fn pending_requests_are_ended_between_block_and_unblock() {
     let mut requests = Requests::new().expect("every kernel has generic netlink");
     let family = requests.resolve("nlctrl").expect("it is always there");
     let listener = Listener::subscribe(family.id, family.groups[0].1).expect("all may listen");
-    forget_pending(&listener, parameters.path()).expect("all files are there");
+    end_pending(parameters.path(), || listener.discard()).expect("all files are there");
     let read = |name| std::fs::read_to_string(parameters.path().join(name));
     // The file keeps what a switch would forget: first 1, then 0.
     assert_eq!(read("block_netlink").expect("it is readable"), "10");
     assert_eq!(read("reset_netlink").expect("it is readable"), "1");
     std::fs::remove_file(parameters.path().join("reset_netlink")).expect("it is there");
-    let error = forget_pending(&listener, parameters.path()).expect_err("one is missing");
+    let error = end_pending(parameters.path(), || listener.discard()).expect_err("one is missing");
     assert!(error.to_string().contains("reset_netlink"), "{error}");
     assert_eq!(
         read("block_netlink").expect("it is readable"),

@@ -1,0 +1,58 @@
+//! Why a device is not served.
+
+use std::path::PathBuf;
+
+use super::records;
+use crate::store::backing;
+use crate::tcmu;
+use crate::tcmu::config::{self, Label};
+use crate::tcmu::configfs::{self, BackstoreName};
+
+/// Why a device is not served. Each text says what to do.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Refusal {
+    #[error(transparent)]
+    Config(#[from] config::Error),
+    #[error(transparent)]
+    Configfs(#[from] configfs::Error),
+    #[error(transparent)]
+    Device(#[from] tcmu::Error),
+    #[error(transparent)]
+    Backing(#[from] backing::Error),
+    #[error(transparent)]
+    Records(#[from] records::Error),
+    #[error(
+        "a block size of {block_size} bytes does not go with a size of {size} bytes: give hw_block_size 512 or 4096, and a multiple of it as size"
+    )]
+    Geometry { block_size: u32, size: u64 },
+    #[error(
+        "{path} is served already with {key}={theirs}, and this backstore has {key}={ours}: backstores with the same \
+         path are one disk, give them the same {key}"
+    )]
+    Differs {
+        path: PathBuf,
+        key: &'static str,
+        theirs: u64,
+        ours: u64,
+    },
+    #[error(
+        "backstore {other} has the label {label} already: give each backstore of {path} a nexus= of its own"
+    )]
+    LabelTwice {
+        path: PathBuf,
+        label: Label,
+        other: BackstoreName,
+    },
+    #[error(
+        "{path} is another file than the one that is served under this path: remove the backstores of that one first"
+    )]
+    Replaced { path: PathBuf },
+    #[error("{path} is {served} under another name: give all backstores of a disk the same path")]
+    OtherPath { path: PathBuf, served: PathBuf },
+    #[error("starting the logical unit on {path}")]
+    Start {
+        path: PathBuf,
+        #[source]
+        source: std::io::Error,
+    },
+}
