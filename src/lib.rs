@@ -39,9 +39,10 @@
 //! 5. It is executed, and a [`Step`](lu::Step) comes out: an answer, I/O to be done, or a change of the
 //!    reservations to be stored.
 //! 6. The worker does what the step asks. I/O goes to the [`Store`](store::Store) and comes back to
-//!    [`LogicalUnit::finish`](lu::LogicalUnit::finish). A [`Change`](pr::Change) is stored, and only then put in force
-//!    with [`LogicalUnit::commit`](lu::LogicalUnit::commit); its answer waits until nothing is in flight any more
-//!    that the new reservations refuse.
+//!    [`LogicalUnit::finish`](lu::LogicalUnit::finish). A [`Change`](pr::Change) goes to the
+//!    [`Recorder`](daemon::recorder::Recorder), and once it is stored, [`LogicalUnit::stored`](lu::LogicalUnit::stored)
+//!    puts it in force; its answer waits until nothing is in flight any more that the new reservations refuse, and comes
+//!    from [`LogicalUnit::next_step`](lu::LogicalUnit::next_step).
 //! 7. [`Ring::complete`](tcmu::ring::Ring::complete) writes the answer; one publication and one kick per ring and
 //!    turn of the loop.
 

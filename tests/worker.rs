@@ -12,10 +12,12 @@ use std::time::Duration;
 use crossbeam_channel::{Receiver, bounded, unbounded};
 use kernel::{Buffer, Completed, Kernel, RING_OFFSET, STALE};
 use proptest::prelude::*;
+use tcmu_pr::daemon::recorder::Recorder;
 use tcmu_pr::daemon::records::Keep;
 use tcmu_pr::daemon::worker::{self, Handle, Identity, Notice, Order, Parts, PortId, Report};
 use tcmu_pr::lu::task::Pending;
 use tcmu_pr::lu::{LogicalUnit, Mapping, Setup};
+use tcmu_pr::pr::admin::Action;
 use tcmu_pr::pr::{Reservations, Save};
 use tcmu_pr::scsi::capacity::Geometry;
 use tcmu_pr::scsi::inquiry;
@@ -106,14 +108,21 @@ struct TestKeeper {
     kept: Arc<Mutex<Vec<Reservations>>>,
     /// A folder that is not there: storing fails as it does on a real disk.
     fails: Arc<Mutex<bool>>,
+    /// Whoever has it holds up storing.
+    slow: Arc<Mutex<()>>,
 }
 
 impl Keep for TestKeeper {
     fn save(&mut self, next: &Reservations, _save: Save) -> Result<(), saved::Error> {
+        let _slow = self.slow.lock().unwrap();
         if *self.fails.lock().unwrap() {
             return saved::replace("/nonexistent/folder/record".as_ref(), b"");
         }
         self.kept.lock().unwrap().push(next.clone());
+        Ok(())
+    }
+
+    fn set_aside(&mut self) -> Result<(), saved::Error> {
         Ok(())
     }
 }
@@ -163,7 +172,7 @@ impl Node {
                 disk: Arc::clone(&disk),
                 waker: waker.clone(),
             },
-            keeper: keeper.clone(),
+            recorder: Recorder::start(keeper.clone(), &waker).unwrap(),
             waker: waker.clone(),
             notices: notices_in,
         };
@@ -198,7 +207,7 @@ impl Node {
         let mut target_ports = TargetPorts::default();
         target_ports.add(&target_port());
         let identity = nexus.map(|nexus| Identity {
-            nexus,
+            nexus: Some(nexus),
             mapping: Mapping::ReadWrite,
         });
         self.handle.give(Order::Identify {
@@ -425,6 +434,73 @@ fn a_change_that_cannot_be_stored_is_refused_and_has_no_effect() {
     );
     assert_eq!(node.settled().reservations.registrants().len(), 2);
     assert_eq!(node.command(B, &WRITE, Buffer::Out(&[1; 512])).status, GOOD);
+    node.stop();
+}
+
+#[test]
+fn a_slow_record_holds_up_the_change_and_nothing_else() {
+    let mut node = Node::reserved();
+    let slow = Arc::clone(&node.keeper.slow);
+    let held = slow.lock().unwrap();
+    let preempt = node.send_reserve_out(A, PREEMPT, [KEY_A, KEY_B]);
+    let write = node.send(B, &WRITE, Buffer::Out(&[0xbb; 512]));
+    let answer = node.kernels[B].wait_for(1).remove(0);
+    assert_eq!((answer.id, answer.status), (write, GOOD));
+    assert_eq!(node.settled().reservations.registrants().len(), 2);
+    assert!(node.kernels[A].process().is_empty());
+    drop(held);
+    let answer = node.kernels[A].wait_for(1).remove(0);
+    assert_eq!((answer.id, answer.status), (preempt, GOOD));
+    assert_eq!(
+        node.command(B, &WRITE, Buffer::Out(&[0xcc; 512])).status,
+        CONFLICT
+    );
+    node.stop();
+}
+
+#[test]
+fn a_stop_answers_the_change_that_is_being_stored() {
+    let mut node = Node::reserved();
+    let slow = Arc::clone(&node.keeper.slow);
+    let held = slow.lock().unwrap();
+    node.send_reserve_out(A, PREEMPT, [KEY_A, KEY_B]);
+    node.settled();
+    node.handle.give(Order::Stop);
+    node.settled();
+    assert!(node.kernels[A].process().is_empty());
+    drop(held);
+    let Node {
+        handle,
+        mut kernels,
+        ..
+    } = node;
+    assert!(handle.stop(SOON));
+    assert_eq!(kernels[A].process()[0].status, GOOD);
+}
+
+#[test]
+fn the_administrator_is_told_how_his_order_ended() {
+    let mut node = Node::reserved();
+    let administer = |action| {
+        let (reply, outcome) = bounded(1);
+        node.handle.give(Order::Administer { action, reply });
+        outcome.recv_timeout(SOON).unwrap()
+    };
+    let error = administer(Action::Preempt { key: 0xdead }).unwrap_err();
+    assert_eq!(
+        error,
+        "nobody is registered with the key 0x000000000000dead"
+    );
+    administer(Action::Preempt { key: KEY_B }).unwrap();
+    assert_eq!(node.report().reservations.registrants().len(), 1);
+    administer(Action::Clear).unwrap();
+    assert_eq!(node.report().reservations.registrants().len(), 0);
+    let answer = node.command(B, &TEST_UNIT_READY, Buffer::None);
+    assert_eq!(
+        sense(&answer),
+        (0x06, 0x2a, 0x05),
+        "REGISTRATIONS PREEMPTED"
+    );
     node.stop();
 }
 

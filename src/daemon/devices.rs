@@ -12,6 +12,7 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 use nix::errno::Errno;
 
 use super::chain;
+use super::recorder::Recorder;
 use super::records::{self, Keep, Records, UnitRecord};
 use super::refusal::Refusal;
 use super::rings::{aside, ours, unblock};
@@ -508,7 +509,8 @@ impl Devices {
                 write_back: false,
             }),
             store: Blocking::new(&backing, &waker).map_err(start)?,
-            keeper: self.records.keeper(&record.serial),
+            recorder: Recorder::start(self.records.keeper(&record.serial), &waker)
+                .map_err(start)?,
             waker,
             notices: self.notices.clone(),
         };
@@ -767,7 +769,7 @@ impl Devices {
             Err(reason) => log::info!("backstore {}: {reason}", port.backstore.name()),
         }
         let identity = link.as_ref().ok().map(|resolved| Identity {
-            nexus: resolved.nexus.clone(),
+            nexus: Some(resolved.nexus.clone()),
             mapping: if resolved.write_protect {
                 Mapping::ReadOnly
             } else {

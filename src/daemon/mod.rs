@@ -5,6 +5,7 @@
 //! touches what a worker owns: it gives orders.
 
 mod devices;
+pub mod recorder;
 pub mod records;
 mod refusal;
 mod rings;

@@ -251,6 +251,9 @@ fn random_serial() -> Result<String, Error> {
 pub trait Keep {
     /// Stores `next` as `save` asks. After an error, what was stored before still is.
     fn save(&mut self, next: &Reservations, save: Save) -> Result<(), saved::Error>;
+
+    /// Moves what is stored out of the way, under another name, because it can't be read.
+    fn set_aside(&mut self) -> Result<(), saved::Error>;
 }
 
 /// Keeps reservations in files.
@@ -286,6 +289,15 @@ impl Keep for Keeper {
             }
         };
         store().inspect_err(|_| self.take_back(&before))
+    }
+
+    fn set_aside(&mut self) -> Result<(), saved::Error> {
+        for path in [&self.run, &self.state] {
+            if let Some(aside) = saved::set_aside(path)? {
+                log::warn!("{} is now {}", path.display(), aside.display());
+            }
+        }
+        Ok(())
     }
 }
 

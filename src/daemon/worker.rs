@@ -2,22 +2,23 @@
 //! device that is a port of it.
 //!
 //! Each turn of the loop takes what there is, in this order: orders from the main thread, entries of every ring,
-//! operations that the store has done. Then it publishes all answers, with one kick per ring. Nothing in it
-//! blocks but the record of a changed reservation, which must be stored before the change is answered.
+//! operations that the store and the recorder have done. Then it publishes all answers, with one kick per ring.
+//! Nothing in it blocks.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded, unbounded};
 use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 
-use super::records::Keep;
-use crate::lu::task::{Answer, NexusId, Pending, PendingChange, Tag, Task};
+use super::recorder::Record;
+use crate::lu::task::{Answer, NexusId, Pending, Tag, Task, Ticket, Waiting};
 use crate::lu::{self, Counters, LogicalUnit, Mapping, Step};
-use crate::pr::{Change, Reservations, Save};
+use crate::pr::Reservations;
+use crate::pr::admin::Action;
 use crate::scsi::nexus::{ItNexus, TargetPorts};
 use crate::store::Store;
 use crate::sys::wake::Waker;
@@ -26,6 +27,12 @@ use crate::tcmu::ring::{Command, CommandId, Completion, Entry, Function, Interru
 
 /// How many entries are taken from one ring before the others get their turn.
 const ENTRIES_PER_TURN: usize = 256;
+
+/// How often time passes for what waits in the unit.
+const TICK: Duration = Duration::from_secs(1);
+
+/// After how many ticks it is worth a line in the log that an answer waits for commands in flight.
+const TICKS_TO_LOG: u32 = 5;
 
 /// What the waker is called among the ports in `epoll`.
 const WAKER: u64 = u64::MAX;
@@ -37,8 +44,8 @@ pub struct PortId(pub usize);
 /// Whose commands come through a port.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Identity {
-    /// The I_T nexus.
-    pub nexus: ItNexus,
+    /// The I_T nexus; `None` for a session of the target's own, without an initiator port.
+    pub nexus: Option<ItNexus>,
     /// What it may do.
     pub mapping: Mapping,
 }
@@ -61,6 +68,13 @@ pub enum Order {
     RemovePort(PortId, Sender<()>),
     /// Whether written blocks may wait in the cache.
     WriteBack(bool),
+    /// Do what the administrator orders, and say how it ended.
+    Administer {
+        /// What to do.
+        action: Action,
+        /// What was wrong and what to do, if it came to nothing.
+        reply: Sender<Result<(), String>>,
+    },
     /// Say how things are.
     Report(Sender<Report>),
     /// Take no more commands, answer those that were taken, and end.
@@ -80,6 +94,8 @@ pub struct Report {
     pub unknown_nexus: u64,
     /// Commands in the store's hands.
     pub in_flight: usize,
+    /// Answers that wait until commands in flight have ended.
+    pub waiting: Waiting,
 }
 
 /// What a worker tells the main thread.
@@ -131,46 +147,41 @@ struct Port {
 }
 
 /// What a worker is made of.
-pub struct Parts<S, K> {
+pub struct Parts<S, R> {
     /// The logical unit.
     pub unit: LogicalUnit,
     /// Its blocks.
     pub store: S,
-    /// Its records.
-    pub keeper: K,
-    /// What the store calls when something is done.
+    /// What stores its records.
+    pub recorder: R,
+    /// What the store and the recorder call when something is done.
     pub waker: Waker,
     /// Where notices go.
     pub notices: Sender<Notice>,
 }
 
-struct Worker<S, K> {
-    parts: Parts<S, K>,
+/// What the thread of a logical unit does. Only tests take its turns themselves.
+pub struct Worker<S, R> {
+    parts: Parts<S, R>,
     orders: Receiver<Order>,
     epoll: Epoll,
     ports: BTreeMap<PortId, Port>,
     unknown_nexus: u64,
+    /// Who waits for the end of an order of the administrator's.
+    administrators: HashMap<u64, Sender<Result<(), String>>>,
+    next_ticket: u64,
     stopping: bool,
 }
 
 /// Starts the thread of a logical unit.
-pub fn start<S, K>(name: &str, parts: Parts<S, K>) -> io::Result<Handle>
+pub fn start<S, R>(name: &str, parts: Parts<S, R>) -> io::Result<Handle>
 where
     S: Store<Pending> + Send + 'static,
-    K: Keep + Send + 'static,
+    R: Record + Send + 'static,
 {
     let (orders, to_do) = unbounded();
-    let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
-    epoll.add(&parts.waker, EpollEvent::new(EpollFlags::EPOLLIN, WAKER))?;
     let waker = parts.waker.clone();
-    let mut worker = Worker {
-        parts,
-        orders: to_do,
-        epoll,
-        ports: BTreeMap::new(),
-        unknown_nexus: 0,
-        stopping: false,
-    };
+    let mut worker = Worker::new(parts, to_do)?;
     let (running, ended) = bounded::<()>(0);
     let thread = thread::Builder::new()
         .name(name.to_owned())
@@ -188,15 +199,65 @@ where
     })
 }
 
-impl<S: Store<Pending>, K: Keep> Worker<S, K> {
+impl<S: Store<Pending>, R: Record> Worker<S, R> {
+    /// A worker without ports, which obeys those orders.
+    pub fn new(parts: Parts<S, R>, orders: Receiver<Order>) -> io::Result<Worker<S, R>> {
+        let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
+        epoll.add(&parts.waker, EpollEvent::new(EpollFlags::EPOLLIN, WAKER))?;
+        Ok(Worker {
+            parts,
+            orders,
+            epoll,
+            ports: BTreeMap::new(),
+            unknown_nexus: 0,
+            administrators: HashMap::new(),
+            next_ticket: 0,
+            stopping: false,
+        })
+    }
+
+    /// Takes turns until it is told to stop and nothing is left to be answered.
     fn run(&mut self) {
         let mut more = false;
-        while !(self.stopping && self.parts.unit.in_flight() == 0) {
+        let mut ticked = Instant::now();
+        while !(self.stopping && self.parts.unit.is_idle()) {
             self.wait(more);
-            self.obey();
-            more = self.take_entries();
-            self.take_done();
-            more |= self.publish();
+            if self.parts.unit.waiting() == Waiting::default() {
+                ticked = Instant::now();
+            } else if ticked.elapsed() >= TICK {
+                ticked = Instant::now();
+                self.tick();
+            }
+            more = self.turn();
+        }
+    }
+
+    /// Does what there is to do now. Tells whether more is known to be left.
+    pub fn turn(&mut self) -> bool {
+        self.obey();
+        let more = self.take_entries();
+        self.take_done();
+        more | self.publish()
+    }
+
+    /// Lets one tick of time pass for what waits in the unit.
+    pub fn tick(&mut self) {
+        let unit = &mut self.parts.unit;
+        let before = unit.waiting();
+        unit.tick();
+        if unit.waiting().replies < before.replies {
+            log::error!(
+                "commands in flight have not ended within {} s: {} answers that waited for them are given up; the \
+                 initiators that have lost access can still write what is in flight",
+                lu::FENCE_PATIENCE,
+                before.replies - unit.waiting().replies
+            );
+        } else if before.ticks + 1 == TICKS_TO_LOG {
+            log::warn!(
+                "{} answers have waited {TICKS_TO_LOG} s for commands in flight of initiators that have lost access: \
+                 is the backing store slow?",
+                before.replies
+            );
         }
     }
 
@@ -205,8 +266,10 @@ impl<S: Store<Pending>, K: Keep> Worker<S, K> {
         let mut events = [EpollEvent::empty(); 64];
         let timeout = if more {
             EpollTimeout::ZERO
-        } else {
+        } else if self.parts.unit.waiting() == Waiting::default() {
             EpollTimeout::NONE
+        } else {
+            EpollTimeout::try_from(TICK).expect("a second fits")
         };
         let count = match self.epoll.wait(&mut events, timeout) {
             Ok(count) => count,
@@ -248,6 +311,12 @@ impl<S: Store<Pending>, K: Keep> Worker<S, K> {
                     let _ = removed.send(());
                 }
                 Order::WriteBack(write_back) => self.parts.unit.set_write_back(write_back),
+                Order::Administer { action, reply } => {
+                    let ticket = self.next_ticket;
+                    self.next_ticket += 1;
+                    self.administrators.insert(ticket, reply);
+                    self.parts.unit.administer(action, Ticket(ticket));
+                }
                 Order::Report(reply) => {
                     let _ = reply.send(self.report());
                 }
@@ -293,7 +362,7 @@ impl<S: Store<Pending>, K: Keep> Worker<S, K> {
             nexus: Some(nexus), ..
         }) = self.ports.remove(&id)
         {
-            self.lost(nexus);
+            self.parts.unit.nexus_lost(nexus);
             self.parts.unit.detach(nexus);
         }
     }
@@ -343,7 +412,7 @@ impl<S: Store<Pending>, K: Keep> Worker<S, K> {
                     let nexus = port.nexus;
                     log::info!("port {}: {:?}", id.0, entry.function);
                     if entry.function == Function::LogicalUnitReset {
-                        self.reset(nexus);
+                        self.parts.unit.reset(nexus);
                     }
                 }
                 Err(interrupted) => return self.interrupted(id, interrupted),
@@ -394,11 +463,22 @@ impl<S: Store<Pending>, K: Keep> Worker<S, K> {
             return self.answer(lu::refuse_bidirectional(tag, command.data));
         }
         let task = Task::new(tag, nexus, command.cdb, command.data);
-        match self.parts.unit.begin(task) {
+        let step = self.parts.unit.begin(task);
+        self.perform(step);
+    }
+
+    fn perform(&mut self, step: Step) {
+        match step {
             Step::Answer(answer) => self.answer(answer),
             Step::Held => {}
             Step::Io(request, pending) => self.parts.store.submit(request, pending),
-            Step::Change(change) => self.change(change),
+            Step::Store(to_store) => self.parts.recorder.submit(to_store),
+            Step::Administered(Ticket(ticket), outcome) => {
+                if let Some(reply) = self.administrators.remove(&ticket) {
+                    // Whoever asked may have gone.
+                    let _ = reply.send(outcome.map_err(|why| why.to_string()));
+                }
+            }
         }
     }
 
@@ -412,54 +492,17 @@ impl<S: Store<Pending>, K: Keep> Worker<S, K> {
         }
     }
 
-    /// A change is stored, then in force, then answered.
-    fn change(&mut self, pending: PendingChange) {
-        let answer = match self.save(&pending.change) {
-            Ok(()) => self.parts.unit.commit(pending),
-            Err(()) => Some(self.parts.unit.refuse(pending)),
-        };
-        if let Some(answer) = answer {
-            self.answer(answer);
-        }
-    }
-
-    fn save(&mut self, change: &Change) -> Result<(), ()> {
-        if change.save == Save::Nothing {
-            return Ok(());
-        }
-        self.parts
-            .keeper
-            .save(&change.next, change.save)
-            .map_err(|error| {
-                log::error!("reservations could not be stored: {}", super::chain(&error));
-            })
-    }
-
-    fn reset(&mut self, told_by_the_kernel: Option<NexusId>) {
-        if let Some(change) = self.parts.unit.reset(told_by_the_kernel) {
-            self.release(change);
-        }
-    }
-
-    fn lost(&mut self, nexus: NexusId) {
-        if let Some(change) = self.parts.unit.nexus_lost(nexus) {
-            self.release(change);
-        }
-    }
-
-    /// A RESERVE ends, whether that can be stored or not: a record that still has it errs on the safe side.
-    fn release(&mut self, change: Change) {
-        let _ = self.save(&change);
-        self.parts.unit.take_up_reset(change);
-    }
-
     fn take_done(&mut self) {
         while let Some(done) = self.parts.store.reap() {
             let answer = self.parts.unit.finish(done.ticket, done.data, done.result);
             self.answer(answer);
         }
-        while let Some(answer) = self.parts.unit.released() {
-            self.answer(answer);
+        while let Some(stored) = self.parts.recorder.reap() {
+            let step = self.parts.unit.stored(stored);
+            self.perform(step);
+        }
+        while let Some(step) = self.parts.unit.next_step() {
+            self.perform(step);
         }
     }
 
@@ -513,6 +556,7 @@ impl<S: Store<Pending>, K: Keep> Worker<S, K> {
             counters: unit.counters(),
             unknown_nexus: self.unknown_nexus,
             in_flight: unit.in_flight(),
+            waiting: unit.waiting(),
         }
     }
 }

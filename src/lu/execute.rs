@@ -1,10 +1,12 @@
 //! What each command does, once it may run.
 
-use super::task::{Answer, Response, Task, Transfer};
+use super::change::Origin;
+use super::task::{Reply, Response, Task, Transfer};
 use super::{LogicalUnit, Mapping, NexusId, Step};
 use crate::pr::{self, Change, Refusal};
 use crate::scsi::cdb::{self, Command};
 use crate::scsi::commands::Row;
+use crate::scsi::nexus::ItNexus;
 use crate::scsi::sense::Sense;
 use crate::scsi::{self, Status, capacity, inquiry, mode, report};
 use crate::store::{Durability, Flush, Operation, Request};
@@ -35,7 +37,7 @@ impl LogicalUnit {
                     pr::read::answer(service_action, &self.reservations, &self.context.ports);
                 let response =
                     read.map_or_else(Response::from, |bytes| data_in(bytes, allocation_length));
-                return self.tell(task.answer(response));
+                return self.tell(task, response);
             }
             Command::TestUnitReady => Response::Good,
             Command::RequestSense {
@@ -186,15 +188,13 @@ impl LogicalUnit {
     }
 
     fn vital_product_data(&self, nexus: NexusId, page: u8, allocation_length: u32) -> Response {
-        let target_port = &self.nexuses[nexus.0].nexus.target_port;
-        let port = self
-            .context
-            .ports
-            .relative(target_port)
-            .map(|relative| inquiry::Port {
-                relative,
+        let nexus = self.nexuses[nexus.0].nexus.as_ref();
+        let port = nexus.and_then(|ItNexus { target_port, .. }| {
+            Some(inquiry::Port {
+                relative: self.context.ports.relative(target_port)?,
                 protocol: target_port.protocol,
-            });
+            })
+        });
         inquiry::vital_product_data(page, &self.identity, &self.geometry, port)
             .map_or_else(Response::from, |bytes| data_in(bytes, allocation_length))
     }
@@ -222,10 +222,19 @@ impl LogicalUnit {
 
     /// What a command changes of the reservations; `None` if it is none of those that can.
     fn decide(&self, task: &Task, command: &Command) -> Option<Result<Change, Refusal>> {
-        let issuer = &self.nexuses[task.nexus.0].nexus;
-        match *command {
-            Command::Reserve => Some(pr::spc2::reserve(&self.reservations, issuer)),
-            Command::Release => Some(pr::spc2::release(&self.reservations, issuer)),
+        let can = matches!(
+            command,
+            Command::Reserve | Command::Release | Command::PersistentReserveOut { .. }
+        );
+        if !can {
+            return None;
+        }
+        let Some(issuer) = &self.nexuses[task.nexus.0].nexus else {
+            return Some(Err(Sense::internal_target_failure().into()));
+        };
+        Some(match *command {
+            Command::Reserve => pr::spc2::reserve(&self.reservations, issuer),
+            Command::Release => pr::spc2::release(&self.reservations, issuer),
             Command::PersistentReserveOut {
                 service_action,
                 scope_and_type,
@@ -240,32 +249,30 @@ impl LogicalUnit {
                 let mut list = vec![0; usize::try_from(length).expect("some 64 KiB")];
                 let present = task.data.read_at(0, &mut list);
                 list.truncate(present);
-                Some(pr::out::answer(
-                    &self.reservations,
-                    issuer,
-                    cdb,
-                    &list,
-                    &self.context,
-                ))
+                pr::out::answer(&self.reservations, issuer, cdb, &list, &self.context)
             }
-            _ => None,
-        }
+            _ => return None,
+        })
     }
 
     fn change(&mut self, task: Task, command: &Command) -> Step {
         match self.decide(&task, command).expect("it is one that can") {
-            Ok(change) => Step::Change(task.put_off(change)),
+            Ok(change) => self.store(change, Origin::Command(task)),
             Err(Refusal::Conflict) => {
                 self.counters.conflicts += 1;
-                self.tell(task.answer(Response::Status(Status::ReservationConflict)))
+                self.tell(task, Response::Status(Status::ReservationConflict))
             }
             Err(Refusal::Check(sense)) => Step::Answer(task.answer(sense.into())),
         }
     }
 
-    /// An answer from which a host may conclude that another has lost access: not before that is so.
-    fn tell(&mut self, answer: Answer) -> Step {
-        self.hold_back(answer).map_or(Step::Held, Step::Answer)
+    /// Answers with what a host may conclude from that another has lost access: not before that is so.
+    fn tell(&mut self, task: Task, response: Response) -> Step {
+        self.hold_back(Reply::Command {
+            nexus: task.nexus,
+            answer: task.answer(response),
+            changed: false,
+        })
     }
 }
 

@@ -2,33 +2,37 @@
 //!
 //! A [`LogicalUnit`] belongs to one thread by `&mut` and so needs no lock: the command that changes a reservation
 //! and the command that the reservation refuses pass through here one after the other. It does no I/O. What
-//! a command needs done outside comes out as a [`Step`], and goes back in with [`LogicalUnit::finish`],
-//! [`LogicalUnit::commit`] or [`LogicalUnit::refuse`].
+//! a command needs done outside comes out as a [`Step`], and goes back in with [`LogicalUnit::finish`] or
+//! [`LogicalUnit::stored`]. What follows from that, and from resets and the administrator's orders, comes out of
+//! [`LogicalUnit::next_step`].
 //!
 //! It keeps the fence: a PERSISTENT RESERVE OUT is answered only when no command is in flight any more that the
 //! reservations it leaves behind would refuse.
 
 mod attention;
+mod change;
 mod execute;
 pub mod task;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{HashMap, HashSet, VecDeque};
 
 use slab::Slab;
 
+use crate::pr::Reservations;
 use crate::pr::gate::Allowed;
 use crate::pr::out::Context;
-use crate::pr::{Change, Reservations};
-use crate::scsi::Status;
 use crate::scsi::capacity::Geometry;
 use crate::scsi::commands::{self, Attention, Media, Row};
 use crate::scsi::inquiry::Identity;
 use crate::scsi::nexus::{ItNexus, TargetPorts};
 use crate::scsi::sense::{Format, Sense};
+use crate::scsi::{Access, Status};
 use crate::store::{Failure, Request};
 use crate::sys::region::Data;
 use attention::Attentions;
-use task::{Answer, NexusId, Pending, PendingChange, Response, Tag, Task, TaskSet, Transfer};
+use change::{Awaited, Storing};
+pub use change::{FENCE_PATIENCE, ToStore, Unfulfilled};
+use task::{Answer, NexusId, Pending, Response, Tag, Task, TaskSet, Ticket, Transfer, Waiting};
 
 /// The most I_T nexuses for which unit attention conditions are kept while they are not attached.
 const REMEMBERED_MAX: usize = 4 * 8_190;
@@ -66,12 +70,15 @@ pub enum Mapping {
 pub enum Step {
     /// Nothing: here is its answer.
     Answer(Answer),
-    /// Nothing, but its answer waits for commands in flight: [`LogicalUnit::released`] gives it.
+    /// Nothing now: its answer waits for others, and comes from [`LogicalUnit::next_step`].
     Held,
     /// I/O, after which [`LogicalUnit::finish`] gives the answer.
     Io(Request, Pending),
-    /// The change must be stored; then [`LogicalUnit::commit`], or [`LogicalUnit::refuse`] if it can't be.
-    Change(PendingChange),
+    /// The record of the reservations is to be stored, after which [`LogicalUnit::stored`] says how to go on. There is
+    /// no other [`Step::Store`] before that.
+    Store(ToStore),
+    /// Nothing: this is how an order of the administrator's has ended.
+    Administered(Ticket, Result<(), Unfulfilled>),
 }
 
 /// How often what happened since the unit was started.
@@ -89,8 +96,11 @@ pub struct Counters {
 
 #[derive(Debug)]
 struct Nexus {
-    nexus: ItNexus,
+    /// `None` for a session of the target's own, without an initiator port.
+    nexus: Option<ItNexus>,
+    /// What it may run under the reservations of [`LogicalUnit::edition`] `edition`.
     allowed: Allowed,
+    edition: u64,
     attentions: Attentions,
     mapping: Mapping,
     /// Through how many ports it is attached now.
@@ -103,6 +113,14 @@ pub struct LogicalUnit {
     identity: Identity,
     geometry: Geometry,
     reservations: Reservations,
+    /// How often the reservations have changed.
+    edition: u64,
+    /// The change that is being stored, which is not in force yet.
+    storing: Option<Storing>,
+    /// What waits for the change that is being stored.
+    awaited: VecDeque<Awaited>,
+    /// Steps that nobody has taken yet.
+    ready: VecDeque<Step>,
     /// The record of the reservations can't be read: only those that ask for it are told who we are.
     fenced: bool,
     power_on: bool,
@@ -113,7 +131,7 @@ pub struct LogicalUnit {
     flush_failed: bool,
     context: Context,
     nexuses: Slab<Nexus>,
-    ids: HashMap<ItNexus, NexusId>,
+    ids: HashMap<Option<ItNexus>, NexusId>,
     tasks: TaskSet,
     counters: Counters,
 }
@@ -126,6 +144,10 @@ impl LogicalUnit {
             geometry: setup.geometry,
             fenced: setup.reservations.is_err(),
             reservations: setup.reservations.unwrap_or_default(),
+            edition: 0,
+            storing: None,
+            awaited: VecDeque::new(),
+            ready: VecDeque::new(),
             power_on: setup.power_on,
             greeted: HashSet::new(),
             write_back: setup.write_back,
@@ -139,13 +161,18 @@ impl LogicalUnit {
     }
 
     /// Lets a nexus in. It keeps the unit attentions that wait for it from earlier.
-    pub fn attach(&mut self, nexus: ItNexus, mapping: Mapping) -> NexusId {
-        self.context.nexuses.insert(nexus.clone());
-        if self.power_on
-            && self.greeted.len() < REMEMBERED_MAX
-            && self.greeted.insert(nexus.clone())
-        {
-            self.establish(&nexus, Sense::power_on_occurred());
+    ///
+    /// `None` is a session of the target's own, without an initiator port: nobody can tell two of them apart, so they
+    /// are one nexus, which is never registered.
+    pub fn attach(&mut self, nexus: Option<ItNexus>, mapping: Mapping) -> NexusId {
+        if let Some(nexus) = &nexus {
+            self.context.nexuses.insert(nexus.clone());
+            if self.power_on
+                && self.greeted.len() < REMEMBERED_MAX
+                && self.greeted.insert(nexus.clone())
+            {
+                self.establish(nexus, Sense::power_on_occurred());
+            }
         }
         let id = match self.ids.get(&nexus) {
             Some(&id) => id,
@@ -160,12 +187,15 @@ impl LogicalUnit {
         id
     }
 
-    /// Lets a nexus go. Its registrations and unit attentions stay.
+    /// Lets a nexus go. Its registrations and unit attentions stay; what it has sent and nobody has begun is aborted.
     pub fn detach(&mut self, id: NexusId) {
         let entry = &mut self.nexuses[id.0];
         entry.attached -= 1;
         if entry.attached == 0 {
-            self.context.nexuses.remove(&entry.nexus);
+            if let Some(nexus) = &entry.nexus {
+                self.context.nexuses.remove(nexus);
+            }
+            self.abort_awaited(|nexus| nexus == id);
         }
         self.forget_unneeded();
     }
@@ -188,13 +218,22 @@ impl LogicalUnit {
     /// Begins a command: checks in the order of SAM-5 whether it may run, and starts it.
     pub fn begin(&mut self, task: Task) -> Step {
         self.counters.commands += 1;
+        // Those that change reservations go one after the other, each on what the one before has left.
+        if !self.is_settled() && commands::find(&task.cdb).is_ok_and(changes_reservations) {
+            self.awaited.push_back(Awaited::Command(task));
+            return Step::Held;
+        }
+        self.run(task)
+    }
+
+    fn run(&mut self, task: Task) -> Step {
         match self.admit(&task) {
             Ok(row) => self.execute(row, task),
             Err(response) => Step::Answer(task.answer(response)),
         }
     }
 
-    /// Ends a command whose I/O is done. Answers that waited for it come from [`LogicalUnit::released`].
+    /// Ends a command whose I/O is done. Answers that waited for it come from [`LogicalUnit::next_step`].
     pub fn finish(&mut self, pending: Pending, data: Data, result: Result<(), Failure>) -> Answer {
         let aborted = self.tasks.end(pending.key);
         let response = match (result, pending.transfer) {
@@ -209,50 +248,6 @@ impl LogicalUnit {
             response
         };
         pending.answer(data, response)
-    }
-
-    /// Takes up a change that has been stored. Its answer is held back while commands are in flight that
-    /// the new reservations refuse or that it aborts; [`LogicalUnit::released`] gives it later.
-    pub fn commit(&mut self, pending: PendingChange) -> Option<Answer> {
-        let (answer, change) = pending.answer(Response::Good);
-        self.take_up(change);
-        self.hold_back(answer)
-    }
-
-    /// Answers a change that could not be stored. Nothing has changed.
-    pub fn refuse(&mut self, pending: PendingChange) -> Answer {
-        pending.answer(Sense::internal_target_failure().into()).0
-    }
-
-    /// An answer that has waited for commands in flight and need not wait any longer.
-    pub fn released(&mut self) -> Option<Answer> {
-        self.tasks.released()
-    }
-
-    /// LOGICAL UNIT RESET, which the kernel has carried out for the I_T nexuses of one port. Establishes the unit
-    /// attention for all others, and gives what it changes of the reservations.
-    ///
-    /// The change is stored and then taken up with [`LogicalUnit::take_up_reset`].
-    pub fn reset(&mut self, told_by_the_kernel: Option<NexusId>) -> Option<Change> {
-        for (index, nexus) in &mut self.nexuses {
-            if told_by_the_kernel != Some(NexusId(index)) && nexus.attached > 0 {
-                nexus
-                    .attentions
-                    .establish(Sense::bus_device_reset_function_occurred());
-            }
-        }
-        self.reservations.released_by_reset()
-    }
-
-    /// What the loss of a nexus changes of the reservations, to be stored and taken up like a reset's.
-    pub fn nexus_lost(&self, id: NexusId) -> Option<Change> {
-        self.reservations
-            .released_by_nexus_loss(&self.nexuses[id.0].nexus)
-    }
-
-    /// Takes up what a reset or the loss of a nexus changes of the reservations.
-    pub fn take_up_reset(&mut self, change: Change) {
-        self.take_up(change);
     }
 
     /// What is registered and reserved.
@@ -270,6 +265,16 @@ impl LogicalUnit {
         self.tasks.len()
     }
 
+    /// Whether there is neither a command in flight nor a change to be stored.
+    pub fn is_idle(&self) -> bool {
+        self.tasks.len() == 0 && self.is_settled()
+    }
+
+    /// The answers that wait until commands in flight have ended.
+    pub fn waiting(&self) -> Waiting {
+        self.tasks.waiting()
+    }
+
     /// Whether nobody is let in because the record of the reservations can't be read.
     pub fn is_fenced(&self) -> bool {
         self.fenced
@@ -284,6 +289,7 @@ impl LogicalUnit {
     /// reservations, other unit attentions.
     fn admit(&mut self, task: &Task) -> Result<&'static Row, Response> {
         let row = commands::find(&task.cdb)?;
+        self.refresh(task.nexus);
         let nexus = &mut self.nexuses[task.nexus.0];
         let reports = row.attention == Attention::Report;
         if let Some(condition) = reports.then(|| nexus.attentions.take_reset()).flatten() {
@@ -321,46 +327,23 @@ impl LogicalUnit {
         Ok(())
     }
 
-    /// Holds back an answer that tells, or lets conclude, who has access now, while commands are in flight that were
-    /// let in before and would be refused now, or that are aborted.
-    fn hold_back(&mut self, answer: Answer) -> Option<Answer> {
-        let nexuses = &self.nexuses;
-        self.tasks.hold_back(answer, |nexus, access| {
-            !nexuses[nexus.0].allowed.contains(access)
-        })
-    }
-
-    /// The next reservations are in force when this returns.
-    fn take_up(&mut self, change: Change) {
-        self.reservations = change.next;
-        for (_, nexus) in &mut self.nexuses {
-            nexus.allowed = self.reservations.allowed(Some(&nexus.nexus));
-        }
-        for (nexus, condition) in change.attentions {
-            self.establish(&nexus, condition);
-        }
-        for nexus in change.abort {
-            if let Some(&id) = self.ids.get(&*nexus) {
-                self.tasks.abort(id);
-            }
-        }
-    }
-
     /// Establishes a unit attention for a nexus, attached or not.
     fn establish(&mut self, nexus: &ItNexus, condition: Sense) {
-        let id = match self.ids.get(nexus) {
+        let known = Some(nexus.clone());
+        let id = match self.ids.get(&known) {
             Some(&id) => id,
-            None if self.nexuses.len() < REMEMBERED_MAX => self.remember(nexus.clone()),
+            None if self.nexuses.len() < REMEMBERED_MAX => self.remember(known),
             None => return,
         };
         self.nexuses[id.0].attentions.establish(condition);
     }
 
-    fn remember(&mut self, nexus: ItNexus) -> NexusId {
-        let allowed = self.reservations.allowed(Some(&nexus));
+    fn remember(&mut self, nexus: Option<ItNexus>) -> NexusId {
+        let allowed = self.reservations.allowed(nexus.as_ref());
         let id = NexusId(self.nexuses.insert(Nexus {
             nexus: nexus.clone(),
             allowed,
+            edition: self.edition,
             attentions: Attentions::default(),
             mapping: Mapping::ReadWrite,
             attached: 0,
@@ -369,13 +352,24 @@ impl LogicalUnit {
         id
     }
 
-    /// Drops what is known of nexuses that are neither attached nor owed a unit attention.
+    /// Works out what a nexus may run, unless that is known already: once per nexus and change.
+    fn refresh(&mut self, id: NexusId) {
+        let nexus = &mut self.nexuses[id.0];
+        if nexus.edition != self.edition {
+            nexus.allowed = self.reservations.allowed(nexus.nexus.as_ref());
+            nexus.edition = self.edition;
+        }
+    }
+
+    /// Drops what is known of nexuses that are neither attached nor owed anything.
     fn forget_unneeded(&mut self) {
-        let (tasks, ids) = (&self.tasks, &mut self.ids);
+        let (tasks, ids, storing) = (&self.tasks, &mut self.ids, &self.storing);
         self.nexuses.retain(|index, nexus| {
+            let id = NexusId(index);
             let needed = nexus.attached > 0
                 || !nexus.attentions.is_empty()
-                || tasks.is_used_by(NexusId(index));
+                || tasks.is_used_by(id)
+                || storing.as_ref().is_some_and(|storing| storing.is_of(id));
             if !needed {
                 ids.remove(&nexus.nexus);
             }
@@ -402,6 +396,11 @@ impl LogicalUnit {
             }
         }
     }
+}
+
+/// Whether a command can change what is registered and reserved.
+fn changes_reservations(row: &Row) -> bool {
+    matches!(row.access, Access::PersistentReserveOut | Access::Reserve)
 }
 
 /// Whether the system may be able to do later what it could not do now.

@@ -7,7 +7,6 @@ use std::collections::BTreeSet;
 
 use slab::Slab;
 
-use crate::pr::Change;
 use crate::scsi::sense::{Format, SENSE_LENGTH, Sense};
 use crate::scsi::{Access, Status};
 use crate::sys::region::Data;
@@ -95,15 +94,6 @@ impl Task {
         )
     }
 
-    /// Puts it off until the change that it asks for is stored.
-    pub(super) fn put_off(self, change: Change) -> PendingChange {
-        PendingChange {
-            change,
-            owed: self.owed,
-            data: self.data,
-        }
-    }
-
     /// Its tag.
     pub fn tag(&self) -> Tag {
         self.owed.tag
@@ -160,6 +150,11 @@ impl Answer {
             data,
             response,
         }
+    }
+
+    /// Another answer to the same command.
+    pub(super) fn instead(self, response: Response) -> Answer {
+        Answer { response, ..self }
     }
 
     /// What it says.
@@ -230,29 +225,6 @@ impl Pending {
     }
 }
 
-/// A command that changes reservations, not answered and not in effect before the change is stored.
-#[derive(Debug)]
-pub struct PendingChange {
-    /// What it changes.
-    pub change: Change,
-    owed: Owed,
-    data: Data,
-}
-
-impl PendingChange {
-    /// Answers it, and gives the change.
-    pub(super) fn answer(self, response: Response) -> (Answer, Change) {
-        (
-            Answer {
-                owed: self.owed,
-                data: self.data,
-                response,
-            },
-            self.change,
-        )
-    }
-}
-
 /// A command in flight, by a number that is valid until it has ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct TaskKey(usize);
@@ -264,14 +236,45 @@ struct InFlight {
     aborted: bool,
 }
 
-/// An answer that waits until commands in flight have ended.
+/// An order of the administrator's, by the worker's number, which nothing here looks into.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ticket(pub u64);
+
+/// What somebody is told once it is true.
+#[derive(Debug)]
+pub(super) enum Reply {
+    /// The answer to a command.
+    Command {
+        /// Who sent it.
+        nexus: NexusId,
+        /// What it is told.
+        answer: Answer,
+        /// Whether the command has changed the reservations.
+        changed: bool,
+    },
+    /// The end of an order.
+    Administrator(Ticket),
+}
+
+/// A reply that waits until commands in flight have ended.
 #[derive(Debug)]
 struct Fence {
     waits_for: BTreeSet<TaskKey>,
-    answer: Answer,
+    reply: Reply,
+    /// How long it has waited.
+    ticks: u32,
 }
 
-/// The commands of a logical unit that are in the store's hands, and the answers that wait for them.
+/// The replies that wait for commands in flight.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Waiting {
+    /// How many there are.
+    pub replies: usize,
+    /// For how many ticks the oldest has waited.
+    pub ticks: u32,
+}
+
+/// The commands of a logical unit that are in the store's hands, and the replies that wait for them.
 #[derive(Debug, Default)]
 pub(super) struct TaskSet {
     tasks: Slab<InFlight>,
@@ -293,27 +296,41 @@ impl TaskSet {
         self.tasks.len()
     }
 
+    /// The I_T nexuses of those in flight, with repetitions.
+    pub(super) fn nexuses(&self) -> impl Iterator<Item = NexusId> {
+        self.tasks.iter().map(|(_, task)| task.nexus)
+    }
+
     /// Whether `nexus` has a command in flight.
     pub(super) fn is_used_by(&self, nexus: NexusId) -> bool {
-        self.tasks.iter().any(|(_, task)| task.nexus == nexus)
+        self.nexuses().any(|user| user == nexus)
     }
 
-    /// Marks the commands of a nexus as aborted: however they end, TASK ABORTED is their status.
-    pub(super) fn abort(&mut self, nexus: NexusId) {
-        let of_nexus = self
-            .tasks
-            .iter_mut()
-            .filter(|(_, task)| task.nexus == nexus);
-        of_nexus.for_each(|(_, task)| task.aborted = true);
+    /// Marks the commands of those `nexuses` as aborted: however they end, TASK ABORTED is their status. Gives the
+    /// answers of theirs that have waited, and need not any more.
+    pub(super) fn abort(&mut self, nexuses: impl Fn(NexusId) -> bool) -> Vec<Answer> {
+        for (_, task) in &mut self.tasks {
+            task.aborted |= nexuses(task.nexus);
+        }
+        let mut aborted = Vec::new();
+        for fence in std::mem::take(&mut self.fences) {
+            match fence.reply {
+                Reply::Command { nexus, answer, .. } if nexuses(nexus) => {
+                    aborted.push(answer.instead(Response::Status(Status::TaskAborted)));
+                }
+                reply => self.fences.push(Fence { reply, ..fence }),
+            }
+        }
+        aborted
     }
 
-    /// Holds an answer back until every command has ended that is now in flight and was aborted or is one of those.
+    /// Holds a reply back until every command has ended that is now in flight and was aborted or is one of those.
     /// Gives it back when there is none.
     pub(super) fn hold_back(
         &mut self,
-        answer: Answer,
+        reply: Reply,
         concerns: impl Fn(NexusId, Access) -> bool,
-    ) -> Option<Answer> {
+    ) -> Option<Reply> {
         let waits_for: BTreeSet<TaskKey> = self
             .tasks
             .iter()
@@ -321,9 +338,13 @@ impl TaskSet {
             .map(|(key, _)| TaskKey(key))
             .collect();
         if waits_for.is_empty() {
-            return Some(answer);
+            return Some(reply);
         }
-        self.fences.push(Fence { waits_for, answer });
+        self.fences.push(Fence {
+            waits_for,
+            reply,
+            ticks: 0,
+        });
         None
     }
 
@@ -335,13 +356,36 @@ impl TaskSet {
         self.tasks.remove(key.0).aborted
     }
 
-    /// Takes an answer that need not wait any longer.
-    pub(super) fn released(&mut self) -> Option<Answer> {
+    /// Takes a reply that need not wait any longer.
+    pub(super) fn released(&mut self) -> Option<Reply> {
         let free = self
             .fences
             .iter()
             .position(|fence| fence.waits_for.is_empty())?;
-        Some(self.fences.remove(free).answer)
+        Some(self.fences.remove(free).reply)
+    }
+
+    /// Lets a tick pass. Gives the replies that have waited for `patience` ticks: they are not true yet.
+    pub(super) fn tick(&mut self, patience: u32) -> Vec<Reply> {
+        let mut given_up = Vec::new();
+        for mut fence in std::mem::take(&mut self.fences) {
+            fence.ticks += 1;
+            if fence.ticks < patience {
+                self.fences.push(fence);
+            } else {
+                given_up.push(fence.reply);
+            }
+        }
+        given_up
+    }
+
+    /// The replies that wait.
+    pub(super) fn waiting(&self) -> Waiting {
+        let ticks = self.fences.iter().map(|fence| fence.ticks);
+        Waiting {
+            replies: self.fences.len(),
+            ticks: ticks.max().unwrap_or(0),
+        }
     }
 }
 
@@ -439,10 +483,14 @@ mod tests {
         let loser = tasks.begin(NexusId(1), Access::Write);
         let bystander = tasks.begin(NexusId(2), Access::Write);
         let (_region, data) = stale();
-        let answer = Answer::without_task(TAG, data, Response::Good);
+        let reply = Reply::Command {
+            nexus: NexusId(0),
+            answer: Answer::without_task(TAG, data, Response::Good),
+            changed: true,
+        };
         assert!(
             tasks
-                .hold_back(answer, |nexus, _| nexus == NexusId(1))
+                .hold_back(reply, |nexus, _| nexus == NexusId(1))
                 .is_none()
         );
         let later = tasks.begin(NexusId(1), Access::Write);
@@ -450,10 +498,10 @@ mod tests {
         assert!(!tasks.end(later));
         assert!(tasks.released().is_none());
         assert!(!tasks.end(loser));
-        tasks
-            .released()
-            .expect("nothing to wait for")
-            .deliver(Format::Fixed);
+        let Some(Reply::Command { answer, .. }) = tasks.released() else {
+            panic!("there is nothing to wait for")
+        };
+        answer.deliver(Format::Fixed);
     }
 
     #[test]
@@ -461,7 +509,7 @@ mod tests {
         let mut tasks = TaskSet::default();
         let aborted = tasks.begin(NexusId(1), Access::Write);
         let other = tasks.begin(NexusId(2), Access::Write);
-        tasks.abort(NexusId(1));
+        assert!(tasks.abort(|nexus| nexus == NexusId(1)).is_empty());
         let later = tasks.begin(NexusId(1), Access::Write);
         assert!(tasks.end(aborted));
         assert!(!tasks.end(other));

@@ -1,10 +1,14 @@
 //! The logical unit without kernel and disk: commands go in as bytes, and come out as answers or as I/O that the
 //! test does or fails.
 
+mod changes;
+
 use std::io;
 use std::sync::Arc;
 
 use super::*;
+use crate::pr::Save;
+use crate::pr::admin::Action;
 use crate::scsi::nexus::{Protocol, TargetPort, TransportId};
 use crate::store::{Durability, Flush, Operation};
 use crate::sys::region::{Region, Segment};
@@ -64,7 +68,7 @@ impl Bench {
     fn new(setup: Setup) -> Bench {
         let mut unit = LogicalUnit::new(setup);
         let nexuses = (0..3)
-            .map(|index| unit.attach(nexus(index), Mapping::ReadWrite))
+            .map(|index| unit.attach(Some(nexus(index)), Mapping::ReadWrite))
             .collect();
         Bench {
             unit,
@@ -107,8 +111,7 @@ impl Bench {
                 let answer = self.unit.finish(pending, request.data, Ok(()));
                 panic!("{:?} where an answer was expected", settle(answer))
             }
-            Step::Change(change) => panic!("{change:?} where an answer was expected"),
-            Step::Held => panic!("an answer was expected at once"),
+            other => panic!("{other:?} where an answer was expected"),
         }
     }
 
@@ -117,8 +120,7 @@ impl Bench {
         match self.step(from, cdb, length) {
             Step::Io(request, pending) => (request, pending),
             Step::Answer(answer) => panic!("{:?} where I/O was expected", settle(answer)),
-            Step::Change(change) => panic!("{change:?} where I/O was expected"),
-            Step::Held => panic!("I/O was expected"),
+            other => panic!("{other:?} where I/O was expected"),
         }
     }
 
@@ -143,11 +145,25 @@ impl Bench {
 
     /// A PERSISTENT RESERVE OUT that is stored; its response unless it waits.
     fn change(&mut self, from: usize, action: u8, keys: [u64; 2]) -> Option<Response> {
-        match self.reserve_out(from, action, keys) {
-            Step::Change(change) => self.unit.commit(change).map(settle),
+        let step = self.reserve_out(from, action, keys);
+        self.conclude(step)
+    }
+
+    /// RESERVE(6), up to the point where it is stored.
+    fn reserve_6(&mut self, from: usize) -> Step {
+        self.step(from, &[0x16, 0, 0, 0, 0, 0], 0)
+    }
+
+    /// The response to a command whose change is stored if it is to be; `None` if it waits.
+    fn conclude(&mut self, step: Step) -> Option<Response> {
+        match step {
+            Step::Store(_) => {
+                let step = self.unit.stored(true);
+                self.conclude(step)
+            }
             Step::Answer(answer) => Some(settle(answer)),
             Step::Held => None,
-            Step::Io(..) => panic!("PERSISTENT RESERVE OUT does no I/O"),
+            other => panic!("{other:?} of a command that changes reservations"),
         }
     }
 
@@ -161,7 +177,30 @@ impl Bench {
     }
 
     fn released(&mut self) -> Option<Response> {
-        self.unit.released().map(settle)
+        self.unit.next_step().and_then(|step| self.conclude(step))
+    }
+
+    /// Lets everything go on that can, with every change stored.
+    fn settle(&mut self) -> Vec<Response> {
+        let mut responses = Vec::new();
+        while let Some(step) = self.unit.next_step() {
+            responses.extend(self.conclude(step));
+        }
+        responses
+    }
+
+    /// Has the administrator's order carried out; `None` if its end waits.
+    fn administer(&mut self, action: Action) -> Option<Result<(), Unfulfilled>> {
+        self.unit.administer(action, Ticket(7));
+        let mut step = self.unit.next_step().expect("the order");
+        if let Step::Store(_) = step {
+            step = self.unit.stored(true);
+        }
+        match step {
+            Step::Administered(Ticket(7), outcome) => Some(outcome),
+            Step::Held => None,
+            other => panic!("{other:?} of an order"),
+        }
     }
 }
 
@@ -341,10 +380,11 @@ fn preempt_and_abort_waits_and_ends_the_commands_with_task_aborted() {
 fn a_change_that_cannot_be_stored_changes_nothing() {
     let mut bench = Bench::reserved();
     let before = bench.unit.reservations().clone();
-    let Step::Change(change) = bench.reserve_out(A, PREEMPT, [KEY_A, KEY_B]) else {
-        panic!("a change")
+    let step = bench.reserve_out(A, PREEMPT, [KEY_A, KEY_B]);
+    assert!(matches!(step, Step::Store(_)));
+    let Step::Answer(answer) = bench.unit.stored(false) else {
+        panic!("an answer")
     };
-    let answer = bench.unit.refuse(change);
     assert_eq!(
         settle(answer),
         Response::Check(Sense::internal_target_failure())
@@ -491,7 +531,7 @@ fn errors_of_the_backing_object_become_sense_that_hosts_act_on() {
 #[test]
 fn a_read_only_mapping_refuses_writes_and_says_so_in_the_mode_header() {
     let mut bench = Bench::new(setup());
-    bench.nexuses[A] = bench.unit.attach(nexus(A), Mapping::ReadOnly);
+    bench.nexuses[A] = bench.unit.attach(Some(nexus(A)), Mapping::ReadOnly);
     let changed = Response::Check(Sense::mode_parameters_changed());
     assert_eq!(bench.answer(A, &TEST_UNIT_READY, 0), changed);
     let protected = Response::Check(Sense::write_protected());
@@ -510,7 +550,8 @@ fn a_read_only_mapping_refuses_writes_and_says_so_in_the_mode_header() {
 #[test]
 fn a_reset_is_told_to_those_whom_the_kernel_does_not_tell() {
     let mut bench = Bench::new(setup());
-    assert!(bench.unit.reset(Some(bench.nexuses[A])).is_none());
+    bench.unit.reset(Some(bench.nexuses[A]));
+    assert!(bench.settle().is_empty());
     assert_eq!(bench.answer(A, &TEST_UNIT_READY, 0), Response::Good);
     let reset = Response::Check(Sense::bus_device_reset_function_occurred());
     assert_eq!(bench.answer(B, &TEST_UNIT_READY, 0), reset);
@@ -520,19 +561,18 @@ fn a_reset_is_told_to_those_whom_the_kernel_does_not_tell() {
 #[test]
 fn a_reset_ends_a_reserve_and_no_persistent_reservation() {
     let mut bench = Bench::new(setup());
-    let Step::Change(change) = bench.step(A, &[0x16, 0, 0, 0, 0, 0], 0) else {
-        panic!("a change")
-    };
-    assert_eq!(bench.unit.commit(change).map(settle), Some(Response::Good));
+    let step = bench.reserve_6(A);
+    assert_eq!(bench.conclude(step), Some(Response::Good));
     assert_eq!(bench.answer(B, &READ, 512), CONFLICT);
-    let change = bench.unit.reset(None).expect("the RESERVE ends");
-    bench.unit.take_up_reset(change);
+    bench.unit.reset(None);
+    bench.settle();
     bench.answer(B, &TEST_UNIT_READY, 0);
     let read = bench.io(B, &READ, 512);
     assert_eq!(bench.end(read), Response::InPlace(512));
 
     let mut bench = Bench::reserved();
-    assert!(bench.unit.reset(None).is_none());
+    bench.unit.reset(None);
+    bench.settle();
     bench.answer(C, &TEST_UNIT_READY, 0);
     assert_eq!(bench.answer(C, &WRITE, 512), CONFLICT);
 }
@@ -545,13 +585,13 @@ fn a_nexus_that_comes_back_finds_its_registration_and_its_unit_attention() {
         bench.change(A, PREEMPT, [KEY_A, KEY_B]),
         Some(Response::Good)
     );
-    bench.nexuses[B] = bench.unit.attach(nexus(B), Mapping::ReadWrite);
+    bench.nexuses[B] = bench.unit.attach(Some(nexus(B)), Mapping::ReadWrite);
     let preempted = Response::Check(Sense::registrations_preempted());
     assert_eq!(bench.answer(B, &TEST_UNIT_READY, 0), preempted);
     assert_eq!(bench.answer(B, &WRITE, 512), CONFLICT);
 
     bench.unit.detach(bench.nexuses[A]);
-    bench.nexuses[A] = bench.unit.attach(nexus(A), Mapping::ReadWrite);
+    bench.nexuses[A] = bench.unit.attach(Some(nexus(A)), Mapping::ReadWrite);
     let write = bench.io(A, &WRITE, 512);
     assert_eq!(bench.end(write), Response::Good);
 }
@@ -632,10 +672,8 @@ fn a_reserve_of_spc_2_waits_for_the_reads_and_writes_of_others() {
         let mut bench = Bench::new(setup());
         let other = bench.io(B, &cdb, 512);
         let own = bench.io(A, &cdb, 512);
-        let Step::Change(change) = bench.step(A, &[0x16, 0, 0, 0, 0, 0], 0) else {
-            panic!("a change")
-        };
-        assert!(bench.unit.commit(change).is_none());
+        let step = bench.reserve_6(A);
+        assert_eq!(bench.conclude(step), None);
         bench.end(other);
         assert_eq!(bench.released(), Some(Response::Good), "not for its own");
         bench.end(own);
@@ -760,7 +798,7 @@ fn a_power_on_is_not_told_again_to_a_nexus_that_comes_back() {
     });
     bench.answer(A, &TEST_UNIT_READY, 0);
     bench.unit.detach(bench.nexuses[A]);
-    bench.nexuses[A] = bench.unit.attach(nexus(A), Mapping::ReadWrite);
+    bench.nexuses[A] = bench.unit.attach(Some(nexus(A)), Mapping::ReadWrite);
     assert_eq!(bench.answer(A, &TEST_UNIT_READY, 0), Response::Good);
 }
 

@@ -8,6 +8,18 @@ use super::{Change, Reservations};
 use crate::scsi::nexus::ItNexus;
 use crate::scsi::sense::Sense;
 
+/// What the administrator orders.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// Remove the persistent reservation and every registration: [`Reservations::cleared`].
+    Clear,
+    /// Remove every registration with this key: [`Reservations::removed`].
+    Preempt {
+        /// The reservation key.
+        key: u64,
+    },
+}
+
 impl Reservations {
     /// Releases the persistent reservation, if there is one, and keeps the registrations (SPC-4, Releasing).
     ///

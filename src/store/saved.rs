@@ -43,6 +43,30 @@ pub fn remove(path: &Path) -> Result<(), Error> {
     }
 }
 
+/// Moves a file out of the way, durably, and gives its new name: the old one with `.unreadable-1` behind it, or with
+/// the first number that is free. `None` if there is no such file.
+pub fn set_aside(path: &Path) -> Result<Option<PathBuf>, Error> {
+    let fail = |source| Error {
+        step: "setting aside",
+        path: path.to_owned(),
+        source,
+    };
+    let mut number = 1;
+    let aside = loop {
+        let mut name = path.as_os_str().to_owned();
+        name.push(format!(".unreadable-{number}"));
+        // A new name for the file, and never the end of another one.
+        match fs::hard_link(path, &name) {
+            Ok(()) => break PathBuf::from(name),
+            Err(taken) if taken.kind() == io::ErrorKind::AlreadyExists => number += 1,
+            Err(missing) if missing.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(source) => return Err(fail(source)),
+        }
+    };
+    remove(path)?;
+    Ok(Some(aside))
+}
+
 /// Reads the content; `None` if there is no such file.
 pub fn read(path: &Path) -> Result<Option<Vec<u8>>, Error> {
     match fs::read(path) {
@@ -108,6 +132,23 @@ mod tests {
         .unwrap();
         replace(&path, b"whole").unwrap();
         assert_eq!(read(&path).unwrap().as_deref(), Some(&b"whole"[..]));
+    }
+
+    #[test]
+    fn what_is_set_aside_is_kept_whatever_was_set_aside_before() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("record.toml");
+        assert_eq!(set_aside(&path).unwrap(), None);
+        for (content, name) in [
+            ("one", "record.toml.unreadable-1"),
+            ("two", "record.toml.unreadable-2"),
+        ] {
+            fs::write(&path, content).unwrap();
+            let aside = folder.path().join(name);
+            assert_eq!(set_aside(&path).unwrap(), Some(aside.clone()));
+            assert_eq!(read(&path).unwrap(), None);
+            assert_eq!(read(&aside).unwrap().as_deref(), Some(content.as_bytes()));
+        }
     }
 
     #[test]

@@ -1,0 +1,334 @@
+//! Changes of the reservations on their way: decided, then stored, then in force, then answered.
+//!
+//! One change is stored at a time. What would change the reservations meanwhile waits for it, since it has to be
+//! decided on what that change leaves behind. Everything else goes on under the reservations as they are: a change
+//! that nobody has been told of is not in force.
+
+use std::sync::Arc;
+
+use super::task::{NexusId, Reply, Response, Task, Ticket};
+use super::{LogicalUnit, Step};
+use crate::pr::admin::Action;
+use crate::pr::{Change, Reservations, Save};
+use crate::scsi::Status;
+use crate::scsi::nexus::ItNexus;
+use crate::scsi::sense::Sense;
+
+/// For how many ticks an answer waits for commands in flight.
+///
+/// Hosts give up on PERSISTENT RESERVE OUT after 30 to 60 seconds, and a worker ticks once a second.
+pub const FENCE_PATIENCE: u32 = 30;
+
+/// What is to be stored.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ToStore {
+    /// The reservations as they will be.
+    pub next: Reservations,
+    /// Where.
+    pub save: Save,
+    /// Whether what stands there can't be read, and is to be set aside before.
+    pub set_aside: bool,
+}
+
+/// Why an order of the administrator's came to nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Unfulfilled {
+    /// The change could not be stored.
+    #[error("the change could not be stored, and nothing has changed: see `journalctl -u tcmu-pr`")]
+    NotStored,
+    /// There is nothing to preempt.
+    #[error("nobody is registered with the key {0:#018x}")]
+    NoSuchKey(u64),
+    /// Nobody knows who is registered.
+    #[error("the record of the reservations can't be read: `tcmu-pr clear` sets it aside")]
+    Unreadable,
+    /// It is done, but not safe to rely on.
+    #[error(
+        "the registrations are removed, but commands of those who have lost access are still in flight: they can \
+         write until the backing store has ended them (`tcmu-pr status` counts them)"
+    )]
+    StillInFlight,
+}
+
+/// Who is told how a change has ended.
+#[derive(Debug)]
+pub(super) enum Origin {
+    /// The initiator that sent the command.
+    Command(Task),
+    /// The administrator.
+    Administrator(Ticket),
+    /// Nobody: a reset, or the loss of an I_T nexus.
+    Event,
+}
+
+/// A change that is being stored.
+#[derive(Debug)]
+pub(super) struct Storing {
+    change: Change,
+    origin: Origin,
+    /// The command has been aborted meanwhile.
+    aborted: bool,
+    /// The record that could not be read is set aside with it.
+    set_aside: bool,
+}
+
+impl Storing {
+    /// Whether it is a command of that nexus.
+    pub(super) fn is_of(&self, id: NexusId) -> bool {
+        matches!(&self.origin, Origin::Command(task) if task.nexus == id)
+    }
+}
+
+/// What waits for the change that is being stored.
+#[derive(Debug)]
+pub(super) enum Awaited {
+    Command(Task),
+    Order(Action, Ticket),
+    Reset,
+    NexusLoss(ItNexus),
+}
+
+impl LogicalUnit {
+    /// What can go on now, after [`LogicalUnit::finish`], [`LogicalUnit::stored`] or an event; `None` if nothing can.
+    pub fn next_step(&mut self) -> Option<Step> {
+        if let Some(step) = self.ready.pop_front() {
+            return Some(step);
+        }
+        if let Some(reply) = self.tasks.released() {
+            return Some(told(reply));
+        }
+        if self.storing.is_some() {
+            return None;
+        }
+        Some(match self.awaited.pop_front()? {
+            Awaited::Command(task) => self.run(task),
+            Awaited::Order(action, ticket) => self.carry_out(action, ticket),
+            Awaited::Reset => self.event(self.reservations.released_by_reset()),
+            Awaited::NexusLoss(nexus) => {
+                self.event(self.reservations.released_by_nexus_loss(&nexus))
+            }
+        })
+    }
+
+    /// Goes on with the change of the last [`Step::Store`]: takes it up if it was stored, refuses it if not.
+    pub fn stored(&mut self, stored: bool) -> Step {
+        let Storing {
+            change,
+            origin,
+            aborted,
+            set_aside,
+        } = self.storing.take().expect("a change is being stored");
+        match origin {
+            Origin::Command(task) if !stored => {
+                Step::Answer(task.answer(Sense::internal_target_failure().into()))
+            }
+            Origin::Administrator(ticket) if !stored => {
+                Step::Administered(ticket, Err(Unfulfilled::NotStored))
+            }
+            // A RESERVE ends in any case: a record that still has it errs on the safe side.
+            origin => {
+                self.fenced &= !set_aside;
+                self.conclude(change, origin, aborted)
+            }
+        }
+    }
+
+    /// Lets time pass: one tick. Answers that have waited for [`FENCE_PATIENCE`] ticks are given up.
+    pub fn tick(&mut self) {
+        for reply in self.tasks.tick(FENCE_PATIENCE) {
+            self.ready.push_back(given_up(reply));
+        }
+    }
+
+    /// LOGICAL UNIT RESET, which the kernel has carried out for the I_T nexuses of one port. Establishes the unit
+    /// attention for all others, aborts what is in flight, and ends a RESERVE.
+    pub fn reset(&mut self, told_by_the_kernel: Option<NexusId>) {
+        for (index, nexus) in &mut self.nexuses {
+            if told_by_the_kernel != Some(NexusId(index)) && nexus.attached > 0 {
+                nexus
+                    .attentions
+                    .establish(Sense::bus_device_reset_function_occurred());
+            }
+        }
+        self.abort(|_| true);
+        self.awaited.push_back(Awaited::Reset);
+    }
+
+    /// The loss of an I_T nexus: logout, a dropped connection, a session reinstated. It ends a RESERVE.
+    pub fn nexus_lost(&mut self, id: NexusId) {
+        if let Some(nexus) = &self.nexuses[id.0].nexus {
+            self.awaited.push_back(Awaited::NexusLoss(nexus.clone()));
+        }
+    }
+
+    /// An order of the administrator's. How it ends comes as [`Step::Administered`] with this ticket.
+    pub fn administer(&mut self, action: Action, ticket: Ticket) {
+        self.awaited.push_back(Awaited::Order(action, ticket));
+    }
+
+    /// Whether no change is being stored or waits to be.
+    pub(super) fn is_settled(&self) -> bool {
+        self.storing.is_none() && self.awaited.is_empty() && self.ready.is_empty()
+    }
+
+    /// Has a change stored, if it is to be, and then takes it up.
+    pub(super) fn store(&mut self, change: Change, origin: Origin) -> Step {
+        if change.save == Save::Nothing {
+            return self.conclude(change, origin, false);
+        }
+        self.store_and_set_aside(change, origin, false)
+    }
+
+    /// Holds back a reply that tells, or lets conclude, who has access now, while commands are in flight that were let
+    /// in before and would be refused now, or that are aborted.
+    pub(super) fn hold_back(&mut self, reply: Reply) -> Step {
+        let in_flight: Vec<NexusId> = self.tasks.nexuses().collect();
+        for id in in_flight {
+            self.refresh(id);
+        }
+        let nexuses = &self.nexuses;
+        self.tasks
+            .hold_back(reply, |nexus, access| {
+                !nexuses[nexus.0].allowed.contains(access)
+            })
+            .map_or(Step::Held, told)
+    }
+
+    /// Aborts what those nexuses have sent and nobody has begun.
+    pub(super) fn abort_awaited(&mut self, nexuses: impl Fn(NexusId) -> bool) {
+        for awaited in std::mem::take(&mut self.awaited) {
+            match awaited {
+                Awaited::Command(task) if nexuses(task.nexus) => {
+                    let answer = task.answer(Response::Status(Status::TaskAborted));
+                    self.ready.push_back(Step::Answer(answer));
+                }
+                other => self.awaited.push_back(other),
+            }
+        }
+    }
+
+    fn store_and_set_aside(&mut self, change: Change, origin: Origin, set_aside: bool) -> Step {
+        let to_store = ToStore {
+            next: change.next.clone(),
+            save: change.save,
+            set_aside,
+        };
+        self.storing = Some(Storing {
+            change,
+            origin,
+            aborted: false,
+            set_aside,
+        });
+        Step::Store(to_store)
+    }
+
+    fn event(&mut self, change: Option<Change>) -> Step {
+        change.map_or(Step::Held, |change| self.store(change, Origin::Event))
+    }
+
+    fn carry_out(&mut self, action: Action, ticket: Ticket) -> Step {
+        let refused = |why| Step::Administered(ticket, Err(why));
+        let change = match action {
+            Action::Clear if self.fenced => return self.start_afresh(ticket),
+            Action::Preempt { .. } if self.fenced => return refused(Unfulfilled::Unreadable),
+            Action::Clear => self.reservations.cleared(None),
+            Action::Preempt { key } => {
+                let mut registrants = self.reservations.registrants().iter();
+                if !registrants.any(|registrant| registrant.key == key) {
+                    return refused(Unfulfilled::NoSuchKey(key));
+                }
+                self.reservations.removed(key)
+            }
+        };
+        self.store(change, Origin::Administrator(ticket))
+    }
+
+    /// Goes on without the record that can't be read. Whoever may have been registered is told.
+    fn start_afresh(&mut self, ticket: Ticket) -> Step {
+        let attached = self.nexuses.iter().filter(|(_, nexus)| nexus.attached > 0);
+        let told = attached.filter_map(|(_, nexus)| nexus.nexus.clone());
+        let change = Change {
+            next: Reservations::default(),
+            save: Save::Durable,
+            attentions: told
+                .map(|nexus| (Arc::new(nexus), Sense::reservations_preempted()))
+                .collect(),
+            abort: Vec::new(),
+        };
+        self.store_and_set_aside(change, Origin::Administrator(ticket), true)
+    }
+
+    /// Puts a change in force, and tells whoever asked for it, once it is true.
+    fn conclude(&mut self, change: Change, origin: Origin, aborted: bool) -> Step {
+        let changed = change.save != Save::Nothing;
+        self.take_up(change);
+        match origin {
+            Origin::Command(task) if aborted => {
+                Step::Answer(task.answer(Response::Status(Status::TaskAborted)))
+            }
+            Origin::Command(task) => self.hold_back(Reply::Command {
+                nexus: task.nexus,
+                answer: task.answer(Response::Good),
+                changed,
+            }),
+            Origin::Administrator(ticket) => self.hold_back(Reply::Administrator(ticket)),
+            Origin::Event => Step::Held,
+        }
+    }
+
+    /// The next reservations are in force when this returns.
+    fn take_up(&mut self, change: Change) {
+        self.reservations = change.next;
+        self.edition += 1;
+        for (nexus, condition) in change.attentions {
+            self.establish(&nexus, condition);
+        }
+        let abort: Vec<NexusId> = change
+            .abort
+            .iter()
+            .filter_map(|nexus| self.ids.get(&Some(ItNexus::clone(nexus))).copied())
+            .collect();
+        if !abort.is_empty() {
+            self.abort(|nexus| abort.contains(&nexus));
+        }
+    }
+
+    /// Aborts the commands of those nexuses, wherever they are.
+    fn abort(&mut self, nexuses: impl Fn(NexusId) -> bool) {
+        for answer in self.tasks.abort(&nexuses) {
+            self.ready.push_back(Step::Answer(answer));
+        }
+        if let Some(storing) = &mut self.storing {
+            storing.aborted |=
+                matches!(&storing.origin, Origin::Command(task) if nexuses(task.nexus));
+        }
+        self.abort_awaited(nexuses);
+    }
+}
+
+fn told(reply: Reply) -> Step {
+    match reply {
+        Reply::Command { answer, .. } => Step::Answer(answer),
+        Reply::Administrator(ticket) => Step::Administered(ticket, Ok(())),
+    }
+}
+
+/// What is told when it can't be waited for any longer: never that the losers are done.
+///
+/// A command that has changed something was not refused: its initiator is told that it was aborted, and has to look
+/// what has become of it. Any other can be repeated as if nothing had been.
+fn given_up(reply: Reply) -> Step {
+    match reply {
+        Reply::Command {
+            answer, changed, ..
+        } => {
+            let status = if changed {
+                Status::TaskAborted
+            } else {
+                Status::Busy
+            };
+            Step::Answer(answer.instead(Response::Status(status)))
+        }
+        Reply::Administrator(ticket) => Step::Administered(ticket, Err(Unfulfilled::StillInFlight)),
+    }
+}
