@@ -16,9 +16,9 @@ use tcmu_pr::daemon::recorder::Recorder;
 use tcmu_pr::daemon::records::Keep;
 use tcmu_pr::daemon::worker::{self, Handle, Identity, Notice, Order, Parts, PortId, Report};
 use tcmu_pr::lu::task::Pending;
-use tcmu_pr::lu::{LogicalUnit, Mapping, Setup};
+use tcmu_pr::lu::{LogicalUnit, Mapping, Setup, ToStore};
+use tcmu_pr::pr::Reservations;
 use tcmu_pr::pr::admin::Action;
-use tcmu_pr::pr::{Reservations, Save};
 use tcmu_pr::scsi::capacity::Geometry;
 use tcmu_pr::scsi::inquiry;
 use tcmu_pr::scsi::nexus::{ItNexus, Protocol, TargetPort, TargetPorts, TransportId};
@@ -113,16 +113,12 @@ struct TestKeeper {
 }
 
 impl Keep for TestKeeper {
-    fn save(&mut self, next: &Reservations, _save: Save) -> Result<(), saved::Error> {
+    fn save(&mut self, to_store: &ToStore) -> Result<(), saved::Error> {
         let _slow = self.slow.lock().unwrap();
         if *self.fails.lock().unwrap() {
             return saved::replace("/nonexistent/folder/record".as_ref(), b"");
         }
-        self.kept.lock().unwrap().push(next.clone());
-        Ok(())
-    }
-
-    fn set_aside(&mut self) -> Result<(), saved::Error> {
+        self.kept.lock().unwrap().push(to_store.next.clone());
         Ok(())
     }
 }
@@ -165,6 +161,7 @@ impl Node {
                 identity: inquiry::Identity::new("serial"),
                 geometry: Geometry::new(512, BLOCKS as u64, 0).unwrap(),
                 reservations: Ok(Reservations::default()),
+                attentions: Vec::new(),
                 power_on: false,
                 write_back: false,
             }),

@@ -19,7 +19,7 @@ use super::rings::{aside, ours, unblock};
 use super::status;
 use super::worker::{self, Identity, Notice, Order, Parts, PortId};
 use crate::control::{PortStatus, RefusedStatus, Status, UnitStatus};
-use crate::lu::{LogicalUnit, Mapping, Setup, Unknown};
+use crate::lu::{LogicalUnit, Mapping, Setup, ToStore, Unknown};
 use crate::nexus::declared::{self, Declared, Resolved};
 use crate::pr::Save;
 use crate::scsi::capacity::Geometry;
@@ -481,18 +481,22 @@ impl Devices {
                 path: options.path.clone(),
             });
         }
-        let (reservations, power_on) = match self.records.reservations(&record.serial) {
+        let (reservations, attentions, power_on) = match self.records.reservations(&record.serial) {
             Ok(kept) => {
                 // From now on a restart finds that there was a power on, and a crash between two records is mended.
+                let to_store = ToStore {
+                    next: kept.reservations.clone(),
+                    save: Save::Durable,
+                    attentions: kept.attentions.clone(),
+                    set_aside: false,
+                };
                 let mut keeper = self.records.keeper(&record.serial);
-                keeper
-                    .save(&kept.reservations, Save::Durable)
-                    .map_err(records::Error::from)?;
-                (Ok(kept.reservations), kept.power_on)
+                keeper.save(&to_store).map_err(records::Error::from)?;
+                (Ok(kept.reservations), kept.attentions, kept.power_on)
             }
             Err(error) => {
                 log::error!("{}: {}", backing.path().display(), chain(&error));
-                (Err(Unknown), false)
+                (Err(Unknown), Vec::new(), false)
             }
         };
         let start = |source| Refusal::Start {
@@ -505,6 +509,7 @@ impl Devices {
                 identity: inquiry::Identity::new(&record.serial),
                 geometry,
                 reservations,
+                attentions,
                 power_on,
                 write_back: false,
             }),

@@ -39,7 +39,11 @@ impl Recorder {
             .name("record".to_owned())
             .spawn(move || {
                 for to_store in to_do {
-                    if stored.send(store(&mut keeper, &to_store)).is_err() {
+                    let outcome = keeper.save(&to_store);
+                    if let Err(error) = &outcome {
+                        log::error!("reservations could not be stored: {}", chain(error));
+                    }
+                    if stored.send(outcome.is_ok()).is_err() {
                         return;
                     }
                     waker.wake();
@@ -78,18 +82,4 @@ impl Drop for Recorder {
             log::error!("the thread that stores records had panicked");
         }
     }
-}
-
-/// Whether it is stored.
-pub fn store(keeper: &mut impl Keep, to_store: &ToStore) -> bool {
-    let set_aside = if to_store.set_aside {
-        keeper.set_aside()
-    } else {
-        Ok(())
-    };
-    let stored = set_aside.and_then(|()| keeper.save(&to_store.next, to_store.save));
-    if let Err(error) = &stored {
-        log::error!("reservations could not be stored: {}", chain(error));
-    }
-    stored.is_ok()
 }

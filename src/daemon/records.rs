@@ -17,13 +17,16 @@ use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
+use crate::lu::ToStore;
 use crate::pr::image::{self, Image};
 use crate::pr::{Reservations, Save};
-use crate::scsi::nexus::TargetPorts;
+use crate::scsi::nexus::{ItNexus, TargetPorts};
+use crate::scsi::sense::Sense;
 use crate::store::saved;
 
 /// What can go wrong with records.
@@ -117,6 +120,8 @@ impl From<Version> for u32 {
 pub struct Kept {
     /// What is registered and reserved.
     pub reservations: Reservations,
+    /// The unit attention conditions that were pending, as far as a record tells.
+    pub attentions: Vec<(Arc<ItNexus>, Sense)>,
     /// Whether this is the first time since the node was booted.
     pub power_on: bool,
 }
@@ -198,6 +203,7 @@ impl Records {
             if image.boot_id == self.boot_id {
                 return Ok(Kept {
                     reservations: image.reservations,
+                    attentions: image.attentions,
                     power_on: false,
                 });
             }
@@ -207,6 +213,7 @@ impl Records {
             .unwrap_or_default();
         Ok(Kept {
             reservations,
+            attentions: Vec::new(),
             power_on: true,
         })
     }
@@ -249,11 +256,8 @@ fn random_serial() -> Result<String, Error> {
 
 /// Keeps the reservations of one logical unit.
 pub trait Keep {
-    /// Stores `next` as `save` asks. After an error, what was stored before still is.
-    fn save(&mut self, next: &Reservations, save: Save) -> Result<(), saved::Error>;
-
-    /// Moves what is stored out of the way, under another name, because it can't be read.
-    fn set_aside(&mut self) -> Result<(), saved::Error>;
+    /// Stores what is to be stored. After an error, what was stored before still is.
+    fn save(&mut self, to_store: &ToStore) -> Result<(), saved::Error>;
 }
 
 /// Keeps reservations in files.
@@ -266,32 +270,43 @@ pub struct Keeper {
 }
 
 impl Keep for Keeper {
-    fn save(&mut self, next: &Reservations, save: Save) -> Result<(), saved::Error> {
-        let text = || {
-            let image = Image {
-                unit: self.serial.clone(),
-                boot_id: self.boot_id.clone(),
-                reservations: next.clone(),
-            };
-            image.encode()
-        };
-        if save == Save::Nothing {
+    fn save(&mut self, to_store: &ToStore) -> Result<(), saved::Error> {
+        if to_store.save == Save::Nothing {
             return Ok(());
         }
+        if to_store.set_aside {
+            self.set_aside()?;
+        }
         let before = [saved::read(&self.run)?, saved::read(&self.state)?];
-        let text = text();
         let store = || {
-            saved::replace(&self.run, text.as_bytes())?;
-            match (save, next.aptpl()) {
-                (Save::Durable, true) => saved::replace(&self.state, text.as_bytes()),
+            let run = self.image(to_store, &to_store.attentions);
+            saved::replace(&self.run, run.as_bytes())?;
+            match (to_store.save, to_store.next.aptpl()) {
+                // A loss of power takes the unit attentions with it.
+                (Save::Durable, true) => {
+                    saved::replace(&self.state, self.image(to_store, &[]).as_bytes())
+                }
                 (Save::Durable, false) => saved::remove(&self.state),
                 _ => Ok(()),
             }
         };
         store().inspect_err(|_| self.take_back(&before))
     }
+}
 
-    fn set_aside(&mut self) -> Result<(), saved::Error> {
+impl Keeper {
+    fn image(&self, to_store: &ToStore, attentions: &[(Arc<ItNexus>, Sense)]) -> String {
+        let image = Image {
+            unit: self.serial.clone(),
+            boot_id: self.boot_id.clone(),
+            reservations: to_store.next.clone(),
+            attentions: attentions.to_vec(),
+        };
+        image.encode()
+    }
+
+    /// Moves records that can't be read out of the way, under other names.
+    fn set_aside(&self) -> Result<(), saved::Error> {
         for path in [&self.run, &self.state] {
             if let Some(aside) = saved::set_aside(path)? {
                 log::warn!("{} is now {}", path.display(), aside.display());
@@ -299,9 +314,7 @@ impl Keep for Keeper {
         }
         Ok(())
     }
-}
 
-impl Keeper {
     /// The command that was to change the records fails: a restart must not find the change.
     fn take_back(&self, before: &[Option<Vec<u8>>; 2]) {
         for (path, before) in [&self.run, &self.state].into_iter().zip(before) {

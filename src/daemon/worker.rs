@@ -230,6 +230,10 @@ impl<S: Store<Pending>, R: Record> Worker<S, R> {
             }
             more = self.turn();
         }
+        // The recorder ends when it has stored this.
+        if let Some(to_store) = self.parts.unit.last_words() {
+            self.parts.recorder.submit(to_store);
+        }
     }
 
     /// Does what there is to do now. Tells whether more is known to be left.

@@ -45,6 +45,11 @@ impl Attentions {
         self.pending.pop_front()
     }
 
+    /// The conditions, in the order in which they are reported.
+    pub(super) fn iter(&self) -> impl Iterator<Item = &Sense> {
+        self.pending.iter()
+    }
+
     /// Whether nothing is pending.
     pub(super) fn is_empty(&self) -> bool {
         self.pending.is_empty()

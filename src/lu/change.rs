@@ -26,6 +26,8 @@ pub struct ToStore {
     pub next: Reservations,
     /// Where.
     pub save: Save,
+    /// The unit attention conditions that will be pending, those of one I_T nexus in order.
+    pub attentions: Vec<(Arc<ItNexus>, Sense)>,
     /// Whether what stands there can't be read, and is to be set aside before.
     pub set_aside: bool,
 }
@@ -166,6 +168,33 @@ impl LogicalUnit {
         self.awaited.push_back(Awaited::Order(action, ticket));
     }
 
+    /// How things are, to be stored for the next daemon; `None` if that is not known.
+    pub fn last_words(&self) -> Option<ToStore> {
+        (!self.fenced).then(|| ToStore {
+            next: self.reservations.clone(),
+            save: Save::Runtime,
+            attentions: self.attentions(),
+            set_aside: false,
+        })
+    }
+
+    /// Every unit attention condition that is pending.
+    fn attentions(&self) -> Vec<(Arc<ItNexus>, Sense)> {
+        let mut all = Vec::new();
+        for (_, entry) in &self.nexuses {
+            if let (Some(nexus), false) = (&entry.nexus, entry.attentions.is_empty()) {
+                let nexus = Arc::new(nexus.clone());
+                all.extend(
+                    entry
+                        .attentions
+                        .iter()
+                        .map(|condition| (Arc::clone(&nexus), *condition)),
+                );
+            }
+        }
+        all
+    }
+
     /// Whether no change is being stored or waits to be.
     pub(super) fn is_settled(&self) -> bool {
         self.storing.is_none() && self.awaited.is_empty() && self.ready.is_empty()
@@ -208,9 +237,12 @@ impl LogicalUnit {
     }
 
     fn store_and_set_aside(&mut self, change: Change, origin: Origin, set_aside: bool) -> Step {
+        let mut attentions = self.attentions();
+        attentions.extend(change.attentions.iter().cloned());
         let to_store = ToStore {
             next: change.next.clone(),
             save: change.save,
+            attentions,
             set_aside,
         };
         self.storing = Some(Storing {

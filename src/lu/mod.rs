@@ -15,6 +15,7 @@ mod execute;
 pub mod task;
 
 use std::collections::{HashMap, HashSet, VecDeque};
+use std::sync::Arc;
 
 use slab::Slab;
 
@@ -46,6 +47,8 @@ pub struct Setup {
     pub geometry: Geometry,
     /// What is registered and reserved; `Err` if that is not known, and then nobody is let in.
     pub reservations: Result<Reservations, Unknown>,
+    /// The unit attention conditions that are pending.
+    pub attentions: Vec<(Arc<ItNexus>, Sense)>,
     /// Whether initiators must be told that there was a power on.
     pub power_on: bool,
     /// Whether written blocks may wait in the cache until the next flush (WCE).
@@ -139,7 +142,7 @@ pub struct LogicalUnit {
 impl LogicalUnit {
     /// A logical unit to which nobody is attached yet.
     pub fn new(setup: Setup) -> LogicalUnit {
-        LogicalUnit {
+        let mut unit = LogicalUnit {
             identity: setup.identity,
             geometry: setup.geometry,
             fenced: setup.reservations.is_err(),
@@ -157,7 +160,11 @@ impl LogicalUnit {
             ids: HashMap::new(),
             tasks: TaskSet::default(),
             counters: Counters::default(),
+        };
+        for (nexus, condition) in setup.attentions {
+            unit.establish(&nexus, condition);
         }
+        unit
     }
 
     /// Lets a nexus in. It keeps the unit attentions that wait for it from earlier.

@@ -4,7 +4,6 @@
 mod changes;
 
 use std::io;
-use std::sync::Arc;
 
 use super::*;
 use crate::pr::Save;
@@ -59,6 +58,7 @@ fn setup() -> Setup {
         identity: Identity::new("serial"),
         geometry: Geometry::new(512, 1000, 0).unwrap(),
         reservations: Ok(Reservations::default()),
+        attentions: Vec::new(),
         power_on: false,
         write_back: true,
     }

@@ -33,12 +33,17 @@ use serde::{Deserialize, Serialize};
 
 use super::{Holder, Registrant, Registrants, Reservation, Reservations, Type, Violation};
 use crate::scsi::nexus::{ItNexus, Protocol, TargetPort, TransportId};
+use crate::scsi::sense::Sense;
 
 /// The version of the records that this module reads and writes.
 pub const VERSION: u32 = 1;
 
-/// The longest record that is read, in bytes: 8,190 registrants with the longest names take under 6 MiB.
-pub const LENGTH_MAX: usize = 8 << 20;
+/// The longest record that is read, in bytes: 8,190 registrants with the longest names take under 6 MiB, and
+/// [`ATTENTIONS_MAX`] unit attentions about as much.
+pub const LENGTH_MAX: usize = 16 << 20;
+
+/// How many pending unit attention conditions a record holds. More are lost when the daemon restarts.
+pub const ATTENTIONS_MAX: usize = 16_384;
 
 /// The reservations of a logical unit, and when and where they were so.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -49,6 +54,8 @@ pub struct Image {
     pub boot_id: String,
     /// What is registered and reserved.
     pub reservations: Reservations,
+    /// The unit attention conditions that are pending, those of one I_T nexus in order.
+    pub attentions: Vec<(Arc<ItNexus>, Sense)>,
 }
 
 /// Why a record cannot be used.
@@ -88,6 +95,14 @@ pub enum Error {
     /// A reservation key that is none.
     #[error("{0:?} is not a reservation key")]
     Key(String),
+    /// A unit attention condition that is none.
+    #[error("{0:?} is not a unit attention condition")]
+    Attention(String),
+    /// More unit attention conditions than a record has.
+    #[error(
+        "the record has {0} unit attention conditions, more than the {ATTENTIONS_MAX} it can have"
+    )]
+    TooManyAttentions(usize),
     /// Not one registrant marked as holder where one must be.
     #[error("the record marks {0} registrants as the single holder of the persistent reservation")]
     Holders(usize),
@@ -108,6 +123,8 @@ struct Record {
     reserve: Option<NexusRecord>,
     #[serde(default)]
     registrant: Vec<RegistrantRecord>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    unit_attention: Vec<AttentionRecord>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -125,6 +142,15 @@ struct RegistrantRecord {
     key: String,
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     holder: bool,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct AttentionRecord {
+    initiator_port: String,
+    target_port: String,
+    /// ADDITIONAL SENSE CODE and its qualifier.
+    additional_sense: String,
 }
 
 impl Image {
@@ -195,6 +221,12 @@ impl From<&Image> for Record {
             key: format!("0x{key:016x}"),
             holder: single == Some(&**nexus),
         });
+        let attentions = image.attentions.iter().take(ATTENTIONS_MAX);
+        let attentions = attentions.map(|(nexus, condition)| AttentionRecord {
+            initiator_port: initiator_port_text(&nexus.initiator_port),
+            target_port: target_port_text(&nexus.target_port),
+            additional_sense: attention_text(condition),
+        });
         Record {
             unit: image.unit.clone(),
             boot_id: image.boot_id.clone(),
@@ -206,6 +238,7 @@ impl From<&Image> for Record {
                 target_port: target_port_text(&nexus.target_port),
             }),
             registrant: registrants.collect(),
+            unit_attention: attentions.collect(),
         }
     }
 }
@@ -243,12 +276,29 @@ impl Record {
             spc2: spc2.transpose()?,
         };
         reservations.check()?;
+        if self.unit_attention.len() > ATTENTIONS_MAX {
+            return Err(Error::TooManyAttentions(self.unit_attention.len()));
+        }
+        let attentions = self.unit_attention.into_iter().map(|record| {
+            let nexus = parse_nexus(&record.initiator_port, &record.target_port)?;
+            let text = record.additional_sense;
+            let mut known = Sense::UNIT_ATTENTIONS.into_iter();
+            let condition = known.find(|condition| attention_text(condition) == text);
+            Ok((Arc::new(nexus), condition.ok_or(Error::Attention(text))?))
+        });
+        let attentions = attentions.collect::<Result<_, Error>>()?;
         Ok(Image {
             unit: self.unit,
             boot_id: self.boot_id,
             reservations,
+            attentions,
         })
     }
+}
+
+fn attention_text(condition: &Sense) -> String {
+    let (code, qualifier) = condition.additional();
+    format!("0x{code:02x}{qualifier:02x}")
 }
 
 fn protocol_text(protocol: Protocol) -> &'static str {

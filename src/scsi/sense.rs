@@ -169,6 +169,17 @@ conditions! {
 }
 
 impl Sense {
+    /// Every unit attention condition that there is here.
+    pub const UNIT_ATTENTIONS: [Sense; 7] = [
+        Sense::power_on_occurred(),
+        Sense::bus_device_reset_function_occurred(),
+        Sense::mode_parameters_changed(),
+        Sense::reservations_preempted(),
+        Sense::reservations_released(),
+        Sense::registrations_preempted(),
+        Sense::capacity_data_has_changed(),
+    ];
+
     const fn new(key: SenseKey, asc: u8, ascq: u8) -> Sense {
         Sense {
             key,

@@ -67,6 +67,15 @@ fn registered(aptpl: bool) -> Reservations {
         .next
 }
 
+fn to_store(next: &Reservations, save: Save) -> ToStore {
+    ToStore {
+        next: next.clone(),
+        save,
+        attentions: Vec::new(),
+        set_aside: false,
+    }
+}
+
 #[test]
 fn a_unit_keeps_its_serial_number_and_its_target_ports() {
     let node = Node::new();
@@ -126,7 +135,7 @@ fn a_restart_of_the_daemon_loses_nothing() {
         let save = if aptpl { Save::Durable } else { Save::Runtime };
         node.records(BOOT)
             .keeper(SERIAL)
-            .save(&reservations, save)
+            .save(&to_store(&reservations, save))
             .unwrap();
         let kept = node.records(BOOT).reservations(SERIAL).unwrap();
         assert_eq!(kept.reservations, reservations);
@@ -139,7 +148,7 @@ fn a_loss_of_power_loses_what_aptpl_did_not_keep() {
     let node = Node::new();
     node.records(BOOT)
         .keeper(SERIAL)
-        .save(&registered(false), Save::Runtime)
+        .save(&to_store(&registered(false), Save::Runtime))
         .unwrap();
     let kept = node.records(NEXT_BOOT).reservations(SERIAL).unwrap();
     assert_eq!(kept.reservations, Reservations::default());
@@ -152,7 +161,7 @@ fn a_loss_of_power_loses_nothing_that_aptpl_kept_but_the_generation() {
     let reservations = registered(true);
     node.records(BOOT)
         .keeper(SERIAL)
-        .save(&reservations, Save::Durable)
+        .save(&to_store(&reservations, Save::Durable))
         .unwrap();
     fs::remove_file(node.run_record()).unwrap();
     let kept = node.records(NEXT_BOOT).reservations(SERIAL).unwrap();
@@ -165,9 +174,13 @@ fn a_loss_of_power_loses_nothing_that_aptpl_kept_but_the_generation() {
 fn switching_aptpl_off_erases_what_was_kept() {
     let node = Node::new();
     let mut keeper = node.records(BOOT).keeper(SERIAL);
-    keeper.save(&registered(true), Save::Durable).unwrap();
+    keeper
+        .save(&to_store(&registered(true), Save::Durable))
+        .unwrap();
     assert!(node.state_record().exists());
-    keeper.save(&registered(false), Save::Durable).unwrap();
+    keeper
+        .save(&to_store(&registered(false), Save::Durable))
+        .unwrap();
     assert!(!node.state_record().exists());
     let kept = node.records(NEXT_BOOT).reservations(SERIAL).unwrap();
     assert_eq!(kept.reservations, Reservations::default());
@@ -177,10 +190,14 @@ fn switching_aptpl_off_erases_what_was_kept() {
 fn a_change_that_cannot_be_made_durable_is_not_found_by_a_restart() {
     let node = Node::new();
     let mut keeper = node.records(BOOT).keeper(SERIAL);
-    keeper.save(&registered(false), Save::Runtime).unwrap();
+    keeper
+        .save(&to_store(&registered(false), Save::Runtime))
+        .unwrap();
     // A folder where the new record would be written.
     fs::create_dir(node.state_record().with_extension("new")).unwrap();
-    keeper.save(&registered(true), Save::Durable).unwrap_err();
+    keeper
+        .save(&to_store(&registered(true), Save::Durable))
+        .unwrap_err();
     let kept = node.records(BOOT).reservations(SERIAL).unwrap();
     assert_eq!(kept.reservations, registered(false));
 }
@@ -191,7 +208,7 @@ fn a_damaged_record_is_an_error_that_names_it_and_is_left_alone() {
         let node = Node::new();
         node.records(BOOT)
             .keeper(SERIAL)
-            .save(&registered(true), Save::Durable)
+            .save(&to_store(&registered(true), Save::Durable))
             .unwrap();
         let (file, boot) = match durable {
             false => (node.run_record(), BOOT),
@@ -217,7 +234,7 @@ fn a_record_of_another_unit_is_refused() {
     let node = Node::new();
     node.records(BOOT)
         .keeper(SERIAL)
-        .save(&registered(true), Save::Durable)
+        .save(&to_store(&registered(true), Save::Durable))
         .unwrap();
     let other = node.run_record().with_file_name("other.pr");
     fs::copy(node.run_record(), other).unwrap();
@@ -230,10 +247,56 @@ fn a_removed_unit_keeps_what_aptpl_keeps() {
     let records = node.records(BOOT);
     records
         .keeper(SERIAL)
-        .save(&registered(true), Save::Durable)
+        .save(&to_store(&registered(true), Save::Durable))
         .unwrap();
     records.power_off(SERIAL).unwrap();
     let kept = records.reservations(SERIAL).unwrap();
     assert_eq!(kept.reservations.registrants().len(), 1);
     assert!(kept.power_on);
+}
+
+#[test]
+fn unit_attentions_outlive_the_daemon_and_no_loss_of_power() {
+    let node = Node::new();
+    let nexus = registered(true)
+        .registrants()
+        .iter()
+        .next()
+        .unwrap()
+        .nexus
+        .clone();
+    let attentions = vec![(nexus, Sense::registrations_preempted())];
+    let to_store = ToStore {
+        attentions: attentions.clone(),
+        ..to_store(&registered(true), Save::Durable)
+    };
+    node.records(BOOT).keeper(SERIAL).save(&to_store).unwrap();
+    let kept = node.records(BOOT).reservations(SERIAL).unwrap();
+    assert_eq!(kept.attentions, attentions);
+    let kept = node.records(NEXT_BOOT).reservations(SERIAL).unwrap();
+    assert!(kept.attentions.is_empty());
+    assert_eq!(kept.reservations.registrants().len(), 1);
+}
+
+#[test]
+fn records_that_cannot_be_read_are_set_aside_and_others_take_their_place() {
+    let node = Node::new();
+    let mut keeper = node.records(BOOT).keeper(SERIAL);
+    fs::write(node.run_record(), "torn").unwrap();
+    fs::write(node.state_record(), "torn, too").unwrap();
+    let to_store = ToStore {
+        set_aside: true,
+        ..to_store(&Reservations::default(), Save::Durable)
+    };
+    keeper.save(&to_store).unwrap();
+    for (record, content) in [
+        (node.run_record(), "torn"),
+        (node.state_record(), "torn, too"),
+    ] {
+        let aside = record.with_extension("pr.unreadable-1");
+        assert_eq!(fs::read_to_string(aside).unwrap(), content);
+    }
+    let kept = node.records(BOOT).reservations(SERIAL).unwrap();
+    assert_eq!(kept.reservations, Reservations::default());
+    assert!(!kept.power_on);
 }

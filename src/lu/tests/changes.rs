@@ -315,3 +315,42 @@ fn a_record_that_cannot_be_set_aside_keeps_everybody_out() {
     let manual = Response::Check(Sense::manual_intervention_required());
     assert_eq!(bench.answer(A, &WRITE, 512), manual);
 }
+
+#[test]
+fn what_is_stored_for_the_next_daemon_holds_the_unit_attentions_that_are_pending() {
+    let mut bench = Bench::reserved();
+    let to_store = bench.storing(A, PREEMPT, [KEY_A, KEY_B]);
+    let told = (Arc::new(nexus(B)), Sense::registrations_preempted());
+    assert_eq!(to_store.attentions, std::slice::from_ref(&told));
+    bench.end_store(true);
+    let last_words = bench.unit.last_words().expect("it is known");
+    assert_eq!(last_words.attentions, [told]);
+    assert_eq!(last_words.next, *bench.unit.reservations());
+    let next = Bench::new(Setup {
+        reservations: Ok(last_words.next),
+        attentions: last_words.attentions,
+        ..setup()
+    });
+    for mut bench in [bench, next] {
+        assert_eq!(bench.answer(B, &WRITE, 512), CONFLICT);
+        let preempted = Response::Check(Sense::registrations_preempted());
+        assert_eq!(bench.answer(B, &TEST_UNIT_READY, 0), preempted);
+        assert!(
+            bench
+                .unit
+                .last_words()
+                .expect("it is known")
+                .attentions
+                .is_empty()
+        );
+    }
+}
+
+#[test]
+fn a_unit_whose_reservations_are_not_known_leaves_no_word_of_them() {
+    let bench = Bench::new(Setup {
+        reservations: Err(Unknown),
+        ..setup()
+    });
+    assert!(bench.unit.last_words().is_none());
+}

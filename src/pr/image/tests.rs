@@ -1,9 +1,12 @@
+use std::sync::Arc;
+
 use proptest::prelude::{any, prop_assert, prop_assert_eq, proptest};
 
-use super::{Error, Image, LENGTH_MAX, checksum};
+use super::{ATTENTIONS_MAX, Error, Image, LENGTH_MAX, checksum};
 use crate::pr::testing::{KEY_A, KEY_B, Unit, a, b, register};
 use crate::pr::{REGISTRANTS_MAX, Registrant, Registrants, Reservations, Type, Violation, spc2};
 use crate::scsi::nexus::{ItNexus, Protocol, TargetPort, TransportId};
+use crate::scsi::sense::Sense;
 
 const UNIT: &str = "lun0-5f0c";
 
@@ -12,6 +15,7 @@ fn image(reservations: Reservations) -> Image {
         unit: UNIT.to_owned(),
         boot_id: "0b7f".to_owned(),
         reservations,
+        attentions: Vec::new(),
     }
 }
 
@@ -323,4 +327,72 @@ proptest! {
             prop_assert_eq!(parse(&image.encode()).expect("sound"), image);
         }
     }
+}
+
+#[test]
+fn unit_attentions_stand_at_the_end_in_their_order() {
+    let attentions = vec![
+        (Arc::new(a()), Sense::registrations_preempted()),
+        (Arc::new(a()), Sense::power_on_occurred()),
+        (Arc::new(b()), Sense::reservations_released()),
+    ];
+    let image = Image {
+        attentions,
+        ..example()
+    };
+    let [a, b] = ["a", "b"].map(|name| {
+        format!(
+            "initiator_port = \"iscsi:iqn.2026-11.example:{name},i,0x00023d000001\"\n\
+             target_port = \"iscsi:iqn.2026-11.example:target,t,0x0001\"\n"
+        )
+    });
+    let expected = record(&format!(
+        "{EXAMPLE}\n[[unit_attention]]\n{a}additional_sense = \"0x2a05\"\n\
+         \n[[unit_attention]]\n{a}additional_sense = \"0x2901\"\n\
+         \n[[unit_attention]]\n{b}additional_sense = \"0x2a04\"\n"
+    ));
+    assert_eq!(image.encode(), expected);
+    assert_eq!(parse(&expected).unwrap(), image);
+    let unknown = expected.split_once('\n').unwrap().1;
+    let unknown = unknown.split_once('\n').unwrap().1;
+    let unknown = unknown.replace("0x2901", "0x0000");
+    assert!(matches!(error(&unknown), Error::Attention(text) if text == "0x0000"));
+}
+
+#[test]
+fn the_largest_record_can_be_read_again() {
+    let nexus = |number: usize| {
+        Arc::new(ItNexus {
+            initiator_port: TransportId::from_iscsi_port_name(&format!(
+                "iqn.{number:0>219},i,0x00023d000001"
+            ))
+            .unwrap(),
+            target_port: TargetPort {
+                protocol: Protocol::Iscsi,
+                name: format!("iqn.{:0>219},t,0x0001", 1).into(),
+            },
+        })
+    };
+    let registrants: Vec<Registrant> = (0..usize::from(REGISTRANTS_MAX))
+        .map(|number| Registrant {
+            nexus: nexus(number),
+            key: u64::MAX,
+        })
+        .collect();
+    let reservations = Reservations {
+        registrants: Arc::new(Registrants::from(registrants)),
+        ..Reservations::default()
+    };
+    let attentions = (0..ATTENTIONS_MAX + 1)
+        .map(|number| (nexus(number), Sense::registrations_preempted()))
+        .collect();
+    let image = Image {
+        attentions,
+        ..image(reservations)
+    };
+    let record = image.encode();
+    assert!(record.len() > LENGTH_MAX / 2, "{}", record.len());
+    let read = parse(&record).unwrap();
+    assert_eq!(read.reservations, image.reservations);
+    assert_eq!(read.attentions, image.attentions[..ATTENTIONS_MAX]);
 }
