@@ -35,6 +35,7 @@ const GOOD: u8 = 0x00;
 const CHECK_CONDITION: u8 = 0x02;
 const BUSY: u8 = 0x08;
 const CONFLICT: u8 = 0x18;
+const TASK_ABORTED: u8 = 0x40;
 
 const TEST_UNIT_READY: [u8; 6] = [0; 6];
 /// One block at LBA 3.
@@ -600,17 +601,42 @@ fn a_worker_whose_disk_hangs_is_given_up() {
 
 #[test]
 fn a_reset_of_one_port_is_told_to_the_other() {
+    const LOGICAL_UNIT_RESET: u8 = 5;
+    const TARGET_WARM_RESET: u8 = 6;
+    const TARGET_COLD_RESET: u8 = 7;
     let mut node = Node::new();
+    for function in [LOGICAL_UNIT_RESET, TARGET_WARM_RESET, TARGET_COLD_RESET] {
+        node.kernels[A].task_management(function, &[]);
+        node.kernels[A].ring_doorbell();
+        assert_eq!(
+            node.command(A, &TEST_UNIT_READY, Buffer::None).status,
+            GOOD,
+            "the kernel tells A"
+        );
+        let answer = node.command(B, &TEST_UNIT_READY, Buffer::None);
+        assert_eq!(sense(&answer), (0x06, 0x29, 0x03));
+        assert_eq!(node.command(B, &TEST_UNIT_READY, Buffer::None).status, GOOD);
+    }
+    node.stop();
+}
+
+#[test]
+fn a_reset_of_one_port_aborts_the_commands_of_the_other_and_ends_a_reserve() {
+    let mut node = Node::new();
+    assert_eq!(
+        node.command(B, &[0x16, 0, 0, 0, 0, 0], Buffer::None).status,
+        GOOD
+    );
+    assert_eq!(node.command(A, &READ, Buffer::In(512)).status, CONFLICT);
+    node.hold_disk();
+    node.send(B, &WRITE, Buffer::Out(&[0xbb; 512]));
+    node.wait_until_held(1);
     node.kernels[A].task_management(5, &[]);
     node.kernels[A].ring_doorbell();
-    assert_eq!(
-        node.command(A, &TEST_UNIT_READY, Buffer::None).status,
-        GOOD,
-        "the kernel tells A"
-    );
-    let answer = node.command(B, &TEST_UNIT_READY, Buffer::None);
-    assert_eq!(sense(&answer), (0x06, 0x29, 0x03));
-    assert_eq!(node.command(B, &TEST_UNIT_READY, Buffer::None).status, GOOD);
+    node.settled();
+    node.let_go();
+    assert_eq!(node.kernels[B].wait_for(1)[0].status, TASK_ABORTED);
+    assert_eq!(node.command(A, &READ, Buffer::In(512)).status, GOOD);
     node.stop();
 }
 

@@ -415,8 +415,11 @@ impl<S: Store<Pending>, R: Record> Worker<S, R> {
                 Ok(Some(Entry::TaskManagement(entry))) => {
                     let nexus = port.nexus;
                     log::info!("port {}: {:?}", id.0, entry.function);
-                    if entry.function == Function::LogicalUnitReset {
-                        self.parts.unit.reset(nexus);
+                    match entry.function {
+                        Function::LogicalUnitReset | Function::TargetReset => {
+                            self.parts.unit.reset(nexus);
+                        }
+                        Function::AbortTask | Function::Other(_) => {}
                     }
                 }
                 Err(interrupted) => return self.interrupted(id, interrupted),

@@ -182,6 +182,8 @@ pub enum Function {
     AbortTask,
     /// LOGICAL UNIT RESET.
     LogicalUnitReset,
+    /// TARGET WARM RESET or TARGET COLD RESET. Linux 6.12 rejects them before they come here.
+    TargetReset,
     /// Any other; none is sent today.
     Other(u8),
 }
@@ -483,6 +485,7 @@ impl Ring {
         let function = match entry.function {
             1 => Function::AbortTask,
             5 => Function::LogicalUnitReset,
+            6 | 7 => Function::TargetReset,
             other => Function::Other(other),
         };
         Ok(TaskManagement { function, commands })
