@@ -1,28 +1,46 @@
 //! The `tcmu-pr` program: arguments, log, run, exit status.
 
 use std::error::Error;
-use std::io;
+use std::io::{self, IsTerminal};
 use std::panic;
 use std::process::{ExitCode, abort};
 
 use clap::Parser;
-use tcmu_pr::cli::{self, Cli, Command, Serve};
+use tcmu_pr::cli::{self, Cli, Command, Person, Serve};
 use tcmu_pr::control::dbus::Bus;
 use tcmu_pr::daemon::{self, Config};
 
 fn main() -> ExitCode {
-    let outcome = match Cli::parse().command {
-        Command::Serve(options) => serve(&options),
-        Command::Status(options) => {
-            cli::status(&options, &Bus::System, &mut io::stdout()).map_err(Box::from)
+    let (bus, output) = (&Bus::System, &mut io::stdout());
+    let asked = match Cli::parse().command {
+        Command::Serve(options) => {
+            return ended(serve(&options).map_err(|error| (error, 1)));
         }
+        Command::Status(options) => cli::status(&options, bus, output),
+        Command::Show(options) => cli::show(&options, bus, output),
+        Command::Clear(options) => cli::change(options, bus, person(), output),
+        Command::Preempt(options) => cli::change(options, bus, person(), output),
     };
+    ended(asked.map_err(|error| {
+        let status = error.exit_status();
+        (error.into(), status)
+    }))
+}
+
+fn ended(outcome: Result<(), (Box<dyn Error>, u8)>) -> ExitCode {
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
+        Err((error, status)) => {
             eprintln!("tcmu-pr: {}", daemon::chain(&*error));
-            ExitCode::FAILURE
+            ExitCode::from(status)
         }
+    }
+}
+
+fn person() -> Person<io::StdinLock<'static>> {
+    Person {
+        input: io::stdin().lock(),
+        is_there: io::stdin().is_terminal(),
     }
 }
 

@@ -19,6 +19,7 @@ use tcmu_pr::lu::task::Pending;
 use tcmu_pr::lu::{LogicalUnit, Mapping, Setup, ToStore};
 use tcmu_pr::pr::Reservations;
 use tcmu_pr::pr::admin::Action;
+use tcmu_pr::pr::out::Context;
 use tcmu_pr::scsi::capacity::Geometry;
 use tcmu_pr::scsi::inquiry;
 use tcmu_pr::scsi::nexus::{ItNexus, Protocol, TargetPort, TargetPorts, TransportId};
@@ -165,6 +166,7 @@ impl Node {
                 attentions: Vec::new(),
                 power_on: false,
                 write_back: false,
+                context: Context::default(),
             }),
             store: TestStore {
                 disk: Arc::clone(&disk),

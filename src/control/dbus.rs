@@ -4,7 +4,10 @@
 //! |---|---|---|---|
 //! | `org.kernel.TCMUService1` | `/org/kernel/TCMUService1` | ObjectManager | GetManagedObjects |
 //! | | `/org/kernel/TCMUService1/pr` | `org.kernel.TCMUService1` | ConfigDesc, CheckConfig(s) → (b, s) |
-//! | `org.tcmupr.Control1` | `/org/tcmupr/Control1` | `org.tcmupr.Control1` | Status() → s (JSON) |
+//! | `org.tcmupr.Control1` | `/org/tcmupr/Control1` | `org.tcmupr.Control1` | Status() → s (JSON), Clear(s), Preempt(s, t) |
+//!
+//! Clear takes the unit serial number of a logical unit, Preempt that and a reservation key. Both answer when what they
+//! have changed is stored, and those who have lost access have nothing in flight any more.
 //!
 //! targetcli takes every object below the first for a kind of backstore: nothing else may be there.
 
@@ -13,16 +16,19 @@ use std::io;
 use std::thread;
 use std::time::Duration;
 
+use blocking::unblock;
 use crossbeam_channel::{Receiver, Sender, unbounded};
+use serde::Serialize;
 use zbus::blocking::connection::Builder;
 use zbus::blocking::fdo::DBusProxy;
 use zbus::blocking::{Connection, MessageIterator};
 use zbus::fdo::{self, ObjectManager, RequestNameFlags};
 use zbus::message::Type;
 use zbus::names::WellKnownName;
-use zbus::{MatchRule, interface};
+use zbus::zvariant::DynamicType;
+use zbus::{MatchRule, Message, interface};
 
-use super::{Orders, Status};
+use super::{Administration, Orders, Status};
 
 const HANDLER_NAME: &str = "org.kernel.TCMUService1";
 const HANDLER_ROOT: &str = "/org/kernel/TCMUService1";
@@ -30,8 +36,8 @@ const HANDLER_PATH: &str = "/org/kernel/TCMUService1/pr";
 const CONTROL_NAME: &str = "org.tcmupr.Control1";
 const CONTROL_PATH: &str = "/org/tcmupr/Control1";
 
-/// How long the bus, or the daemon behind it, may take to answer.
-const CALL_TIMEOUT: Duration = Duration::from_secs(25);
+/// How long the bus, or the daemon behind it, may take to answer: longer than the daemon gives itself.
+const CALL_TIMEOUT: Duration = Duration::from_secs(90);
 
 /// What targetcli shows as help for the config string.
 const CONFIG_DESCRIPTION: &str = "\
@@ -76,8 +82,8 @@ pub enum Error {
     /// We may not ask it.
     #[error("only root may ask tcmu-pr: try again with sudo")]
     NotAllowed,
-    /// It did not answer.
-    #[error("tcmu-pr did not answer: {0}")]
+    /// It refused, or did not answer.
+    #[error("{0}")]
     Call(String),
     /// Its answer is of another version.
     #[error(
@@ -220,18 +226,36 @@ fn report(sender: &Sender<Lost>, lost: Lost) {
 
 /// Asks a running daemon how things are.
 pub fn status(bus: &Bus) -> Result<Status, Error> {
-    let connection = bus.connect()?;
-    let answer = connection.call_method(
-        Some(CONTROL_NAME),
-        CONTROL_PATH,
-        Some(CONTROL_NAME),
-        "Status",
-        &(),
-    );
-    let text: String = answer
-        .and_then(|answer| answer.body().deserialize())
+    let text: String = call(bus, "Status", &())?
+        .body()
+        .deserialize()
         .map_err(call_error)?;
     serde_json::from_str(&text).map_err(Error::Answer)
+}
+
+/// Has a running daemon change the reservations of the logical unit with this serial number.
+pub fn administer(bus: &Bus, serial: &str, action: Administration) -> Result<(), Error> {
+    match action {
+        Administration::Clear => call(bus, "Clear", &(serial,))?,
+        Administration::Preempt { key } => call(bus, "Preempt", &(serial, key))?,
+    };
+    Ok(())
+}
+
+fn call(
+    bus: &Bus,
+    method: &str,
+    arguments: &(impl Serialize + DynamicType),
+) -> Result<Message, Error> {
+    bus.connect()?
+        .call_method(
+            Some(CONTROL_NAME),
+            CONTROL_PATH,
+            Some(CONTROL_NAME),
+            method,
+            arguments,
+        )
+        .map_err(call_error)
 }
 
 fn call_error(error: zbus::Error) -> Error {
@@ -266,9 +290,20 @@ impl Handler {
     }
 }
 
-/// What `tcmu-pr status` talks to.
+/// What the `tcmu-pr` commands talk to.
 struct Control {
     orders: Orders,
+}
+
+impl Control {
+    /// Waits for the daemon beside the thread that serves the bus.
+    async fn administer(&self, serial: String, action: Administration) -> fdo::Result<()> {
+        let orders = self.orders.clone();
+        let outcome = unblock(move || orders.administer(serial, action)).await;
+        outcome
+            .map_err(|error| fdo::Error::Failed(error.to_string()))?
+            .map_err(fdo::Error::Failed)
+    }
 }
 
 #[interface(name = "org.tcmupr.Control1")]
@@ -279,6 +314,15 @@ impl Control {
             .status()
             .map_err(|error| fdo::Error::Failed(error.to_string()))?;
         serde_json::to_string(&status).map_err(|error| fdo::Error::Failed(error.to_string()))
+    }
+
+    async fn clear(&self, serial: String) -> fdo::Result<()> {
+        self.administer(serial, Administration::Clear).await
+    }
+
+    async fn preempt(&self, serial: String, key: u64) -> fdo::Result<()> {
+        self.administer(serial, Administration::Preempt { key })
+            .await
     }
 }
 
@@ -369,6 +413,17 @@ pub(crate) mod tests {
                         reply.send(answer).expect("the bus waits");
                     }
                     Order::Status { reply } => reply.send(example()).expect("the bus waits"),
+                    Order::Administer {
+                        serial,
+                        action,
+                        reply,
+                    } => {
+                        let answer = match (serial.as_str(), action) {
+                            ("6001405a", Administration::Clear) => Ok(()),
+                            (_, action) => Err(format!("{serial}: {action:?} is not good")),
+                        };
+                        reply.send(answer).expect("the bus waits");
+                    }
                 }
             }
         });
@@ -450,6 +505,21 @@ pub(crate) mod tests {
         assert!(matches!(status(&bus.bus), Err(Error::NotRunning)));
         let (_service, _lost) = serve(&bus.bus, &orders).expect("the names are free");
         assert_eq!(status(&bus.bus).expect("the daemon is there"), example());
+    }
+
+    #[test]
+    fn the_administrators_orders_go_to_the_daemon_and_its_words_come_back() {
+        let bus = PrivateBus::new();
+        let (orders, receiver) = Orders::new();
+        daemon(receiver);
+        let (_service, _lost) = serve(&bus.bus, &orders).expect("the names are free");
+        administer(&bus.bus, "6001405a", Administration::Clear).expect("it is good");
+        let preempt = Administration::Preempt { key: u64::MAX };
+        let error = administer(&bus.bus, "6001405a", preempt).expect_err("it is not");
+        assert_eq!(
+            error.to_string(),
+            "6001405a: Preempt { key: 18446744073709551615 } is not good"
+        );
     }
 
     #[test]

@@ -8,13 +8,16 @@ pub mod systemd;
 
 use std::time::Duration;
 
-use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded, unbounded};
 use serde::{Deserialize, Serialize};
 
 /// How long the daemon may take to answer. targetcli gives up after 25 seconds.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// What the daemon is asked. It answers on `reply`, at once; whoever asked may have gone.
+/// How long a change of the reservations may take: to be stored, and until what its losers have in flight has ended.
+const CHANGE_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// What the daemon is asked. It answers on `reply`; whoever asked may have gone.
 #[derive(Debug)]
 pub enum Order {
     /// Could a backstore with this config string be made?
@@ -29,6 +32,27 @@ pub enum Order {
         /// All of it.
         reply: Sender<Status>,
     },
+    /// Change the reservations of a logical unit.
+    Administer {
+        /// The unit serial number.
+        serial: String,
+        /// What to do.
+        action: Administration,
+        /// Done, or why not: a sentence for the administrator.
+        reply: Sender<Result<(), String>>,
+    },
+}
+
+/// What the administrator can do to the reservations of a logical unit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Administration {
+    /// Remove the reservation and every registration. Where their record can't be read, go on without it.
+    Clear,
+    /// Remove every registration with this key, and a reservation that has no holder then.
+    Preempt {
+        /// The reservation key.
+        key: u64,
+    },
 }
 
 /// The daemon gave no answer.
@@ -38,8 +62,8 @@ pub enum Error {
     #[error("tcmu-pr is stopping")]
     Stopping,
     /// Its main loop is stuck.
-    #[error("tcmu-pr did not answer within {} seconds; see `journalctl -u tcmu-pr`", ANSWER_TIMEOUT.as_secs())]
-    NoAnswer,
+    #[error("tcmu-pr did not answer within {} seconds; see `journalctl -u tcmu-pr`", .0.as_secs())]
+    NoAnswer(Duration),
 }
 
 /// Where orders are given. Every clone reaches the same daemon.
@@ -55,23 +79,38 @@ impl Orders {
 
     /// Asks whether a backstore with this config string, subtype included, could be made.
     pub fn check_config(&self, config: String) -> Result<Result<(), String>, Error> {
-        self.ask(|reply| Order::CheckConfig { config, reply })
+        self.ask(ANSWER_TIMEOUT, |reply| Order::CheckConfig { config, reply })
     }
 
     /// Asks how things are.
     pub fn status(&self) -> Result<Status, Error> {
-        self.ask(|reply| Order::Status { reply })
+        self.ask(ANSWER_TIMEOUT, |reply| Order::Status { reply })
     }
 
-    fn ask<T>(&self, order: impl FnOnce(Sender<T>) -> Order) -> Result<T, Error> {
+    /// Has the reservations of the logical unit with this serial number changed.
+    pub fn administer(
+        &self,
+        serial: String,
+        action: Administration,
+    ) -> Result<Result<(), String>, Error> {
+        self.ask(CHANGE_TIMEOUT, |reply| Order::Administer {
+            serial,
+            action,
+            reply,
+        })
+    }
+
+    fn ask<T>(
+        &self,
+        patience: Duration,
+        order: impl FnOnce(Sender<T>) -> Order,
+    ) -> Result<T, Error> {
         let (reply, answer) = bounded(1);
         self.0.send(order(reply)).map_err(|_| Error::Stopping)?;
-        answer
-            .recv_timeout(ANSWER_TIMEOUT)
-            .map_err(|error| match error {
-                crossbeam_channel::RecvTimeoutError::Timeout => Error::NoAnswer,
-                crossbeam_channel::RecvTimeoutError::Disconnected => Error::Stopping,
-            })
+        answer.recv_timeout(patience).map_err(|error| match error {
+            RecvTimeoutError::Timeout => Error::NoAnswer(patience),
+            RecvTimeoutError::Disconnected => Error::Stopping,
+        })
     }
 }
 
@@ -105,6 +144,17 @@ pub struct UnitStatus {
     pub counters: Counters,
     /// Commands whose data is on its way from or to the backing object.
     pub in_flight: u64,
+    /// Answers that wait for such commands of initiators that have lost access.
+    pub waiting: WaitingStatus,
+}
+
+/// Answers that wait until the losers' commands in flight have ended.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WaitingStatus {
+    /// How many there are.
+    pub answers: u64,
+    /// How long the oldest has waited.
+    pub seconds: u64,
 }
 
 /// A backstore: one I_T nexus of a logical unit.
@@ -152,10 +202,14 @@ pub struct RefusedStatus {
 /// The persistent reservations of a logical unit.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ReservationStatus {
-    /// The record can't be read: who is registered is not known, and nobody is let in.
-    pub unreadable: bool,
+    /// The record can't be read, and why: who is registered is not known, and nobody is let in.
+    pub unreadable: Option<String>,
     /// PRGENERATION.
     pub generation: u32,
+    /// Whether all this outlives a loss of power (APTPL).
+    pub aptpl: bool,
+    /// Whether every registration asks for that, whatever the initiator says.
+    pub force_aptpl: bool,
     /// The reservation, if there is one.
     pub reservation: Option<HeldStatus>,
     /// The I_T nexus that holds the unit by RESERVE(6) or RESERVE(10).
@@ -176,12 +230,18 @@ pub struct HeldStatus {
 /// A registered I_T nexus.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RegistrantStatus {
-    /// The initiator port.
+    /// The initiator: its name, or its port's.
     pub initiator: String,
+    /// The initiator session identifier of its port, where that is known: `0x` and 12 hexadecimal digits. iSCSI only.
+    pub isid: Option<String>,
     /// The target port.
     pub target: String,
+    /// The relative target port identifier of that.
+    pub relative_target_port: Option<u16>,
     /// The reservation key: `0x` and 16 hexadecimal digits, since JSON's numbers are too short for it.
     pub key: String,
+    /// Whether it holds the reservation, alone or as one of all registrants.
+    pub holder: bool,
 }
 
 /// What a logical unit has done since the daemon started.
@@ -232,8 +292,10 @@ pub(crate) mod tests {
                     port("c", waiting),
                 ],
                 reservations: ReservationStatus {
-                    unreadable: false,
+                    unreadable: None,
                     generation: 3,
+                    aptpl: true,
+                    force_aptpl: false,
                     reservation: Some(HeldStatus {
                         kind: "Write Exclusive, Registrants Only".into(),
                         holder: Some(
@@ -243,8 +305,11 @@ pub(crate) mod tests {
                     reserve: None,
                     registrants: vec![RegistrantStatus {
                         initiator: "iqn.2026-11.example:a".into(),
+                        isid: Some("0x00023d000001".into()),
                         target: "iqn.2026-11.example:t,t,0x0001".into(),
+                        relative_target_port: Some(1),
                         key: "0x00000000000000a1".into(),
+                        holder: true,
                     }],
                 },
                 counters: Counters {
@@ -255,6 +320,7 @@ pub(crate) mod tests {
                     unknown_nexus: 1,
                 },
                 in_flight: 32,
+                waiting: WaitingStatus::default(),
             }],
             refused: vec![RefusedStatus {
                 backstore: "user_7/odd".into(),
@@ -267,10 +333,15 @@ pub(crate) mod tests {
     fn an_order_is_answered_by_the_daemon() {
         let (orders, daemon) = Orders::new();
         let answering = std::thread::spawn(move || {
-            for order in daemon.iter().take(2) {
+            for order in daemon.iter().take(3) {
                 match order {
                     Order::CheckConfig { config, reply } => reply.send(Err(config)).is_ok(),
                     Order::Status { reply } => reply.send(example()).is_ok(),
+                    Order::Administer {
+                        serial,
+                        action,
+                        reply,
+                    } => reply.send(Err(format!("{serial} {action:?}"))).is_ok(),
                 };
             }
         });
@@ -279,6 +350,11 @@ pub(crate) mod tests {
             .expect("the daemon is there");
         assert_eq!(checked, Err("pr//x".to_owned()));
         assert_eq!(orders.status().expect("the daemon is there"), example());
+        let done = orders.administer("6001405a".into(), Administration::Clear);
+        assert_eq!(
+            done.expect("the daemon is there"),
+            Err("6001405a Clear".to_owned())
+        );
         answering.join().expect("it does not panic");
         assert!(matches!(orders.status(), Err(Error::Stopping)));
     }

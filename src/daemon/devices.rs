@@ -13,15 +13,17 @@ use nix::errno::Errno;
 
 use super::chain;
 use super::recorder::Recorder;
-use super::records::{self, Keep, Records, UnitRecord};
+use super::records::{self, Keep, Records};
 use super::refusal::Refusal;
 use super::rings::{aside, ours, unblock};
 use super::status;
+use super::unit::{Unit, context, geometry, know_port};
 use super::worker::{self, Identity, Notice, Order, Parts, PortId};
-use crate::control::{PortStatus, RefusedStatus, Status, UnitStatus};
+use crate::control::{Administration, PortStatus, RefusedStatus, Status, UnitStatus};
 use crate::lu::{LogicalUnit, Mapping, Setup, ToStore, Unknown};
 use crate::nexus::declared::{self, Declared, Resolved};
 use crate::pr::Save;
+use crate::pr::admin::Action;
 use crate::scsi::capacity::Geometry;
 use crate::scsi::inquiry;
 use crate::scsi::nexus::ItNexus;
@@ -47,15 +49,6 @@ const WALK_AGE_MAX: Duration = Duration::from_secs(60);
 /// How long another handler may take to answer for a device of its own. After that nobody will, and whoever
 /// made the device would wait for ever.
 const FOREIGN_PATIENCE: Duration = Duration::from_secs(10);
-
-struct Unit {
-    worker: worker::Handle,
-    backing: Arc<Backing>,
-    record: UnitRecord,
-    geometry: Geometry,
-    /// Whether writes may wait in the cache.
-    write_back: bool,
-}
 
 struct Port {
     unit: BackingId,
@@ -306,6 +299,34 @@ impl Devices {
         })
     }
 
+    /// Changes the reservations of the unit with this serial number. The worker answers.
+    pub(super) fn administer(
+        &self,
+        serial: &str,
+        action: Administration,
+        reply: Sender<Result<(), String>>,
+    ) {
+        let mut units = self.units.values();
+        let Some(unit) = units.find(|unit| unit.record.serial == serial) else {
+            let reason = format!("no logical unit here has the serial number {serial:?}");
+            // Whoever asked may have gone.
+            let _ = reply.send(Err(reason));
+            return;
+        };
+        let path = unit.backing.path().display();
+        let action = match action {
+            Administration::Clear => {
+                log::warn!("{path}: the administrator clears all registrations");
+                Action::Clear
+            }
+            Administration::Preempt { key } => {
+                log::warn!("{path}: the administrator preempts the key {key:#018x}");
+                Action::Preempt { key }
+            }
+        };
+        unit.worker.give(Order::Administer { action, reply });
+    }
+
     /// Does what a worker needs done.
     pub(super) fn notice(&mut self, notice: Notice) {
         match notice {
@@ -440,7 +461,8 @@ impl Devices {
         // Last, since only this can create something.
         let unit = match Backing::identify(&options.path)? {
             Some(id) if self.units.contains_key(&id) => {
-                self.check_same(id, &options, &geometry)?;
+                self.units[&id].check_same(&options, &geometry)?;
+                self.check_label(id, &options)?;
                 id
             }
             _ => self.start_unit(&options, geometry)?,
@@ -481,6 +503,7 @@ impl Devices {
                 path: options.path.clone(),
             });
         }
+        let mut unreadable = None;
         let (reservations, attentions, power_on) = match self.records.reservations(&record.serial) {
             Ok(kept) => {
                 // From now on a restart finds that there was a power on, and a crash between two records is mended.
@@ -495,7 +518,9 @@ impl Devices {
                 (Ok(kept.reservations), kept.attentions, kept.power_on)
             }
             Err(error) => {
-                log::error!("{}: {}", backing.path().display(), chain(&error));
+                let reason = chain(&error);
+                log::error!("{}: {reason}", backing.path().display());
+                unreadable = Some(reason);
                 (Err(Unknown), Vec::new(), false)
             }
         };
@@ -512,6 +537,7 @@ impl Devices {
                 attentions,
                 power_on,
                 write_back: false,
+                context: context(&options.reservations),
             }),
             store: Blocking::new(&backing, &waker).map_err(start)?,
             recorder: Recorder::start(self.records.keeper(&record.serial), &waker)
@@ -533,43 +559,12 @@ impl Devices {
                 backing,
                 record,
                 geometry,
+                options: options.reservations,
+                unreadable,
                 write_back: false,
             },
         );
         Ok(id)
-    }
-
-    /// A further port of a unit must be the same disk.
-    fn check_same(&self, id: BackingId, options: &Options, ours: &Geometry) -> Result<(), Refusal> {
-        let unit = &self.units[&id];
-        // Its records are found by its path: a restart that met the other name first would take it for another disk.
-        if options.path.canonicalize().ok().as_deref() != Some(unit.backing.path()) {
-            return Err(Refusal::OtherPath {
-                path: options.path.clone(),
-                served: unit.backing.path().to_owned(),
-            });
-        }
-        let theirs = &unit.geometry;
-        let size = |geometry: &Geometry| geometry.byte_length(geometry.blocks());
-        let differs = |key, theirs, ours| {
-            Err(Refusal::Differs {
-                path: options.path.clone(),
-                key,
-                theirs,
-                ours,
-            })
-        };
-        if size(theirs) != size(ours) {
-            return differs("size", size(theirs), size(ours));
-        }
-        if theirs.block_size() != ours.block_size() {
-            return differs(
-                "hw_block_size",
-                theirs.block_size().into(),
-                ours.block_size().into(),
-            );
-        }
-        self.check_label(id, options)
     }
 
     fn check_label(&self, id: BackingId, options: &Options) -> Result<(), Refusal> {
@@ -861,38 +856,11 @@ impl Devices {
             ports: ports.collect(),
             reservations: report
                 .as_ref()
-                .map(status::reservations)
+                .map(|report| status::reservations(report, unit))
                 .unwrap_or_default(),
             counters: report.as_ref().map(status::counters).unwrap_or_default(),
-            in_flight: report.map_or(0, |report| report.in_flight as u64),
+            in_flight: report.as_ref().map_or(0, |report| report.in_flight as u64),
+            waiting: report.as_ref().map(status::waiting).unwrap_or_default(),
         }
     }
-}
-
-/// Makes sure that the target port has a relative target port identifier that lasts.
-fn know_port(records: &Records, record: &mut UnitRecord, nexus: &ItNexus) -> Result<(), String> {
-    if record.target_ports.relative(&nexus.target_port).is_some() {
-        return Ok(());
-    }
-    let mut next = record.clone();
-    if next.target_ports.add(&nexus.target_port).is_none() {
-        return Err(
-            "the unit has had 65,535 target ports: no number is left for another".to_owned(),
-        );
-    }
-    records.save_unit(&next).map_err(|error| chain(&error))?;
-    *record = next;
-    Ok(())
-}
-
-fn geometry(settings: &Settings) -> Result<Geometry, Refusal> {
-    let Settings {
-        size_bytes: size,
-        block_size_bytes: block_size,
-        ..
-    } = *settings;
-    let blocks = size.checked_div(u64::from(block_size)).unwrap_or(0);
-    Geometry::new(block_size, blocks, 0)
-        .filter(|geometry| geometry.byte_length(geometry.blocks()) == size)
-        .ok_or(Refusal::Geometry { block_size, size })
 }

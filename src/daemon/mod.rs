@@ -10,6 +10,7 @@ pub mod records;
 mod refusal;
 mod rings;
 mod status;
+mod unit;
 pub mod worker;
 
 use std::io;
@@ -154,6 +155,9 @@ pub fn run(config: &Config) -> Result<(), Error> {
                 Ok(Order::CheckConfig { config, reply }) => {
                     // Whoever asked may have gone.
                     let _ = reply.send(devices.check_config(&config));
+                }
+                Ok(Order::Administer { serial, action, reply }) => {
+                    devices.administer(&serial, action, reply);
                 }
                 Ok(Order::Status { reply }) => {
                     let _ = reply.send(devices.status());

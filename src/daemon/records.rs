@@ -67,8 +67,8 @@ pub enum Error {
     },
     /// A record of reservations is damaged.
     #[error(
-        "{path} can't be read: it says who is registered and reserved. Nobody is let in until it is restored, \
-         or moved away to go on without it, and tcmu-pr is restarted"
+        "{path} can't be read: it says who is registered and reserved. Nobody is let in until it is restored and \
+         tcmu-pr is restarted, or `tcmu-pr clear` is told to go on without it"
     )]
     Reservations {
         /// The record.

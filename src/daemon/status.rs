@@ -1,9 +1,13 @@
 //! What a worker reports, in the words of the status.
 
+use super::unit::Unit;
 use super::worker::Report;
-use crate::control::{Counters, HeldStatus, LinkStatus, RegistrantStatus, ReservationStatus};
+use crate::control::{
+    Counters, HeldStatus, LinkStatus, RegistrantStatus, ReservationStatus, WaitingStatus,
+};
 use crate::nexus::declared::Resolved;
-use crate::pr::Holder;
+use crate::pr::{Holder, Registrant};
+use crate::scsi::nexus::TransportId;
 
 pub(super) fn link(link: &Result<Resolved, String>) -> LinkStatus {
     match link {
@@ -18,19 +22,27 @@ pub(super) fn link(link: &Result<Resolved, String>) -> LinkStatus {
     }
 }
 
-pub(super) fn reservations(report: &Report) -> ReservationStatus {
+pub(super) fn reservations(report: &Report, unit: &Unit) -> ReservationStatus {
     let reservations = &report.reservations;
-    let registrants = reservations
-        .registrants()
-        .iter()
-        .map(|registrant| RegistrantStatus {
-            initiator: registrant.nexus.initiator_port.to_string(),
-            target: registrant.nexus.target_port.name.to_string(),
-            key: format!("{:#018x}", registrant.key),
-        });
+    let ports = &unit.record.target_ports;
+    let registrants = reservations.registrants().iter();
+    let registrants = registrants.map(|Registrant { nexus, key }| {
+        let (initiator, isid) = initiator(&nexus.initiator_port);
+        RegistrantStatus {
+            initiator,
+            isid,
+            target: nexus.target_port.name.to_string(),
+            relative_target_port: ports.relative(&nexus.target_port).map(|port| port.0),
+            key: format!("{key:#018x}"),
+            holder: reservations.is_holder(nexus),
+        }
+    });
+    let unreadable = unit.unreadable.clone().filter(|_| report.fenced);
     ReservationStatus {
-        unreadable: report.fenced,
+        unreadable,
         generation: reservations.generation(),
+        aptpl: reservations.aptpl(),
+        force_aptpl: unit.options.force_aptpl,
         reservation: reservations.reservation().map(|held| HeldStatus {
             kind: held.kind.to_string(),
             holder: match &held.holder {
@@ -40,6 +52,23 @@ pub(super) fn reservations(report: &Report) -> ReservationStatus {
         }),
         reserve: reservations.spc2().map(ToString::to_string),
         registrants: registrants.collect(),
+    }
+}
+
+/// The initiator's name, and its ISID if it has one.
+fn initiator(port: &TransportId) -> (String, Option<String>) {
+    match port {
+        TransportId::Iscsi { name, isid } => {
+            (name.to_string(), isid.map(|isid| format!("{isid:#014x}")))
+        }
+        other => (other.to_string(), None),
+    }
+}
+
+pub(super) fn waiting(report: &Report) -> WaitingStatus {
+    WaitingStatus {
+        answers: report.waiting.replies as u64,
+        seconds: report.waiting.ticks.into(),
     }
 }
 

@@ -53,6 +53,8 @@ pub struct Setup {
     pub power_on: bool,
     /// Whether written blocks may wait in the cache until the next flush (WCE).
     pub write_back: bool,
+    /// What the administrator has set for PERSISTENT RESERVE OUT.
+    pub context: Context,
 }
 
 /// The reservations of the unit are not known: their record can't be read.
@@ -155,7 +157,7 @@ impl LogicalUnit {
             greeted: HashSet::new(),
             write_back: setup.write_back,
             flush_failed: false,
-            context: Context::default(),
+            context: setup.context,
             nexuses: Slab::new(),
             ids: HashMap::new(),
             tasks: TaskSet::default(),

@@ -61,6 +61,7 @@ fn setup() -> Setup {
         attentions: Vec::new(),
         power_on: false,
         write_back: true,
+        context: Context::default(),
     }
 }
 

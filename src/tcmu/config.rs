@@ -59,8 +59,21 @@ pub enum Error {
     #[error("{0} names a directory; write the path of a file")]
     Directory(String),
     /// An option we don't know.
-    #[error("unknown option \"{0}\"; the only one is nexus=<label>")]
+    #[error(
+        "unknown option \"{0}\"; there are nexus=<label>, force_aptpl=1, registrations=<number> and \
+         spec_i_pt_known_only=1"
+    )]
     UnknownOption(String),
+    /// A value that the option does not have.
+    #[error("{option}={value}: write {option}={allowed}")]
+    Value {
+        /// The option.
+        option: &'static str,
+        /// What it was given.
+        value: String,
+        /// What it can be given.
+        allowed: &'static str,
+    },
     /// The same option again.
     #[error("the option {0} is given twice; leave one out")]
     DuplicateOption(&'static str),
@@ -183,6 +196,19 @@ pub struct Options {
     pub path: PathBuf,
     /// The I_T nexus that the backstore stands for.
     pub nexus: Label,
+    /// What concerns the reservations, the same for all backstores of a unit.
+    pub reservations: ReservationOptions,
+}
+
+/// What a config string says about reservations.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ReservationOptions {
+    /// `force_aptpl=1`: every registration outlives a loss of power, whatever the initiator asks for.
+    pub force_aptpl: bool,
+    /// `registrations=`: how many I_T nexuses can be registered.
+    pub registrations: Option<u16>,
+    /// `spec_i_pt_known_only=1`: SPEC_I_PT registers only initiators that the target configuration names.
+    pub spec_i_pt_known_only: bool,
 }
 
 impl Options {
@@ -209,19 +235,65 @@ impl Options {
         let mut parts = handler.split(';');
         let path = parse_path(parts.next().unwrap_or_default())?;
         let mut nexus = None;
+        let mut reservations = ReservationOptions::default();
+        let mut seen = Vec::new();
         for option in parts {
-            match option.split_once('=') {
-                Some(("nexus", label)) if nexus.is_none() => nexus = Some(label.parse()?),
-                Some(("nexus", _)) => return Err(Error::DuplicateOption("nexus")),
-                None if option == "nexus" => return Err(LabelError::Empty.into()),
-                _ => return Err(Error::UnknownOption(option.to_owned())),
+            let (name, value) = option.split_once('=').unwrap_or((option, ""));
+            let known = [NEXUS, FORCE_APTPL, REGISTRATIONS, SPEC_I_PT_KNOWN_ONLY];
+            let Some(name) = known.into_iter().find(|known| *known == name) else {
+                return Err(Error::UnknownOption(option.to_owned()));
+            };
+            if seen.contains(&name) {
+                return Err(Error::DuplicateOption(name));
+            }
+            seen.push(name);
+            match name {
+                FORCE_APTPL => reservations.force_aptpl = parse_switch(name, value)?,
+                SPEC_I_PT_KNOWN_ONLY => {
+                    reservations.spec_i_pt_known_only = parse_switch(name, value)?;
+                }
+                REGISTRATIONS => reservations.registrations = Some(parse_registrations(value)?),
+                _ => nexus = Some(value.parse()?),
             }
         }
         match nexus {
-            Some(nexus) => Ok(Options { path, nexus }),
+            Some(nexus) => Ok(Options {
+                path,
+                nexus,
+                reservations,
+            }),
             None => Err(Error::MissingNexus(path.display().to_string())),
         }
     }
+}
+
+const NEXUS: &str = "nexus";
+const FORCE_APTPL: &str = "force_aptpl";
+const REGISTRATIONS: &str = "registrations";
+const SPEC_I_PT_KNOWN_ONLY: &str = "spec_i_pt_known_only";
+
+fn parse_switch(option: &'static str, value: &str) -> Result<bool, Error> {
+    match value {
+        "0" => Ok(false),
+        "1" => Ok(true),
+        _ => Err(Error::Value {
+            option,
+            value: value.to_owned(),
+            allowed: "1 or 0",
+        }),
+    }
+}
+
+fn parse_registrations(value: &str) -> Result<u16, Error> {
+    let digits = value.bytes().all(|digit| digit.is_ascii_digit());
+    let number = value.parse().ok().filter(|_| digits);
+    number
+        .filter(|number| (128..=8_190).contains(number))
+        .ok_or_else(|| Error::Value {
+            option: REGISTRATIONS,
+            value: value.to_owned(),
+            allowed: "a number from 128 to 8190",
+        })
 }
 
 /// Whether targetcli, rtslib and the kernel all pass `c` on as it is.
@@ -351,6 +423,40 @@ mod tests {
         for (text, expected) in table {
             let error = Options::parse(text).expect_err(text).to_string();
             assert!(error.contains(expected), "{text:?}: {error}");
+        }
+    }
+
+    #[test]
+    fn options_about_reservations_can_stand_before_and_behind_the_label() {
+        let options = |text: &str| Options::parse(text).expect(text).reservations;
+        let none = ReservationOptions::default();
+        assert_eq!(options("/srv/x;nexus=a"), none);
+        assert_eq!(
+            options("/srv/x;force_aptpl=0;nexus=a;spec_i_pt_known_only=0"),
+            none
+        );
+        let all = ReservationOptions {
+            force_aptpl: true,
+            registrations: Some(8190),
+            spec_i_pt_known_only: true,
+        };
+        let text = "/srv/x;registrations=8190;nexus=a;force_aptpl=1;spec_i_pt_known_only=1";
+        assert_eq!(options(text), all);
+        for (text, expected) in [
+            ("force_aptpl", "force_aptpl=: write force_aptpl=1 or 0"),
+            (
+                "force_aptpl=yes",
+                "force_aptpl=yes: write force_aptpl=1 or 0",
+            ),
+            ("registrations=127", "a number from 128 to 8190"),
+            ("registrations=8191", "a number from 128 to 8190"),
+            ("registrations=+200", "a number from 128 to 8190"),
+            ("registrations=", "a number from 128 to 8190"),
+            ("force_aptpl=1;force_aptpl=1", "force_aptpl is given twice"),
+        ] {
+            let error = Options::parse(&format!("/srv/x;nexus=a;{text}"));
+            let error = error.expect_err(text).to_string();
+            assert!(error.contains(expected), "{text}: {error}");
         }
     }
 

@@ -106,6 +106,8 @@ pub struct Context {
     pub registration_limit: RegistrationLimit,
     /// Take every APTPL bit for one.
     pub force_aptpl: bool,
+    /// Let SPEC_I_PT register only initiators that are logged in.
+    pub spec_i_pt_known_only: bool,
 }
 
 /// How many I_T nexuses can be registered with a logical unit: 128 to 8,190, unless told 1,024.

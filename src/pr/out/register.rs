@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::{Command, Listed, spec_i_pt_refused};
 use crate::pr::{Change, Refusal, Reservations, Save};
-use crate::scsi::nexus::ItNexus;
+use crate::scsi::nexus::{ItNexus, TransportId};
 use crate::scsi::sense::Sense;
 
 impl Command<'_> {
@@ -72,7 +72,12 @@ impl Command<'_> {
             return Err(listed.refused());
         }
         let initiator_ports = self.resolve(&listed.initiator_port, port);
-        if initiator_ports.is_empty() {
+        let unknown = |id: &TransportId| {
+            let mut known = self.context.nexuses.iter();
+            !known.any(|nexus| nexus.initiator_port.is_of_same_initiator(id))
+        };
+        let refused = self.context.spec_i_pt_known_only && initiator_ports.iter().any(unknown);
+        if initiator_ports.is_empty() || refused {
             return Err(listed.refused());
         }
         let mut nexuses = Vec::new();

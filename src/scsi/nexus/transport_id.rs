@@ -144,6 +144,16 @@ impl TransportId {
         }
     }
 
+    /// Whether both are ports of one initiator. Only iSCSI's initiators have several with one name.
+    pub fn is_of_same_initiator(&self, other: &TransportId) -> bool {
+        match (self, other) {
+            (TransportId::Iscsi { name, .. }, TransportId::Iscsi { name: other, .. }) => {
+                name == other
+            }
+            _ => self == other,
+        }
+    }
+
     /// The TransportID as it goes to initiators: 24 bytes; iSCSI up to 248, with the ISID if it is known.
     pub fn encode(&self) -> Vec<u8> {
         let mut bytes = vec![0; LENGTH];

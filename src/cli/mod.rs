@@ -1,0 +1,403 @@
+//! The command line: what may be said, what it asks of the daemon, and what it prints.
+
+mod change;
+mod text;
+
+use std::io::{self, ErrorKind, Write};
+use std::path::PathBuf;
+
+use clap::builder::{PossibleValuesParser, TypedValueParser};
+use clap::{Args, Parser, Subcommand};
+use log::LevelFilter;
+
+use crate::control::dbus::{self, Bus};
+use crate::control::{Status, UnitStatus};
+pub use change::{Person, change};
+
+/// Serves disks of the Linux kernel's SCSI target, with persistent reservations that fence.
+///
+/// The exit status is 0 if all went well, 1 if it did not, and 2 if the command line is wrong.
+#[derive(Debug, PartialEq, Eq, Parser)]
+#[command(version)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What `tcmu-pr` can do.
+#[derive(Debug, PartialEq, Eq, Subcommand)]
+pub enum Command {
+    /// Serve all backstores of the subtype "pr", until told to stop; systemd starts this
+    Serve(Serve),
+    /// Show what the running daemon serves, to whom, and who holds reservations
+    Status(StatusOptions),
+    /// Show who is registered with a logical unit, and who holds its reservation
+    Show(Show),
+    /// Remove the reservation of a logical unit and every registration
+    ///
+    /// Where the record of the reservations can't be read, it is set aside, and the unit goes on without registrations.
+    /// Those who were registered are told (unit attention RESERVATIONS PREEMPTED).
+    Clear(Clear),
+    /// Remove every registration with a key, and the reservation if nobody is left who holds it
+    ///
+    /// Returns when those who were registered have nothing in flight any more. They are told (unit attention
+    /// REGISTRATIONS PREEMPTED).
+    Preempt(Preempt),
+}
+
+/// The options of `tcmu-pr serve`.
+#[derive(Debug, PartialEq, Eq, Args)]
+pub struct Serve {
+    /// How much to say on standard error
+    #[arg(long, value_name = "LEVEL", default_value = "info", value_parser = log_level())]
+    pub log_level: LevelFilter,
+    /// Where reservations are kept that outlive the daemon, but not the machine
+    #[arg(
+        long,
+        value_name = "DIRECTORY",
+        default_value = "/run/tcmu-pr",
+        hide = true
+    )]
+    pub run_directory: PathBuf,
+    /// Where reservations are kept that outlive a power loss
+    #[arg(
+        long,
+        value_name = "DIRECTORY",
+        default_value = "/var/lib/tcmu-pr",
+        hide = true
+    )]
+    pub state_directory: PathBuf,
+}
+
+/// The options of `tcmu-pr status`.
+#[derive(Debug, PartialEq, Eq, Args)]
+pub struct StatusOptions {
+    /// Print JSON, for programs
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// The options of `tcmu-pr show`.
+#[derive(Debug, PartialEq, Eq, Args)]
+pub struct Show {
+    /// Its path, its serial number or the beginning of that, or one of its backstores
+    #[arg(value_name = "LU")]
+    pub unit: String,
+    /// Print JSON, for programs
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// The options of `tcmu-pr clear`.
+#[derive(Debug, PartialEq, Eq, Args)]
+pub struct Clear {
+    /// Its path, its serial number or the beginning of that, or one of its backstores
+    #[arg(value_name = "LU")]
+    pub unit: String,
+    /// Do not ask
+    #[arg(long)]
+    pub yes: bool,
+}
+
+/// The options of `tcmu-pr preempt`.
+#[derive(Debug, PartialEq, Eq, Args)]
+pub struct Preempt {
+    /// Its path, its serial number or the beginning of that, or one of its backstores
+    #[arg(value_name = "LU")]
+    pub unit: String,
+    /// The reservation key: up to 16 hexadecimal digits, with or without 0x
+    #[arg(value_name = "KEY", value_parser = key)]
+    pub key: u64,
+    /// Do not ask
+    #[arg(long)]
+    pub yes: bool,
+}
+
+fn key(text: &str) -> Result<u64, String> {
+    let digits = text
+        .strip_prefix("0x")
+        .or(text.strip_prefix("0X"))
+        .unwrap_or(text);
+    let hexadecimal = digits.bytes().all(|digit| digit.is_ascii_hexdigit());
+    let key = u64::from_str_radix(digits, 16).ok().filter(|_| hexadecimal);
+    match key {
+        None => Err("a key is up to 16 hexadecimal digits, as `tcmu-pr show` prints it".to_owned()),
+        Some(0) => Err("nobody can be registered with the key 0".to_owned()),
+        Some(key) => Ok(key),
+    }
+}
+
+fn log_level() -> impl TypedValueParser<Value = LevelFilter> {
+    PossibleValuesParser::new(["error", "warn", "info", "debug", "trace"]).map(|level| {
+        level
+            .parse()
+            .expect("all of the possible values are levels")
+    })
+}
+
+/// Why a command came to nothing.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The daemon could not be asked, or said no.
+    #[error(transparent)]
+    Ask(#[from] dbus::Error),
+    /// The answer is not plain data.
+    #[error("cannot print the status as JSON")]
+    Json(#[source] serde_json::Error),
+    /// The answer could not be printed.
+    #[error("cannot write to standard output")]
+    Print(#[source] io::Error),
+    /// No unit of that name.
+    #[error("there is no logical unit {0:?}; `tcmu-pr status` lists those there are")]
+    NoSuchUnit(String),
+    /// Several units of that name.
+    #[error("{name:?} can be {}: write the path, or more of the serial number", .units.join(" or "))]
+    Ambiguous {
+        /// What was asked for.
+        name: String,
+        /// The paths of the units.
+        units: Vec<String>,
+    },
+    /// Nothing to preempt.
+    #[error("nobody is registered with the key {key:#018x} at {path}; there are: {}", .keys.join(", "))]
+    NoSuchKey {
+        /// What was asked for.
+        key: u64,
+        /// The unit.
+        path: String,
+        /// The keys that there are.
+        keys: Vec<String>,
+    },
+    /// Nobody who could be asked.
+    #[error(
+        "nobody is there to be asked: standard input is no terminal; give --yes if you are sure"
+    )]
+    NobodyToAsk,
+    /// The answer could not be read.
+    #[error("cannot read the answer")]
+    Read(#[source] io::Error),
+    /// Somebody has thought better of it.
+    #[error("that was not \"yes\": nothing has changed")]
+    NotConfirmed,
+}
+
+impl Error {
+    /// The exit status: 2 if the command line is to blame, else 1.
+    pub fn exit_status(&self) -> u8 {
+        match self {
+            Error::NobodyToAsk => 2,
+            _ => 1,
+        }
+    }
+}
+
+/// Asks the daemon on `bus` how things are, and prints it to `output`.
+pub fn status(options: &StatusOptions, bus: &Bus, output: &mut impl Write) -> Result<(), Error> {
+    let status = dbus::status(bus)?;
+    if options.json {
+        return print(output, &json(&status)?);
+    }
+    print(output, &text::status(&status))
+}
+
+/// Asks the daemon on `bus` about one logical unit, and prints that to `output`.
+pub fn show(options: &Show, bus: &Bus, output: &mut impl Write) -> Result<(), Error> {
+    let status = dbus::status(bus)?;
+    let unit = find(&status, &options.unit)?;
+    if options.json {
+        return print(output, &json(unit)?);
+    }
+    print(output, &text::show(unit))
+}
+
+/// The logical unit that is meant.
+fn find<'a>(status: &'a Status, name: &str) -> Result<&'a UnitStatus, Error> {
+    let is_backstore = |unit: &UnitStatus| {
+        unit.ports.iter().any(|port| {
+            let own = port.backstore.split_once('/').map(|(_, own)| own);
+            port.backstore == name || own == Some(name)
+        })
+    };
+    let exact = |unit: &&UnitStatus| unit.path == name || unit.serial == name;
+    let units = || status.units.iter();
+    if let Some(unit) = units().find(exact) {
+        return Ok(unit);
+    }
+    let found: Vec<&UnitStatus> = units()
+        .filter(|unit| is_backstore(unit) || (!name.is_empty() && unit.serial.starts_with(name)))
+        .collect();
+    match found[..] {
+        [] => Err(Error::NoSuchUnit(name.to_owned())),
+        [unit] => Ok(unit),
+        _ => Err(Error::Ambiguous {
+            name: name.to_owned(),
+            units: found.iter().map(|unit| unit.path.clone()).collect(),
+        }),
+    }
+}
+
+fn json(value: &impl serde::Serialize) -> Result<String, Error> {
+    Ok(serde_json::to_string_pretty(value).map_err(Error::Json)? + "\n")
+}
+
+fn print(output: &mut impl Write, text: &str) -> Result<(), Error> {
+    match output
+        .write_all(text.as_bytes())
+        .and_then(|()| output.flush())
+    {
+        // Whoever read it has seen enough: `tcmu-pr status | head`.
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
+        written => written.map_err(Error::Print),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::control::Orders;
+    use crate::control::dbus::tests::{PrivateBus, daemon};
+    use crate::control::tests::example;
+
+    fn parse(line: &str) -> Result<Cli, clap::Error> {
+        Cli::try_parse_from(line.split(' '))
+    }
+
+    #[test]
+    fn the_flags_are_well_formed() {
+        use clap::CommandFactory;
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn serve_has_sensible_defaults() {
+        let expected = Serve {
+            log_level: LevelFilter::Info,
+            run_directory: "/run/tcmu-pr".into(),
+            state_directory: "/var/lib/tcmu-pr".into(),
+        };
+        let parsed = parse("tcmu-pr serve").expect("it is good").command;
+        assert_eq!(parsed, Command::Serve(expected));
+        let Command::Serve(debug) = parse("tcmu-pr serve --log-level debug --run-directory /tmp/r")
+            .expect("it is good")
+            .command
+        else {
+            panic!("not serve");
+        };
+        assert_eq!(debug.log_level, LevelFilter::Debug);
+        assert_eq!(debug.run_directory, PathBuf::from("/tmp/r"));
+    }
+
+    #[test]
+    fn a_wrong_command_line_exits_with_2_and_questions_with_0() {
+        for line in [
+            "tcmu-pr",
+            "tcmu-pr srve",
+            "tcmu-pr serve --log-level loud",
+            "tcmu-pr status x",
+        ] {
+            assert_eq!(parse(line).expect_err(line).exit_code(), 2, "{line}");
+        }
+        for line in [
+            "tcmu-pr --version",
+            "tcmu-pr --help",
+            "tcmu-pr status --help",
+        ] {
+            assert_eq!(parse(line).expect_err(line).exit_code(), 0, "{line}");
+        }
+    }
+
+    #[test]
+    fn status_asks_the_daemon_and_prints() {
+        let bus = PrivateBus::new();
+        let ask = |json| {
+            let mut output = Vec::new();
+            let answer = status(&StatusOptions { json }, &bus.bus, &mut output);
+            answer.map(|()| String::from_utf8(output).expect("it is text"))
+        };
+        let error = ask(false).expect_err("there is no daemon").to_string();
+        assert!(error.contains("systemctl start tcmu-pr"), "{error}");
+        let (orders, receiver) = Orders::new();
+        daemon(receiver);
+        let (_service, _lost) = dbus::serve(&bus.bus, &orders).expect("the names are free");
+        assert_eq!(
+            ask(false).expect("the daemon is there"),
+            text::status(&example())
+        );
+        let json = ask(true).expect("the daemon is there");
+        assert_eq!(
+            serde_json::from_str::<Status>(&json).expect("it is JSON"),
+            example()
+        );
+    }
+
+    #[test]
+    fn a_reader_that_has_seen_enough_is_no_error() {
+        struct Closed;
+        impl Write for Closed {
+            fn write(&mut self, _: &[u8]) -> io::Result<usize> {
+                Err(ErrorKind::BrokenPipe.into())
+            }
+            fn flush(&mut self) -> io::Result<()> {
+                Ok(())
+            }
+        }
+        let bus = PrivateBus::new();
+        let (orders, receiver) = Orders::new();
+        daemon(receiver);
+        let (_service, _lost) = dbus::serve(&bus.bus, &orders).expect("the names are free");
+        let options = StatusOptions { json: false };
+        status(&options, &bus.bus, &mut Closed).expect("the pipe is closed on purpose");
+    }
+
+    #[test]
+    fn a_key_is_hexadecimal_and_not_zero() {
+        for (text, expected) in [
+            ("a1", 0xa1),
+            ("0xA1", 0xa1),
+            ("0x00000000000000a1", 0xa1),
+            ("ffffffffffffffff", u64::MAX),
+        ] {
+            assert_eq!(key(text), Ok(expected), "{text}");
+        }
+        for text in ["", "0x", "+1", "0x10000000000000000", "node-a", "0", "0x0"] {
+            assert!(key(text).is_err(), "{text}");
+        }
+        let line = "tcmu-pr preempt /srv/lun0.img node-a";
+        let error = parse(line).expect_err(line);
+        assert_eq!(error.exit_code(), 2);
+        assert!(
+            error.to_string().contains("16 hexadecimal digits"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn a_unit_is_found_by_what_it_is_called() {
+        let mut status = example();
+        let mut other = status.units[0].clone();
+        other.path = "/srv/lun1.img".to_owned();
+        other.serial = "60ff".to_owned();
+        other.ports.truncate(1);
+        other.ports[0].backstore = "user_3/lun1".to_owned();
+        status.units.push(other);
+        for (name, expected) in [
+            ("/srv/lun0.img", "/srv/lun0.img"),
+            ("6001405a", "/srv/lun0.img"),
+            ("6001", "/srv/lun0.img"),
+            ("user_0/lun0-b", "/srv/lun0.img"),
+            ("lun0-b", "/srv/lun0.img"),
+            ("lun1", "/srv/lun1.img"),
+        ] {
+            assert_eq!(find(&status, name).expect(name).path, expected);
+        }
+        for name in ["", "/srv/lun", "user_0", "lun0", "5a"] {
+            assert!(
+                matches!(find(&status, name), Err(Error::NoSuchUnit(_))),
+                "{name}"
+            );
+        }
+        let error = find(&status, "60").expect_err("both").to_string();
+        assert!(error.contains("/srv/lun0.img or /srv/lun1.img"), "{error}");
+    }
+}
