@@ -278,3 +278,14 @@ fn two_sessions_of_an_initiator_are_two_nexuses() {
     unit.good(&other, &register(0, KEY_A));
     assert_eq!(unit.registered(), [(a(), KEY_A), (other, KEY_A)]);
 }
+
+#[test]
+fn spec_i_pt_can_be_limited_to_initiators_that_are_known() {
+    let mut unit = Unit::new();
+    unit.context.spec_i_pt_known_only = true;
+    unit.context.nexuses = [a(), b()].into();
+    let stranger = register(0, KEY_A).listed(&[host("b"), host("c")]);
+    unit.check(&a(), &stranger, bad_byte(SECOND));
+    unit.good(&a(), &register(0, KEY_A).listed(&[host("b")]));
+    assert_eq!(unit.registered(), [(a(), KEY_A), (b(), KEY_A)]);
+}
