@@ -81,7 +81,7 @@ pub struct StatusOptions {
 /// The options of `tcmu-pr show`.
 #[derive(Debug, PartialEq, Eq, Args)]
 pub struct Show {
-    /// Its path, its serial number or the beginning of that, or one of its backstores
+    /// Its path, its serial number or at least 4 digits of that, or one of its backstores
     #[arg(value_name = "LU")]
     pub unit: String,
     /// Print JSON, for programs
@@ -92,7 +92,7 @@ pub struct Show {
 /// The options of `tcmu-pr clear`.
 #[derive(Debug, PartialEq, Eq, Args)]
 pub struct Clear {
-    /// Its path, its serial number or the beginning of that, or one of its backstores
+    /// Its path, its serial number or at least 4 digits of that, or one of its backstores
     #[arg(value_name = "LU")]
     pub unit: String,
     /// Do not ask
@@ -103,7 +103,7 @@ pub struct Clear {
 /// The options of `tcmu-pr preempt`.
 #[derive(Debug, PartialEq, Eq, Args)]
 pub struct Preempt {
-    /// Its path, its serial number or the beginning of that, or one of its backstores
+    /// Its path, its serial number or at least 4 digits of that, or one of its backstores
     #[arg(value_name = "LU")]
     pub unit: String,
     /// The reservation key: up to 16 hexadecimal digits, with or without 0x
@@ -113,6 +113,9 @@ pub struct Preempt {
     #[arg(long)]
     pub yes: bool,
 }
+
+/// How much of a serial number it takes: a backstore can be called `a`.
+const SERIAL_PREFIX_MIN: usize = 4;
 
 fn key(text: &str) -> Result<u64, String> {
     let digits = text
@@ -219,13 +222,15 @@ fn find<'a>(status: &'a Status, name: &str) -> Result<&'a UnitStatus, Error> {
             port.backstore == name || own == Some(name)
         })
     };
+    let begins_so =
+        |unit: &UnitStatus| name.len() >= SERIAL_PREFIX_MIN && unit.serial.starts_with(name);
     let exact = |unit: &&UnitStatus| unit.path == name || unit.serial == name;
     let units = || status.units.iter();
     if let Some(unit) = units().find(exact) {
         return Ok(unit);
     }
     let found: Vec<&UnitStatus> = units()
-        .filter(|unit| is_backstore(unit) || (!name.is_empty() && unit.serial.starts_with(name)))
+        .filter(|unit| is_backstore(unit) || begins_so(unit))
         .collect();
     match found[..] {
         [] => Err(Error::NoSuchUnit(name.to_owned())),
@@ -377,27 +382,27 @@ mod tests {
         let mut status = example();
         let mut other = status.units[0].clone();
         other.path = "/srv/lun1.img".to_owned();
-        other.serial = "60ff".to_owned();
+        other.serial = "600140ff".to_owned();
         other.ports.truncate(1);
         other.ports[0].backstore = "user_3/lun1".to_owned();
         status.units.push(other);
         for (name, expected) in [
             ("/srv/lun0.img", "/srv/lun0.img"),
             ("6001405a", "/srv/lun0.img"),
-            ("6001", "/srv/lun0.img"),
+            ("600140f", "/srv/lun1.img"),
             ("user_0/lun0-b", "/srv/lun0.img"),
             ("lun0-b", "/srv/lun0.img"),
             ("lun1", "/srv/lun1.img"),
         ] {
             assert_eq!(find(&status, name).expect(name).path, expected);
         }
-        for name in ["", "/srv/lun", "user_0", "lun0", "5a"] {
+        for name in ["", "/srv/lun", "user_0", "lun0", "600", "405a"] {
             assert!(
                 matches!(find(&status, name), Err(Error::NoSuchUnit(_))),
                 "{name}"
             );
         }
-        let error = find(&status, "60").expect_err("both").to_string();
+        let error = find(&status, "600140").expect_err("both").to_string();
         assert!(error.contains("/srv/lun0.img or /srv/lun1.img"), "{error}");
     }
 }
