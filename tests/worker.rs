@@ -118,7 +118,7 @@ impl Keep for TestKeeper {
     fn save(&mut self, to_store: &ToStore) -> Result<(), saved::Error> {
         let _slow = self.slow.lock().unwrap();
         if *self.fails.lock().unwrap() {
-            return saved::replace("/nonexistent/folder/record".as_ref(), b"");
+            return saved::replace(&saved::Disk, "/nonexistent/folder/record".as_ref(), b"");
         }
         self.kept.lock().unwrap().push(to_store.next.clone());
         Ok(())

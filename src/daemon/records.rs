@@ -27,7 +27,7 @@ use crate::pr::image::{self, Image};
 use crate::pr::{Reservations, Save};
 use crate::scsi::nexus::{ItNexus, TargetPorts};
 use crate::scsi::sense::Sense;
-use crate::store::saved;
+use crate::store::saved::{self, Disk, Files};
 
 /// What can go wrong with records.
 #[derive(Debug, thiserror::Error)]
@@ -128,7 +128,8 @@ pub struct Kept {
 
 /// Where records are, and under which boot of the node.
 #[derive(Clone, Debug)]
-pub struct Records {
+pub struct Records<F = Disk> {
+    files: F,
     run: PathBuf,
     state: PathBuf,
     boot_id: String,
@@ -152,17 +153,25 @@ impl Records {
             path: BOOT_ID,
             source,
         })?;
-        Ok(Records {
+        Ok(Records::new(Disk, run, state, boot_id.trim()))
+    }
+}
+
+impl<F: Files> Records<F> {
+    /// Records in folders that exist, under the boot with this id.
+    pub fn new(files: F, run: &Path, state: &Path, boot_id: &str) -> Records<F> {
+        Records {
+            files,
             run: run.to_owned(),
             state: state.to_owned(),
-            boot_id: boot_id.trim().to_owned(),
-        })
+            boot_id: boot_id.to_owned(),
+        }
     }
 
     /// Who the unit on a backing object is; a new one gets a random serial number.
     pub fn unit(&self, backing: &Path) -> Result<UnitRecord, Error> {
         let path = self.unit_path(backing);
-        if let Some(text) = saved::read(&path)? {
+        if let Some(text) = saved::read(&self.files, &path)? {
             return toml::from_slice(&text).map_err(|source| Error::Unit {
                 path,
                 source: Box::new(source),
@@ -182,6 +191,7 @@ impl Records {
     pub fn save_unit(&self, record: &UnitRecord) -> Result<(), Error> {
         let text = toml::to_string(record).expect("strings and numbers are TOML");
         Ok(saved::replace(
+            &self.files,
             &self.unit_path(&record.path),
             text.as_bytes(),
         )?)
@@ -191,7 +201,7 @@ impl Records {
     pub fn reservations(&self, serial: &str) -> Result<Kept, Error> {
         let read = |folder| {
             let path = reservations_path(folder, serial);
-            let Some(text) = saved::read(&path)? else {
+            let Some(text) = saved::read(&self.files, &path)? else {
                 return Ok(None);
             };
             match Image::parse(&text, serial) {
@@ -219,8 +229,10 @@ impl Records {
     }
 
     /// Keeps the reservations of the unit with this serial number from now on.
-    pub fn keeper(&self, serial: &str) -> Keeper {
+    pub fn keeper(&self, serial: &str) -> Keeper<F> {
         Keeper {
+            files: self.files.clone(),
+            unsure: false,
             run: reservations_path(&self.run, serial),
             state: reservations_path(&self.state, serial),
             serial: serial.to_owned(),
@@ -230,7 +242,10 @@ impl Records {
 
     /// Forgets what does not outlive a loss of power: the administrator has removed the unit.
     pub fn power_off(&self, serial: &str) -> Result<(), Error> {
-        Ok(saved::remove(&reservations_path(&self.run, serial))?)
+        Ok(saved::remove(
+            &self.files,
+            &reservations_path(&self.run, serial),
+        )?)
     }
 
     fn unit_path(&self, backing: &Path) -> PathBuf {
@@ -262,39 +277,67 @@ pub trait Keep {
 
 /// Keeps reservations in files.
 #[derive(Clone, Debug)]
-pub struct Keeper {
+pub struct Keeper<F = Disk> {
+    files: F,
     run: PathBuf,
     state: PathBuf,
     serial: String,
     boot_id: String,
+    /// A change that failed could not be taken back from `state`: the next one has to be stored there, whatever it asks
+    /// for.
+    unsure: bool,
 }
 
-impl Keep for Keeper {
+impl<F: Files> Keep for Keeper<F> {
+    /// First what can fail for want of space, for both records; then the one that outlives a loss of power takes its
+    /// place, then the one that rules while the node is up. So a crash of the daemon in between leaves the old
+    /// reservations in force, and a loss of power leaves the old ones or the new ones.
     fn save(&mut self, to_store: &ToStore) -> Result<(), saved::Error> {
+        let files = &self.files;
         if to_store.save == Save::Nothing {
             return Ok(());
         }
+        let run = self.image(to_store, &to_store.attentions);
+        let run = saved::prepare(files, &self.run, run.as_bytes())?;
         if to_store.set_aside {
             self.set_aside()?;
         }
-        let before = [saved::read(&self.run)?, saved::read(&self.state)?];
-        let store = || {
-            let run = self.image(to_store, &to_store.attentions);
-            saved::replace(&self.run, run.as_bytes())?;
-            match (to_store.save, to_store.next.aptpl()) {
-                // A loss of power takes the unit attentions with it.
-                (Save::Durable, true) => {
-                    saved::replace(&self.state, self.image(to_store, &[]).as_bytes())
-                }
-                (Save::Durable, false) => saved::remove(&self.state),
-                _ => Ok(()),
-            }
-        };
-        store().inspect_err(|_| self.take_back(&before))
+        if to_store.save == Save::Runtime && !self.unsure {
+            return run.put(files);
+        }
+        let before = saved::read(files, &self.state)?;
+        let stored = self.save_state(to_store).and_then(|()| run.put(files));
+        self.unsure = stored.is_err() && !self.take_back(before);
+        stored
     }
 }
 
-impl Keeper {
+impl<F: Files> Keeper<F> {
+    fn save_state(&self, to_store: &ToStore) -> Result<(), saved::Error> {
+        if to_store.next.aptpl() {
+            // A loss of power takes the unit attentions with it.
+            let state = self.image(to_store, &[]);
+            saved::replace(&self.files, &self.state, state.as_bytes())
+        } else {
+            saved::remove(&self.files, &self.state)
+        }
+    }
+
+    /// The command that was to change the record fails: a boot must not find the change. Tells whether that is sure.
+    fn take_back(&self, before: Option<Vec<u8>>) -> bool {
+        let restored = match before {
+            Some(text) => saved::replace(&self.files, &self.state, &text),
+            None => saved::remove(&self.files, &self.state),
+        };
+        if let Err(error) = &restored {
+            log::error!(
+                "a change that failed could not be taken back, and may be found after a loss of power: {}",
+                super::chain(error)
+            );
+        }
+        restored.is_ok()
+    }
+
     fn image(&self, to_store: &ToStore, attentions: &[(Arc<ItNexus>, Sense)]) -> String {
         let image = Image {
             unit: self.serial.clone(),
@@ -305,33 +348,14 @@ impl Keeper {
         image.encode()
     }
 
-    /// Moves records that can't be read out of the way, under other names.
+    /// Keeps records that can't be read, under other names.
     fn set_aside(&self) -> Result<(), saved::Error> {
         for path in [&self.run, &self.state] {
-            if let Some(aside) = saved::set_aside(path)? {
-                log::warn!("{} is now {}", path.display(), aside.display());
+            if let Some(aside) = saved::set_aside(&self.files, path)? {
+                log::warn!("{} is kept as {}", path.display(), aside.display());
             }
         }
         Ok(())
-    }
-
-    /// The command that was to change the records fails: a restart must not find the change.
-    fn take_back(&self, before: &[Option<Vec<u8>>; 2]) {
-        for (path, before) in [&self.run, &self.state].into_iter().zip(before) {
-            if matches!(saved::read(path), Ok(now) if now == *before) {
-                continue;
-            }
-            let restored = match before {
-                Some(text) => saved::replace(path, text),
-                None => saved::remove(path),
-            };
-            if let Err(error) = restored {
-                log::error!(
-                    "a change that failed could not be taken back: {}",
-                    super::chain(&error)
-                );
-            }
-        }
     }
 }
 
