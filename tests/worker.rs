@@ -230,6 +230,14 @@ impl Node {
         self.report()
     }
 
+    /// Waits until the reservations are so: what changes them is stored beside the worker.
+    fn wait_for(&self, wanted: impl Fn(&Reservations) -> bool) {
+        let deadline = std::time::Instant::now() + SOON;
+        while !wanted(&self.report().reservations) {
+            assert!(std::time::Instant::now() < deadline, "it does not come");
+        }
+    }
+
     fn send(&mut self, from: usize, cdb: &[u8], buffer: Buffer<'_>) -> u16 {
         let id = self.kernels[from].submit(cdb, buffer).expect("room");
         self.kernels[from].ring_doorbell();
@@ -388,12 +396,11 @@ fn a_preempt_is_answered_after_the_victims_last_write() {
     node.send(B, &WRITE, Buffer::Out(&[0xbb; 512]));
     node.wait_until_held(1);
     node.send_reserve_out(A, PREEMPT, [KEY_A, KEY_B]);
-    assert_eq!(
-        node.settled().reservations.registrants().len(),
-        1,
-        "the change is in force"
+    node.wait_for(|reservations| reservations.registrants().len() == 1);
+    assert!(
+        node.kernels[A].process().is_empty(),
+        "it is in force, but not answered"
     );
-    assert!(node.kernels[A].process().is_empty(), "but not answered");
 
     let id = node.send(A, &TEST_UNIT_READY, Buffer::None);
     assert_eq!(
@@ -514,7 +521,7 @@ fn a_port_that_goes_with_a_write_in_flight_leaves_the_others_alone() {
     node.handle.give(Order::RemovePort(PortId(B), removed));
     done.recv_timeout(SOON).unwrap();
     node.send_reserve_out(A, PREEMPT, [KEY_A, KEY_B]);
-    node.settled();
+    node.wait_for(|reservations| reservations.registrants().len() == 1);
     assert!(
         node.kernels[A].process().is_empty(),
         "the write can still reach the disk"
@@ -635,7 +642,7 @@ fn a_reset_of_one_port_aborts_the_commands_of_the_other_and_ends_a_reserve() {
     node.wait_until_held(1);
     node.kernels[A].task_management(5, &[]);
     node.kernels[A].ring_doorbell();
-    node.settled();
+    node.wait_for(|reservations| reservations.spc2().is_none());
     node.let_go();
     assert_eq!(node.kernels[B].wait_for(1)[0].status, TASK_ABORTED);
     assert_eq!(node.command(A, &READ, Buffer::In(512)).status, GOOD);
