@@ -5,8 +5,8 @@
 //! the nodes send is random, and so is all that happens to it. A naive model of the standard, which shares nothing with
 //! the engine, says what each command must have been answered.
 //!
-//! A failure names its seed. `TCMU_PR_SEED=7 cargo test --test simulation` runs that one alone, and
-//! `TCMU_PR_SEEDS=100000` runs so many instead of the usual number.
+//! A failure prints its seed, and the command that runs it again. `scripts/sim --seeds 100000` runs so many instead of the
+//! usual number.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on panics")]
 
 #[path = "../model/engine.rs"]
@@ -45,7 +45,7 @@ fn seeds(usual: u64) -> Range<u64> {
 fn for_each_seed(test: &str, usual: u64, simulate: impl Fn(u64)) {
     for seed in seeds(usual) {
         if let Err(panic) = catch_unwind(AssertUnwindSafe(|| simulate(seed))) {
-            eprintln!("TCMU_PR_SEED={seed} cargo test --test simulation {test}");
+            eprintln!("scripts/sim --seed {seed} {test}");
             resume_unwind(panic);
         }
     }
