@@ -8,7 +8,10 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-use tcmu_pr::scsi::commands;
+use tcmu_pr::pr::out::{self, Cdb, Context};
+use tcmu_pr::pr::{self, Reservations, Type};
+use tcmu_pr::scsi::nexus::{ItNexus, Protocol, TargetPort, TransportId};
+use tcmu_pr::scsi::{Access, commands};
 
 /// What may stand at the top of the tree, besides dot files and build directories.
 const TOP_LEVEL: [&str; 11] = [
@@ -484,8 +487,84 @@ fn scripts_are_executable_and_stop_at_the_first_failure() {
 
 #[test]
 fn the_readme_has_the_table_of_commands() {
+    readme_has_table(&commands::markdown());
+}
+
+/// What REPORT CAPABILITIES says.
+#[test]
+fn the_readme_says_what_is_supported_of_reservations() {
+    let features = [
+        ("Persist Through Power Loss (APTPL)", "PTPL_C", 0x01),
+        ("All Target Ports (ALL_TG_PT)", "ATP_C", 0x04),
+        ("Specify Initiator Ports (SPEC_I_PT)", "SIP_C", 0x08),
+        (
+            "RESERVE and RELEASE with compatible reservation handling",
+            "CRH",
+            0x10,
+        ),
+        ("REPLACE LOST RESERVATION", "RLR_C", 0x80),
+    ];
+    let capabilities = pr::read::capabilities(&Reservations::default())[2];
+    let mut table = String::from("| feature | bit | supported |\n|---|---|---|\n");
+    for (feature, name, bit) in features {
+        let supported = if capabilities & bit != 0 { "yes" } else { "no" };
+        table += &format!("| {feature} | {name} | {supported} |\n");
+    }
+    readme_has_table(&table);
+}
+
+/// What the gate lets through.
+#[test]
+fn the_readme_says_who_may_do_what_under_each_reservation() {
+    let nexus = |number| ItNexus {
+        initiator_port: TransportId::Sas(number),
+        target_port: TargetPort {
+            protocol: Protocol::Sas,
+            name: "naa.1".into(),
+        },
+    };
+    let (holder, registrant, stranger) = (nexus(1), nexus(2), nexus(3));
+    let out = |state: &Reservations, issuer, service_action, scope_type, keys: [u8; 2]| {
+        let cdb = Cdb {
+            service_action,
+            scope_type,
+            parameter_list_length: 24,
+        };
+        let mut list = [0; 24];
+        [list[7], list[15]] = keys;
+        let answer = out::answer(state, issuer, cdb, &list, &Context::default());
+        answer.unwrap().next
+    };
+    let (register, reserve) = (0x00, 0x01);
+    let mut table = String::from(
+        "| type | code | holder | others who are registered | not registered |\n|---|---|---|---|---|\n",
+    );
+    for kind in Type::ALL {
+        let state = out(&Reservations::default(), &holder, register, 0, [0, 1]);
+        let state = out(&state, &registrant, register, 0, [0, 2]);
+        let state = out(&state, &holder, reserve, kind.code(), [1, 0]);
+        let may = |nexus| {
+            let allowed = state.allowed(Some(nexus));
+            match [Access::Read, Access::Write].map(|access| allowed.contains(access)) {
+                [true, true] => "reads, writes",
+                [true, false] => "reads",
+                [false, true] => "writes",
+                [false, false] => "-",
+            }
+        };
+        table += &format!(
+            "| {kind} | {:X}h | {} | {} | {} |\n",
+            kind.code(),
+            may(&holder),
+            may(&registrant),
+            may(&stranger)
+        );
+    }
+    readme_has_table(&table);
+}
+
+fn readme_has_table(wanted: &str) {
     let readme = read("README.md").text;
-    let wanted = commands::markdown();
     let title = wanted.lines().next().unwrap();
     let lines = readme.lines().skip_while(|line| *line != title);
     let found: String = lines
@@ -494,7 +573,7 @@ fn the_readme_has_the_table_of_commands() {
         .collect();
     assert!(
         found == wanted,
-        "the table of commands in README.md is not current: put this there\n\n{wanted}\n"
+        "a table in README.md is not current: put this there\n\n{wanted}\n"
     );
 }
 
