@@ -297,7 +297,11 @@ impl LogicalUnit {
     /// Whether a command may run, in the order of SAM-5: unknown commands, unit attentions of the reset group,
     /// reservations, other unit attentions.
     fn admit(&mut self, task: &Task) -> Result<&'static Row, Response> {
-        let row = commands::find(&task.cdb)?;
+        let found = commands::find(&task.cdb);
+        let row = match found {
+            Ok(row) => row,
+            Err(sense) => self.row_that_conflicts(task).ok_or(sense)?,
+        };
         self.refresh(task.nexus);
         let nexus = &mut self.nexuses[task.nexus.0];
         let reports = row.attention == Attention::Report;
@@ -321,7 +325,18 @@ impl LogicalUnit {
                 return Err(condition.into());
             }
         }
-        Ok(row)
+        Ok(found?)
+    }
+
+    /// A row by which a command conflicts that is not served: while a RESERVE exists, PERSISTENT RESERVE IN and OUT
+    /// conflict with it whatever their service action is.
+    fn row_that_conflicts(&self, task: &Task) -> Option<&'static Row> {
+        let row = commands::of_opcode(task.cdb[0]).first()?;
+        let persistent = matches!(
+            row.access,
+            Access::PersistentReserveIn | Access::PersistentReserveOut
+        );
+        (persistent && self.reservations.spc2().is_some()).then_some(row)
     }
 
     /// Whether the medium is in a state to serve the command.

@@ -2,6 +2,7 @@
 //! test does or fails.
 
 mod changes;
+mod order;
 
 use std::io;
 
@@ -9,6 +10,7 @@ use super::*;
 use crate::pr::Save;
 use crate::pr::admin::Action;
 use crate::scsi::nexus::{Protocol, TargetPort, TransportId};
+use crate::scsi::sense::Field;
 use crate::store::{Durability, Flush, Operation};
 use crate::sys::region::{Region, Segment};
 
