@@ -15,6 +15,8 @@ impl LogicalUnit {
     pub(super) fn execute(&mut self, row: &Row, task: Task) -> Step {
         let command = match self.decode(row, &task) {
             Ok(command) => command,
+            // A conflict goes before what is wrong with the fields. Of most commands the gate has said it already.
+            Err(_) if self.conflicts(row, &task) => return self.conflict(task),
             Err(sense) => return Step::Answer(task.answer(sense.into())),
         };
         let done = match command {
@@ -211,10 +213,10 @@ impl LogicalUnit {
         })
     }
 
-    /// Whether a command that changes reservations conflicts with them.
+    /// Whether a command that changes reservations conflicts with them, whatever is wrong with its CDB.
     pub(super) fn conflicts(&self, row: &Row, task: &Task) -> bool {
         let decided = row
-            .decode(&task.cdb)
+            .decode_what_is_served(&task.cdb)
             .ok()
             .and_then(|command| self.decide(task, &command));
         matches!(decided, Some(Err(Refusal::Conflict)))
@@ -258,12 +260,15 @@ impl LogicalUnit {
     fn change(&mut self, task: Task, command: &Command) -> Step {
         match self.decide(&task, command).expect("it is one that can") {
             Ok(change) => self.store(change, Origin::Command(task)),
-            Err(Refusal::Conflict) => {
-                self.counters.conflicts += 1;
-                self.tell(task, Response::Status(Status::ReservationConflict))
-            }
+            Err(Refusal::Conflict) => self.conflict(task),
             Err(Refusal::Check(sense)) => Step::Answer(task.answer(sense.into())),
         }
+    }
+
+    /// Refuses a command that changes reservations, since it conflicts with them.
+    pub(super) fn conflict(&mut self, task: Task) -> Step {
+        self.counters.conflicts += 1;
+        self.tell(task, Response::Status(Status::ReservationConflict))
     }
 
     /// Answers with what a host may conclude from that another has lost access: not before that is so.

@@ -99,6 +99,20 @@ pub struct Counters {
     pub conflicts: u64,
 }
 
+/// Why a command is not begun.
+enum Refused {
+    /// It is answered with this.
+    Gate(Response),
+    /// It would change the reservations, and conflicts with them: a host may conclude from that what others have done.
+    Conflict,
+}
+
+impl<T: Into<Response>> From<T> for Refused {
+    fn from(response: T) -> Refused {
+        Refused::Gate(response.into())
+    }
+}
+
 #[derive(Debug)]
 struct Nexus {
     /// `None` for a session of the target's own, without an initiator port.
@@ -238,7 +252,8 @@ impl LogicalUnit {
     fn run(&mut self, task: Task) -> Step {
         match self.admit(&task) {
             Ok(row) => self.execute(row, task),
-            Err(response) => Step::Answer(task.answer(response)),
+            Err(Refused::Gate(response)) => Step::Answer(task.answer(response)),
+            Err(Refused::Conflict) => self.conflict(task),
         }
     }
 
@@ -296,7 +311,7 @@ impl LogicalUnit {
 
     /// Whether a command may run, in the order of SAM-5: unknown commands, unit attentions of the reset group,
     /// reservations, other unit attentions.
-    fn admit(&mut self, task: &Task) -> Result<&'static Row, Response> {
+    fn admit(&mut self, task: &Task) -> Result<&'static Row, Refused> {
         let found = commands::find(&task.cdb);
         let row = match found {
             Ok(row) => row,
@@ -313,13 +328,12 @@ impl LogicalUnit {
         }
         if !nexus.allowed.contains(row.access) {
             self.counters.conflicts += 1;
-            return Err(Response::Status(Status::ReservationConflict));
+            return Err(Response::Status(Status::ReservationConflict).into());
         }
         if reports && !nexus.attentions.is_empty() {
             // Commands that the gate lets through to rules of their own can still conflict.
             if self.conflicts(row, task) {
-                self.counters.conflicts += 1;
-                return Err(Response::Status(Status::ReservationConflict));
+                return Err(Refused::Conflict);
             }
             if let Some(condition) = self.nexuses[task.nexus.0].attentions.take() {
                 return Err(condition.into());

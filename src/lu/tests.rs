@@ -172,7 +172,13 @@ impl Bench {
 
     /// A and B are registered, A holds write exclusive, registrants only.
     fn reserved() -> Bench {
+        Bench::held(WRITE_EXCLUSIVE_REGISTRANTS_ONLY)
+    }
+
+    /// A and B are registered, and A, or all of them, hold a reservation of this type.
+    fn held(kind: u8) -> Bench {
         let mut bench = Bench::new(setup());
+        bench.kind = kind;
         assert_eq!(bench.change(A, REGISTER, [0, KEY_A]), Some(Response::Good));
         assert_eq!(bench.change(B, REGISTER, [0, KEY_B]), Some(Response::Good));
         assert_eq!(bench.change(A, RESERVE, [KEY_A, 0]), Some(Response::Good));

@@ -140,13 +140,24 @@ impl Row {
     /// What is wrong with the first bad field: mostly INVALID FIELD IN CDB, pointing at it. A CDB shorter
     /// than the row's is one that lacks the field at its end.
     pub fn decode(&self, cdb: &[u8]) -> Result<Command, Sense> {
-        let cdb = cdb
-            .get(..self.usage.len())
-            .ok_or_else(|| cdb::too_short(cdb))?;
+        let cdb = self.of_length(cdb)?;
         match self.refused(cdb) {
             Some(bits) => Err(Sense::invalid_field_in_cdb(bits.field())),
             None => (self.decode)(cdb),
         }
+    }
+
+    /// Decodes the fields as if those that must be 0 were: for what is judged before they are.
+    ///
+    /// # Errors
+    /// As for [`Row::decode`].
+    pub fn decode_what_is_served(&self, cdb: &[u8]) -> Result<Command, Sense> {
+        (self.decode)(self.of_length(cdb)?)
+    }
+
+    fn of_length<'a>(&self, cdb: &'a [u8]) -> Result<&'a [u8], Sense> {
+        let length = self.usage.len();
+        cdb.get(..length).ok_or_else(|| cdb::too_short(cdb))
     }
 
     /// The first field of a CDB of the row's length that must be 0 and is not.
