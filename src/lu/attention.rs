@@ -64,6 +64,7 @@ fn is_reset(condition: &Sense) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::scsi::sense::Field;
 
     #[test]
     fn conditions_come_back_in_the_order_in_which_they_were_established() {
@@ -89,5 +90,17 @@ mod tests {
         );
         assert_eq!(attentions.take_reset(), None);
         assert_eq!(attentions.take(), Some(Sense::registrations_preempted()));
+    }
+
+    #[test]
+    fn conditions_beyond_sixteen_are_dropped_and_the_oldest_stay() {
+        // There are not that many kinds; any sense data will do.
+        let condition = |number| Sense::invalid_field_in_cdb(Field::cdb(number));
+        let mut attentions = Attentions::default();
+        (0..20).for_each(|number| attentions.establish(condition(number)));
+        for number in 0..16 {
+            assert_eq!(attentions.take(), Some(condition(number)));
+        }
+        assert_eq!(attentions.take(), None);
     }
 }

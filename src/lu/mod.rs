@@ -35,9 +35,6 @@ use change::{Awaited, Storing};
 pub use change::{FENCE_PATIENCE, ToStore, Unfulfilled};
 use task::{Answer, NexusId, Pending, Response, Tag, Task, TaskSet, Ticket, Transfer, Waiting};
 
-/// The most I_T nexuses for which unit attention conditions are kept while they are not attached.
-const REMEMBERED_MAX: usize = 4 * 8_190;
-
 /// What a logical unit starts from.
 #[derive(Debug)]
 pub struct Setup {
@@ -191,7 +188,7 @@ impl LogicalUnit {
         if let Some(nexus) = &nexus {
             self.context.nexuses.insert(nexus.clone());
             if self.power_on
-                && self.greeted.len() < REMEMBERED_MAX
+                && self.greeted.len() < self.remembered_max()
                 && self.greeted.insert(nexus.clone())
             {
                 self.establish(nexus, Sense::power_on_occurred());
@@ -370,10 +367,16 @@ impl LogicalUnit {
         let known = Some(nexus.clone());
         let id = match self.ids.get(&known) {
             Some(&id) => id,
-            None if self.nexuses.len() < REMEMBERED_MAX => self.remember(known),
+            None if self.nexuses.len() < self.remembered_max() => self.remember(known),
             None => return,
         };
         self.nexuses[id.0].attentions.establish(condition);
+    }
+
+    /// The most I_T nexuses for which unit attention conditions are kept while they are not attached. As many as can be
+    /// registered lose their registrations at once; hosts that come and go can bring this about again and again.
+    fn remembered_max(&self) -> usize {
+        4 * usize::from(self.context.registration_limit.get())
     }
 
     fn remember(&mut self, nexus: Option<ItNexus>) -> NexusId {

@@ -1,6 +1,7 @@
 //! The logical unit without kernel and disk: commands go in as bytes, and come out as answers or as I/O that the
 //! test does or fails.
 
+mod attentions;
 mod changes;
 mod order;
 
