@@ -301,9 +301,13 @@ impl TaskSet {
         self.tasks.iter().map(|(_, task)| task.nexus)
     }
 
-    /// Whether `nexus` has a command in flight.
+    /// Whether `nexus` has a command in flight, or one whose answer waits.
     pub(super) fn is_used_by(&self, nexus: NexusId) -> bool {
+        let mut waiting = self.fences.iter();
         self.nexuses().any(|user| user == nexus)
+            || waiting.any(
+                |fence| matches!(fence.reply, Reply::Command { nexus: user, .. } if user == nexus),
+            )
     }
 
     /// Marks the commands of those `nexuses` as aborted: however they end, TASK ABORTED is their status. Gives the

@@ -3,6 +3,7 @@
 
 mod attentions;
 mod changes;
+mod nexuses;
 mod order;
 
 use std::io;
