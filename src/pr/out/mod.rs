@@ -100,13 +100,14 @@ pub enum Action {
 pub struct Context {
     /// The target ports of the unit: where ALL_TG_PT registers, and what REGISTER AND MOVE names by number.
     pub ports: TargetPorts,
-    /// The I_T nexuses that are logged in. An iSCSI TransportID without an ISID names those of its initiator.
+    /// The I_T nexuses that are attached, logged in or only let in by the target's configuration. An iSCSI TransportID
+    /// without an ISID names those of its initiator.
     pub nexuses: BTreeSet<ItNexus>,
     /// How many can be registered.
     pub registration_limit: RegistrationLimit,
     /// Take every APTPL bit for one.
     pub force_aptpl: bool,
-    /// Let SPEC_I_PT register only initiators that are logged in.
+    /// Let SPEC_I_PT register only initiators that have a nexus that is attached.
     pub spec_i_pt_known_only: bool,
 }
 
@@ -305,14 +306,31 @@ impl Command<'_> {
 
     /// The initiator ports that `id` names at `port`: itself; but without an ISID, every known port of the iSCSI
     /// initiator, logged in or registered.
+    ///
+    /// Where nobody can tell the sessions of an initiator apart, all of them are one port, which has no ISID. That port is
+    /// meant whatever ISID is named, or the registration would be of a port that no command ever comes from.
     fn resolve(&self, id: &TransportId, port: &TargetPort) -> BTreeSet<TransportId> {
-        let TransportId::Iscsi {
-            name: wanted,
-            isid: None,
-        } = id
-        else {
+        let TransportId::Iscsi { name: wanted, isid } = id else {
             return BTreeSet::from([id.clone()]);
         };
+        if isid.is_some() {
+            let whole = ItNexus {
+                initiator_port: TransportId::Iscsi {
+                    name: wanted.clone(),
+                    isid: None,
+                },
+                target_port: port.clone(),
+            };
+            let is_whole = self.issuer.initiator_port.is_whole_initiator()
+                || self.context.nexuses.contains(&whole)
+                || self.state.registrants.contains(&whole);
+            let named = if is_whole {
+                whole.initiator_port
+            } else {
+                id.clone()
+            };
+            return BTreeSet::from([named]);
+        }
         let registered = self.state.registrants.nexuses().map(AsRef::as_ref);
         let known = self.context.nexuses.iter().chain(registered);
         let at_port = known.filter(|nexus| nexus.target_port == *port);

@@ -2,7 +2,7 @@
 
 use super::{Command, Destination};
 use crate::pr::{Change, Refusal, Reservation};
-use crate::scsi::nexus::ItNexus;
+use crate::scsi::nexus::{ItNexus, TransportId};
 use crate::scsi::sense::{Field, Sense};
 
 impl Command<'_> {
@@ -36,7 +36,10 @@ impl Command<'_> {
             return Err(refused(8));
         }
         let own = &self.issuer.initiator_port;
-        if destination.initiator_port.as_ref() == Ok(own) {
+        let is_own = |id: &TransportId| {
+            id == own || (own.is_whole_initiator() && own.is_of_same_initiator(id))
+        };
+        if destination.initiator_port.as_ref().is_ok_and(is_own) {
             return Err(refused(24));
         }
         let target_port = self.context.ports.port(destination.relative_target_port);

@@ -154,6 +154,11 @@ impl TransportId {
         }
     }
 
+    /// Whether it is an iSCSI initiator whose ISID is not known: it stands for all ports of the initiator.
+    pub fn is_whole_initiator(&self) -> bool {
+        matches!(self, TransportId::Iscsi { isid: None, .. })
+    }
+
     /// The TransportID as it goes to initiators: 24 bytes; iSCSI up to 248, with the ISID if it is known.
     pub fn encode(&self) -> Vec<u8> {
         let mut bytes = vec![0; LENGTH];

@@ -2,9 +2,10 @@
 
 use crate::pr::Type;
 use crate::pr::testing::{
-    KEY_A, KEY_B, KEY_C, Out, Unit, a, b, bad_byte, bad_cdb, c, host, nexus, reserve,
+    KEY_A, KEY_B, KEY_C, Out, Unit, a, b, bad_byte, bad_cdb, c, host, nexus, port, register,
+    reserve,
 };
-use crate::scsi::nexus::{Protocol, TargetPort, TransportId};
+use crate::scsi::nexus::{ItNexus, Protocol, TargetPort, TransportId};
 use crate::scsi::sense::Sense;
 
 const NEW_KEY: u64 = 0xd4;
@@ -201,6 +202,27 @@ fn transport_id_is_of_the_protocol_of_the_destination_port() {
     let id = TransportId::FibreChannel(1);
     unit.check(&a(), &Out::movement(KEY_A, NEW_KEY, 1, &id), bad_byte(24));
     unit.good(&a(), &Out::movement(KEY_A, NEW_KEY, 3, &id));
+}
+
+#[test]
+fn isid_is_no_matter_where_sessions_cannot_be_told_apart() {
+    let whole = |name: &str| ItNexus {
+        initiator_port: all_ports_of(name),
+        target_port: port(1),
+    };
+    let mut unit = Unit::new();
+    unit.good(&whole("a"), &register(0, KEY_A));
+    unit.good(&whole("a"), &reserve(KEY_A, Type::WriteExclusive));
+    for relative in [0, 1, 2] {
+        let own = Out::movement(KEY_A, NEW_KEY, relative, &host("a"));
+        unit.check(&whole("a"), &own, bad_byte(24));
+    }
+    unit.good(&whole("a"), &to_d().unreg());
+    assert_eq!(unit.registered(), [(whole("d"), NEW_KEY)]);
+    assert_eq!(
+        unit.reservation(),
+        Some((Type::WriteExclusive, Some(whole("d"))))
+    );
 }
 
 #[test]

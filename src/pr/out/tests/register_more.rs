@@ -1,11 +1,11 @@
 //! REGISTER of more than the issuer: SPEC_I_PT and ALL_TG_PT.
 
 use crate::pr::testing::{
-    KEY_A, KEY_B, KEY_C, Unit, a, a2, b, bad_byte, c, host, nexus, port, register,
+    KEY_A, KEY_B, KEY_C, Out, Unit, a, a2, b, bad_byte, c, host, nexus, port, register,
     register_and_ignore, reserve,
 };
 use crate::pr::{Reservations, Type};
-use crate::scsi::nexus::{Protocol, TargetPort, TransportId};
+use crate::scsi::nexus::{ItNexus, Protocol, TargetPort, TransportId};
 use crate::scsi::sense::Sense;
 
 /// Where the second and third TransportIDs of hosts with short names are in the parameter list: each has 44 bytes.
@@ -111,6 +111,113 @@ fn transport_ids_must_fill_the_spec_i_pt_list() {
     unit.check(&a(), &register(0, KEY_A).bytes_listed(&ids), bad_byte(24));
 }
 
+/// TransportIDs that are wrong in one way each.
+fn malformed() -> Vec<(&'static str, Vec<u8>)> {
+    // Format 01b, iSCSI.
+    let iscsi = |additional: [u8; 2], text: &[u8]| {
+        let mut bytes = vec![0x45, 0];
+        bytes.extend(additional);
+        bytes.extend(text);
+        bytes
+    };
+    let long = [b"iqn.".as_slice(), &[b'x'; 296], b",i,0x1\0\0"].concat();
+    vec![
+        (
+            "a length that is no multiple of 4",
+            iscsi([0, 22], b"iqn.2026-11.a:b,i,0x1\0\0\0"),
+        ),
+        (
+            "a length below 20",
+            iscsi([0, 16], b"iqn.a:b,i,0x1\0\0\0\0\0\0\0"),
+        ),
+        ("no NUL", iscsi([0, 20], b"iqn.2026-1.a:b,i,0x1")),
+        (
+            "NUL after the separator",
+            iscsi([0, 24], b"iqn.2026-11.a:b,i,0x\0\0\0\0"),
+        ),
+        (
+            "nothing after the separator",
+            iscsi([0, 20], b"iqn.2026-11.a:b,i,0x"),
+        ),
+        ("a name of 300 bytes", iscsi([0x01, 0x34], &long)),
+        ("no ISID", iscsi([0, 20], b"iqn.2026-11.a:b\0\0\0\0\0")),
+        (
+            "a control character",
+            iscsi([0, 24], b"iqn.2026-11.\x1b[2J,i,0x1\0\0"),
+        ),
+        (
+            "no UTF-8",
+            iscsi([0, 24], b"iqn.2026-11.a:\xff,i,0x1\0\0\0"),
+        ),
+    ]
+}
+
+/// Makes the initiator known of which one of them has no ISID.
+fn know(unit: &mut Unit) {
+    let initiator_port = TransportId::iscsi("iqn.2026-11.a:b", None).expect("a name");
+    unit.context.nexuses.insert(ItNexus {
+        initiator_port,
+        target_port: port(1),
+    });
+}
+
+#[test]
+fn malformed_transport_id_registers_nobody() {
+    for (what, id) in malformed() {
+        let mut unit = Unit::new();
+        know(&mut unit);
+        let mut ids = host("b").encode();
+        ids.extend(&id);
+        let out = register(0, KEY_A).bytes_listed(&ids);
+        let refused = unit.send(&a(), &out).err();
+        assert_eq!(refused, Some(bad_byte(SECOND).into()), "{what}");
+        assert_eq!(unit.state, Reservations::default());
+    }
+}
+
+#[test]
+fn malformed_transport_id_is_no_destination() {
+    for (what, id) in malformed() {
+        let mut unit = Unit::reserved(Type::WriteExclusive);
+        know(&mut unit);
+        let mut out = Out::new(0x07, KEY_A, KEY_B);
+        out.list[19] = 1; // RELATIVE TARGET PORT IDENTIFIER
+        let length = u16::try_from(id.len()).expect("short");
+        out.list[22..24].copy_from_slice(&length.to_be_bytes());
+        out.list.extend(&id);
+        let refused = unit.send(&a(), &out).err();
+        assert_eq!(refused, Some(bad_byte(24).into()), "{what}");
+    }
+}
+
+#[test]
+fn isid_is_no_matter_where_sessions_cannot_be_told_apart() {
+    let whole = |name: &str| ItNexus {
+        initiator_port: all_ports_of(name),
+        target_port: port(1),
+    };
+    // The issuer is such an initiator: so are those it names.
+    let mut unit = Unit::new();
+    let out = register(0, KEY_A).listed(&[host("b"), host("a"), host("b")]);
+    unit.good(&whole("a"), &out);
+    assert_eq!(
+        unit.registered(),
+        [(whole("a"), KEY_A), (whole("b"), KEY_A)]
+    );
+    // The other is known to be one, and only at that target port.
+    let mut unit = Unit::new();
+    unit.context.nexuses.insert(whole("b"));
+    unit.good(&a(), &register(0, KEY_A).listed(&[host("b"), host("c")]));
+    let registered = [(a(), KEY_A), (whole("b"), KEY_A), (c(), KEY_A)];
+    assert_eq!(unit.registered(), registered);
+    unit.good(&a2(), &register(0, KEY_B).listed(&[host("b")]));
+    assert_eq!(unit.registered()[4], (nexus("b", 2), KEY_B));
+    // It is refused if it is registered, as any other.
+    let mut unit = Unit::new();
+    unit.good(&whole("b"), &register(0, KEY_B));
+    unit.check(&a(), &register(0, KEY_A).listed(&[host("b")]), bad_byte(28));
+}
+
 #[test]
 fn spec_i_pt_list_is_of_the_protocol_of_the_target_port() {
     let mut unit = Unit::new();
@@ -177,6 +284,18 @@ fn all_tg_pt_registers_at_every_target_port_of_the_protocol() {
         [(a2(), KEY_A), (a(), KEY_A), (nexus("a", 4), KEY_A)]
     );
     assert_eq!(unit.state.generation(), 1);
+}
+
+#[test]
+fn all_tg_pt_over_four_target_ports_counts_once() {
+    let mut unit = Unit::new();
+    unit.context.ports.add(&port(3));
+    unit.context.ports.add(&port(4));
+    let change = unit.good(&a(), &register(0, KEY_A).all_tg_pt());
+    let registered = [1, 2, 3, 4].map(|number| (nexus("a", number), KEY_A));
+    assert_eq!(unit.registered(), registered);
+    assert_eq!(unit.state.generation(), 1);
+    assert_eq!(change.attentions, []);
 }
 
 #[test]
