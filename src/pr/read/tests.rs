@@ -1,5 +1,5 @@
 use super::super::testing::{
-    KEY_A, KEY_B, Unit, a, b, bad_cdb, port, register, register_and_ignore, reserve,
+    KEY_A, KEY_B, Unit, a, b, bad_cdb, clear, port, register, register_and_ignore, reserve,
 };
 use super::super::{REGISTRANTS_MAX, Registrant, Registrants, Reservations, Type};
 use super::{answer, capabilities, full_status, keys, reservation};
@@ -105,7 +105,15 @@ fn read_reservation_reports_the_key_of_the_holder_and_the_type() {
 fn read_reservation_reports_the_key_that_the_holder_has_now() {
     let mut unit = Unit::reserved(Type::WriteExclusive);
     unit.good(&a(), &register(KEY_A, 0xd4));
-    assert_eq!(reservation(&unit.state)[8..16], [0, 0, 0, 0, 0, 0, 0, 0xd4]);
+    let expected = [
+        0, 0, 0, 4, // PRGENERATION
+        0, 0, 0, 16, // ADDITIONAL LENGTH
+        0, 0, 0, 0, 0, 0, 0, 0xd4, // RESERVATION KEY
+        0, 0, 0, 0, // obsolete
+        0, 1, // reserved; SCOPE, TYPE
+        0, 0, // obsolete
+    ];
+    assert_eq!(reservation(&unit.state), expected);
 }
 
 #[test]
@@ -126,6 +134,43 @@ fn report_capabilities_says_what_is_supported() {
         answer(0x02, &unit.state, &unit.context.ports),
         Ok(expected.to_vec())
     );
+}
+
+#[test]
+fn clear_leaves_aptpl_in_the_capabilities() {
+    let mut unit = Unit::new();
+    unit.good(&a(), &register(0, KEY_A).aptpl());
+    unit.good(&a(), &clear(KEY_A));
+    let expected = [
+        0x00, 0x08, // LENGTH
+        0x1d, // CRH, SIP_C, ATP_C, PTPL_C
+        0xc1, // TMV, ALLOW COMMANDS 100b, PTPL_A on
+        0xea, 0x01, // types
+        0x00, 0x00, // reserved
+    ];
+    assert_eq!(capabilities(&unit.state), expected);
+}
+
+#[test]
+fn full_status_of_more_than_can_be_sent_tells_its_whole_length() {
+    // 65,527 bytes of descriptors can be: 1,365 of 48 bytes.
+    for (registrants, additional_length, sent) in [
+        (1_365, [0, 0, 0xff, 0xf0], 65_528),
+        (1_366, [0, 1, 0x00, 0x20], 65_535),
+    ] {
+        let list = (1..=registrants).map(|name| Registrant {
+            nexus: fc(name, "p").into(),
+            key: 1,
+        });
+        let registrants = Registrants::from(list.collect::<Vec<_>>());
+        let state = Reservations {
+            registrants: registrants.into(),
+            ..Reservations::default()
+        };
+        let bytes = full_status(&state, &TargetPorts::default());
+        assert_eq!(bytes[4..8], additional_length);
+        assert_eq!(crate::scsi::truncate(bytes, 0xffff).len(), sent);
+    }
 }
 
 #[test]
@@ -187,6 +232,7 @@ fn full_status_marks_every_registrant_as_holder_of_an_all_registrants_reservatio
     ] {
         let unit = Unit::reserved(kind);
         let bytes = full_status(&unit.state, &unit.context.ports);
+        assert_eq!(bytes.len(), 8 + 3 * 68);
         for descriptor in bytes[8..].chunks(68) {
             assert_eq!(descriptor[12..14], [1, kind.code()]);
         }

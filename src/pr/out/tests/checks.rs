@@ -56,6 +56,17 @@ fn overlong_list_is_refused_unread() {
 }
 
 #[test]
+fn list_of_the_greatest_length_is_read() {
+    let mut unit = Unit::new();
+    let mut out = register(0, KEY_A).listed(&[host("b")]);
+    out.list.resize(28 + 65_536, 0xff);
+    unit.good(&a(), &out);
+    assert_eq!(unit.registered(), [(a(), KEY_A), (b(), KEY_A)]);
+    out.list.push(0xff);
+    Unit::new().check(&a(), &out, WRONG_LENGTH);
+}
+
+#[test]
 fn transferred_bytes_past_the_parameter_list_length_are_no_part_of_it() {
     let mut unit = Unit::new();
     let mut out = register(0, KEY_A).length(24);

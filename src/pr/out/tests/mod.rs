@@ -3,6 +3,7 @@
 mod checks;
 mod effects;
 mod movement;
+mod order;
 mod preempt;
 mod properties;
 mod register;

@@ -180,6 +180,20 @@ fn preempting_without_a_reservation_removes_registrations() {
 }
 
 #[test]
+fn preempting_three_registrations_counts_once() {
+    let mut unit = Unit::with_three();
+    for name in ["d", "e"] {
+        unit.good(&nexus(name, 1), &register(0, KEY_C));
+    }
+    assert_eq!(unit.state.generation(), 5);
+    let change = unit.good(&a(), &preempt(KEY_A, KEY_C, Type::WriteExclusive));
+    assert_eq!(unit.registered(), [(a(), KEY_A), (b(), KEY_B)]);
+    let removed = [c(), nexus("d", 1), nexus("e", 1)];
+    assert_eq!(change.attentions, told(removed, preempted()));
+    assert_eq!(unit.state.generation(), 6);
+}
+
+#[test]
 fn non_holder_that_preempts_its_own_key_removes_itself() {
     let mut unit = Unit::reserved(Type::WriteExclusive);
     let change = unit.good(&b(), &preempt(KEY_B, KEY_B, Type::WriteExclusive));

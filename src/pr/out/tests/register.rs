@@ -5,6 +5,7 @@ use crate::pr::testing::{
     register_and_ignore, reserve, told,
 };
 use crate::pr::{Reservations, Type};
+use crate::scsi::Access;
 use crate::scsi::sense::{Field, Sense};
 
 fn released() -> Sense {
@@ -183,6 +184,38 @@ fn reservation_of_all_registrants_lasts_until_the_last_unregisters() {
         let change = unit.good(&c(), &register(KEY_C, 0));
         assert_eq!(unit.reservation(), None);
         assert_eq!(change.attentions, []);
+    }
+}
+
+#[test]
+fn unregistering_counts_once_whoever_holds_the_reservation() {
+    for kind in Type::ALL {
+        for (issuer, key) in [(a(), KEY_A), (b(), KEY_B)] {
+            let mut unit = Unit::reserved(kind);
+            assert_eq!(unit.state.generation(), 3);
+            unit.good(&issuer, &register(key, 0));
+            assert_eq!(unit.state.generation(), 4);
+        }
+    }
+}
+
+#[test]
+fn those_who_remain_of_all_registrants_still_write_when_the_first_has_left() {
+    let mut unit = Unit::reserved(Type::WriteExclusiveAllRegistrants);
+    unit.good(&a(), &register(KEY_A, 0));
+    assert_eq!(
+        unit.reservation(),
+        Some((Type::WriteExclusiveAllRegistrants, None))
+    );
+    for (nexus, writes) in [
+        (b(), true),
+        (c(), true),
+        (a(), false),
+        (nexus("d", 1), false),
+    ] {
+        let allowed = unit.state.allowed(Some(&nexus));
+        assert_eq!(allowed.contains(Access::Write), writes, "{nexus}");
+        assert!(allowed.contains(Access::Read), "{nexus}");
     }
 }
 

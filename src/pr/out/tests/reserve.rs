@@ -56,6 +56,23 @@ fn reserve_by_the_holder_with_a_wrong_scope_or_type_is_refused() {
 }
 
 #[test]
+fn reserve_of_a_free_unit_with_a_scope_or_type_that_is_none_reserves_nothing() {
+    let mut unit = Unit::with_three();
+    for (scope_type, field) in [
+        (0x11, bad_cdb(2, 7)),
+        (0x10, bad_cdb(2, 7)),
+        (0x00, bad_cdb(2, 3)),
+        (0x02, bad_cdb(2, 3)),
+        (0x04, bad_cdb(2, 3)),
+        (0x09, bad_cdb(2, 3)),
+    ] {
+        let out = reserve(KEY_A, Type::WriteExclusive).scope_type(scope_type);
+        unit.check(&a(), &out, field);
+    }
+    assert_eq!(unit.state, Unit::with_three().state);
+}
+
+#[test]
 fn reserve_by_another_conflicts_even_with_a_wrong_type() {
     for held in Type::ALL
         .into_iter()
@@ -91,6 +108,19 @@ fn release_without_a_reservation_changes_nothing() {
     for kind in [0x01, 0x05, 0x00, 0x0f] {
         let out = release(KEY_A, Type::WriteExclusive).scope_type(kind);
         assert_eq!(unit.good(&a(), &out), Change::nothing(&before));
+    }
+}
+
+#[test]
+fn release_with_a_wrong_key_conflicts_by_whomever_and_whether_anything_is_reserved() {
+    for mut unit in [Unit::with_three(), Unit::reserved(Type::WriteExclusive)] {
+        let before = unit.state.clone();
+        for issuer in [a(), b()] {
+            for key in [0, KEY_C] {
+                unit.conflict(&issuer, &release(key, Type::WriteExclusive));
+            }
+        }
+        assert_eq!(unit.state, before);
     }
 }
 
