@@ -1,10 +1,12 @@
 //! The logical unit without kernel and disk: commands go in as bytes, and come out as answers or as I/O that the
 //! test does or fails.
 
+mod access;
 mod attentions;
 mod changes;
 mod nexuses;
 mod order;
+mod reads;
 
 use std::io;
 

@@ -125,6 +125,50 @@ fn preempt_and_abort_also_aborts_what_waits() {
 }
 
 #[test]
+fn preempt_and_abort_aborts_who_does_not_hold_the_reservation_and_spares_the_issuer() {
+    let mut bench = Bench::held(1);
+    let read = bench.io(B, &READ, 512);
+    let own = [bench.io(A, &WRITE, 512), bench.io(A, &READ, 512)];
+    assert_eq!(bench.change(A, PREEMPT_AND_ABORT, [KEY_A, KEY_B]), None);
+    assert_eq!(bench.end(read), ABORTED);
+    assert_eq!(bench.released(), Some(Response::Good));
+    let own = own.map(|command| bench.end(command));
+    assert_eq!(own, [Response::Good, Response::InPlace(512)]);
+    assert_eq!(bench.keys(), [KEY_A]);
+    let preempted = Response::Check(Sense::registrations_preempted());
+    assert_eq!(bench.answer(B, &TEST_UNIT_READY, 0), preempted);
+}
+
+#[test]
+fn preempt_and_abort_of_the_issuers_own_key_aborts_its_other_commands() {
+    let mut bench = Bench::held(1);
+    let own = bench.io(A, &WRITE, 512);
+    let other = bench.io(B, &READ, 512);
+    assert_eq!(bench.change(A, PREEMPT_AND_ABORT, [KEY_A, KEY_A]), None);
+    assert_eq!(bench.end(own), ABORTED);
+    assert_eq!(bench.released(), Some(Response::Good), "not itself");
+    assert_eq!(bench.end(other), Response::InPlace(512));
+    assert_eq!(bench.keys(), [KEY_A, KEY_B]);
+}
+
+#[test]
+fn preempt_and_abort_that_is_refused_aborts_nothing() {
+    for (keys, refused) in [
+        ([KEY_A, 0xdead], CONFLICT),
+        ([KEY_B, KEY_B], CONFLICT),
+        (
+            [KEY_A, 0],
+            Response::Check(Sense::invalid_field_in_parameter_list(Field::parameter(8))),
+        ),
+    ] {
+        let mut bench = Bench::held(1);
+        let read = bench.io(B, &READ, 512);
+        assert_eq!(bench.change(A, PREEMPT_AND_ABORT, keys), Some(refused));
+        assert_eq!(bench.end(read), Response::InPlace(512));
+    }
+}
+
+#[test]
 fn a_reset_aborts_the_commands_of_every_nexus() {
     let mut bench = Bench::reserved();
     let write = bench.io(A, &WRITE, 512);

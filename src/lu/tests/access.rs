@@ -1,0 +1,154 @@
+//! Which commands a reservation lets through, from the CDB on (SPC-4 r37 and SBC-3, commands that are allowed in the
+//! presence of various reservations).
+
+use super::*;
+
+const READ_CAPACITY_10: [u8; 10] = [0x25, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+const READ_CAPACITY_16: [u8; 16] = [0x9e, 0x10, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 32, 0, 0];
+const SYNCHRONIZE_CACHE_16: [u8; 16] = [0x91, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+const MODE_SENSE_6: [u8; 6] = [0x1a, 0x08, 0x08, 0, 24, 0];
+const MODE_SENSE_10: [u8; 10] = [0x5a, 0x08, 0x08, 0, 0, 0, 0, 0, 24, 0];
+
+/// The commands that shut-out nexuses are most often wrongly let in with, or wrongly refused. None is served here, and
+/// that is said before any reservation is asked: one that is served some day has its class in the table of commands.
+const NOT_SERVED: [(&str, &[u8]); 15] = [
+    ("FORMAT UNIT", &[0x04, 0, 0, 0, 0, 0]),
+    ("MODE SELECT(6)", &[0x15, 0x10, 0, 0, 24, 0]),
+    ("START STOP UNIT, stop", &[0x1b, 0, 0, 0, 0x00, 0]),
+    (
+        "START STOP UNIT, power condition",
+        &[0x1b, 0, 0, 0, 0x11, 0],
+    ),
+    ("START STOP UNIT, start", &[0x1b, 0, 0, 0, 0x01, 0]),
+    ("WRITE AND VERIFY(10)", &[0x2e, 0, 0, 0, 0, 0, 0, 0, 1, 0]),
+    ("VERIFY(10), BYTCHK", &[0x2f, 0x02, 0, 0, 0, 0, 0, 0, 1, 0]),
+    ("WRITE SAME(10)", &[0x41, 0, 0, 0, 0, 0, 0, 0, 1, 0]),
+    ("UNMAP", &[0x42, 0, 0, 0, 0, 0, 0, 0, 24, 0]),
+    ("LOG SELECT", &[0x4c, 0, 0, 0, 0, 0, 0, 0, 0, 0]),
+    ("MODE SELECT(10)", &[0x55, 0x10, 0, 0, 0, 0, 0, 0, 24, 0]),
+    (
+        "COMPARE AND WRITE",
+        &[0x89, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0],
+    ),
+    (
+        "ORWRITE(16)",
+        &[0x8b, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0],
+    ),
+    (
+        "VERIFY(16)",
+        &[0x8f, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0],
+    ),
+    (
+        "WRITE SAME(16)",
+        &[0x93, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0],
+    ),
+];
+
+impl Bench {
+    /// Whether a command is not refused with a conflict; its I/O, if it has any, is done.
+    fn passes(&mut self, from: usize, cdb: &[u8], length: u64) -> bool {
+        let response = match self.step(from, cdb, length) {
+            Step::Answer(answer) => settle(answer),
+            Step::Io(request, pending) => self.end((request, pending)),
+            other => panic!("{other:?} where an answer was expected"),
+        };
+        assert!(!matches!(response, Response::Check(_)), "{response:?}");
+        response != CONFLICT
+    }
+}
+
+#[test]
+fn write_exclusive_lets_outsiders_read_and_neither_write_nor_flush() {
+    let mut bench = Bench::held(1);
+    for (cdb, length, passes) in [
+        (&READ_CAPACITY_10[..], 8, true),
+        (&READ_CAPACITY_16, 32, true),
+        (&TEST_UNIT_READY, 0, true),
+        (&READ, 512, true),
+        (&MODE_SENSE_6, 24, true),
+        (&MODE_SENSE_10, 24, true),
+        (&WRITE, 512, false),
+        (&WRITE_FUA, 512, false),
+        (&SYNCHRONIZE_CACHE, 0, false),
+        (&SYNCHRONIZE_CACHE_16, 0, false),
+    ] {
+        assert!(bench.passes(A, cdb, length), "the holder: {cdb:02x?}");
+        // B is registered, C is not: to this type it is all the same.
+        for from in [B, C] {
+            assert_eq!(bench.passes(from, cdb, length), passes, "{cdb:02x?}");
+        }
+    }
+}
+
+#[test]
+fn exclusive_access_lets_outsiders_see_no_more_than_size_and_state() {
+    let mut bench = Bench::held(3);
+    for (cdb, length, passes) in [
+        (&READ_CAPACITY_10[..], 8, true),
+        (&READ_CAPACITY_16, 32, true),
+        (&TEST_UNIT_READY, 0, true),
+        (&INQUIRY, 96, true),
+        (&REQUEST_SENSE, 18, true),
+        (&READ, 512, false),
+        (&MODE_SENSE_6, 24, false),
+        (&MODE_SENSE_10, 24, false),
+        (&WRITE, 512, false),
+        (&SYNCHRONIZE_CACHE, 0, false),
+    ] {
+        assert!(bench.passes(A, cdb, length), "the holder: {cdb:02x?}");
+        for from in [B, C] {
+            assert_eq!(bench.passes(from, cdb, length), passes, "{cdb:02x?}");
+        }
+    }
+    // REPORT TARGET PORT GROUPS would pass, but is not served.
+    let report_target_port_groups = [0xa3, 0x0a, 0, 0, 0, 0, 0, 0, 0, 24, 0, 0];
+    let not_served = Response::Check(Sense::invalid_field_in_cdb(Field::cdb_bit(1, 4)));
+    for from in [A, B, C] {
+        let response = bench.answer(from, &report_target_port_groups, 24);
+        assert_eq!(response, not_served);
+    }
+}
+
+#[test]
+fn registrants_types_let_registrants_do_everything() {
+    for kind in [5, 6, 7, 8] {
+        let mut bench = Bench::held(kind);
+        let read_only = kind == 5 || kind == 7;
+        for (cdb, length, is_read) in [
+            (&READ[..], 512, true),
+            (&MODE_SENSE_6, 24, true),
+            (&WRITE, 512, false),
+            (&SYNCHRONIZE_CACHE, 0, false),
+            (&SYNCHRONIZE_CACHE_16, 0, false),
+        ] {
+            for from in [A, B] {
+                assert!(bench.passes(from, cdb, length), "type {kind}: {cdb:02x?}");
+            }
+            let passes = is_read && read_only;
+            assert_eq!(bench.passes(C, cdb, length), passes, "{kind}: {cdb:02x?}");
+        }
+    }
+}
+
+#[test]
+fn transfer_of_nothing_is_refused_all_the_same() {
+    let mut bench = Bench::held(3);
+    let nothing = |opcode| [opcode, 0, 0, 0, 0, 7, 0, 0, 0, 0];
+    for opcode in [0x28, 0x2a] {
+        assert_eq!(bench.answer(B, &nothing(opcode), 0), CONFLICT);
+        assert_eq!(bench.answer(A, &nothing(opcode), 0), Response::Good);
+    }
+}
+
+#[test]
+fn what_is_not_served_is_said_under_every_reservation_and_to_everybody() {
+    let not_served = Response::Check(Sense::invalid_command_operation_code());
+    for kind in [1, 3, 5, 6, 7, 8] {
+        let mut bench = Bench::held(kind);
+        for (name, cdb) in NOT_SERVED {
+            for from in [A, B, C] {
+                assert_eq!(bench.answer(from, cdb, 512), not_served, "{name}");
+            }
+        }
+    }
+}
