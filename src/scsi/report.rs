@@ -225,6 +225,64 @@ mod tests {
     }
 
     #[test]
+    fn reservation_commands_show_what_they_evaluate() {
+        let persistent = |opcode, service_action| {
+            [
+                one(Reporting::ServiceAction(opcode, service_action)),
+                one(Reporting::Either(opcode, service_action)),
+            ]
+        };
+        for service_action in 0..4 {
+            let expected = [
+                0x00,
+                0x03, // CTDP=0, SUPPORT=011b
+                0x00,
+                0x0a, // CDB SIZE
+                0x5e,
+                service_action,
+                0,
+                0,
+                0,
+                0,
+                0,
+                0xff,
+                0xff,
+                0x00, // ALLOCATION LENGTH
+            ];
+            let asked = persistent(0x5e, u16::from(service_action));
+            assert_eq!(asked, [expected, expected]);
+        }
+        for (service_action, scope_type) in (0..8).zip([0, 0xff, 0xff, 0, 0xff, 0xff, 0, 0]) {
+            let expected = [
+                0x00,
+                0x03, // CTDP=0, SUPPORT=011b
+                0x00,
+                0x0a, // CDB SIZE
+                0x5f,
+                service_action,
+                scope_type,
+                0,
+                0, // SCOPE, TYPE where they are not ignored
+                0xff,
+                0xff,
+                0xff,
+                0xff,
+                0x00, // PARAMETER LIST LENGTH
+            ];
+            let asked = persistent(0x5f, u16::from(service_action));
+            assert_eq!(asked, [expected, expected]);
+        }
+        for opcode in [0x16, 0x17] {
+            let expected = [0x00, 0x03, 0x00, 0x06, opcode, 0, 0, 0, 0, 0];
+            assert_eq!(one(Reporting::Opcode(opcode)), expected);
+        }
+        for opcode in [0x56, 0x57] {
+            let expected = [0x00, 0x03, 0x00, 0x0a, opcode, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+            assert_eq!(one(Reporting::Opcode(opcode)), expected);
+        }
+    }
+
+    #[test]
     fn reads_recommend_a_minute() {
         let answer = supported_operation_codes(Reporting::Opcode(0x08), true).unwrap();
         assert_eq!(answer[4 + 6 + 8..], [0, 0, 0, 60]);
@@ -237,8 +295,10 @@ mod tests {
             let asked = Reporting::Opcode(opcode);
             assert_eq!(supported_operation_codes(asked, false), refused);
         }
-        let asked = Reporting::ServiceAction(0x28, 0);
-        assert_eq!(supported_operation_codes(asked, false), refused);
+        for opcode in [0x16, 0x17, 0x28, 0x56, 0x57] {
+            let asked = Reporting::ServiceAction(opcode, 0);
+            assert_eq!(supported_operation_codes(asked, false), refused);
+        }
     }
 
     #[test]
