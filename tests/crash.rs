@@ -5,13 +5,19 @@
 mod files;
 
 use std::path::Path;
+use std::sync::Arc;
 
 use files::{RUN, STATE, SimFiles, Trouble};
 use tcmu_pr::daemon::records::{Keep, Keeper, Records};
-use tcmu_pr::lu::ToStore;
+use tcmu_pr::lu::task::{NexusId, Response, Tag, Task};
+use tcmu_pr::lu::{LogicalUnit, Mapping, Setup, Step, ToStore};
 use tcmu_pr::pr::out::{self, Cdb, Context};
 use tcmu_pr::pr::{Change, Reservations, Save};
+use tcmu_pr::scsi::capacity::Geometry;
+use tcmu_pr::scsi::inquiry::Identity;
 use tcmu_pr::scsi::nexus::{ItNexus, Protocol, TargetPort, TransportId};
+use tcmu_pr::scsi::sense::{Format, Sense};
+use tcmu_pr::sys::region::{Data, Region, Segment};
 
 const SERIAL: &str = "0123456789abcdef0123456789abcdef";
 const BOOT: &str = "11111111-1111-1111-1111-111111111111";
@@ -215,6 +221,106 @@ fn a_change_that_failed_is_not_found() {
             }
             assert!(failures > 0);
         }
+    }
+}
+
+/// A logical unit of which the one nexus there is has sent a command; what it is answered.
+struct Unit {
+    unit: LogicalUnit,
+    nexus: NexusId,
+    keeper: Keeper<SimFiles>,
+}
+
+impl Unit {
+    fn new(reservations: Reservations, keeper: Keeper<SimFiles>) -> Unit {
+        let mut unit = LogicalUnit::new(Setup {
+            identity: Identity::new(SERIAL),
+            geometry: Geometry::new(512, 64, 0).unwrap(),
+            reservations: Ok(reservations),
+            attentions: Vec::new(),
+            power_on: false,
+            write_back: false,
+            context: Context::default(),
+        });
+        let nexus = unit.attach(Some(nexus()), Mapping::ReadWrite);
+        Unit {
+            unit,
+            nexus,
+            keeper,
+        }
+    }
+
+    fn answer(&mut self, cdb: [u8; 10], list: &[u8]) -> Response {
+        let region = Arc::new(Region::anonymous(4096).unwrap());
+        region.copy_in(0, list).unwrap();
+        let segment = Segment {
+            offset: 0,
+            length: 24,
+        };
+        let data = Data::new(&region, vec![segment], 0..4096).unwrap();
+        let mut padded = [0; 32];
+        padded[..10].copy_from_slice(&cdb);
+        let tag = Tag {
+            port: 0,
+            command: 1,
+            epoch: 0,
+        };
+        let task = Task::new(tag, self.nexus, padded, data);
+        let step = match self.unit.begin(task) {
+            Step::Store(to_store) => {
+                let stored = self.keeper.save(&to_store).is_ok();
+                self.unit.stored(stored)
+            }
+            step => step,
+        };
+        let Step::Answer(answer) = step else {
+            panic!("{step:?} where an answer was expected")
+        };
+        let response = answer.response().clone();
+        answer.deliver(Format::Fixed);
+        response
+    }
+}
+
+#[test]
+fn a_reserve_that_cannot_be_stored_is_refused_and_reserves_nothing() {
+    let mut list = [0; 24];
+    list[7] = 1; // RESERVATION KEY
+    let reserve = [0x5f, RESERVE, 1, 0, 0, 0, 0, 0, 24, 0];
+    let read_reservation = [0x5e, 1, 0, 0, 0, 0, 0, 0, 24, 0];
+    let nothing = vec![0, 0, 0, 1, 0, 0, 0, 0]; // PRGENERATION; ADDITIONAL LENGTH
+    let failure = Response::Check(Sense::internal_target_failure());
+    for aptpl in [false, true] {
+        let registered = out(&Reservations::default(), REGISTER, [0, 1], aptpl).next;
+        let change = out(&registered, RESERVE, [1, 0], false);
+        let count = operations(&registered, &change);
+        assert!(count > 0);
+        for (at, errno) in (0..count).flat_map(|at| [(at, libc::ENOSPC), (at, libc::EIO)]) {
+            let (files, keeper) = node(&registered);
+            files.trouble(Trouble::Once(at, errno));
+            let mut unit = Unit::new(registered.clone(), keeper);
+            assert_eq!(unit.answer(reserve, &list), failure, "operation {at}");
+            let read = unit.answer(read_reservation, &[]);
+            assert_eq!(read, Response::DataIn(nothing.clone()));
+            assert_eq!(after_kill(&files), registered);
+            // Once there is room again, it is as if nothing had been.
+            assert_eq!(unit.answer(reserve, &list), Response::Good);
+            assert_eq!(after_kill(&files), change.next);
+        }
+    }
+}
+
+#[test]
+fn a_reservation_without_aptpl_outlives_the_daemon_and_no_loss_of_power() {
+    let registered = out(&Reservations::default(), REGISTER, [0, 1], false).next;
+    let reserved = out(&registered, RESERVE, [1, 0], false);
+    let (files, mut keeper) = node(&registered);
+    keeper.save(&to_store(&reserved)).unwrap();
+    let found = after_kill(&files);
+    assert!(found.is_holder(&nexus()));
+    assert_eq!(found.generation(), 1);
+    for found in after_power_loss(&files) {
+        assert_eq!(found, Reservations::default());
     }
 }
 

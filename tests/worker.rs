@@ -47,6 +47,7 @@ const BLOCKS: usize = 64;
 const REGISTER: u8 = 0;
 const RESERVE: u8 = 1;
 const PREEMPT: u8 = 4;
+const PREEMPT_AND_ABORT: u8 = 5;
 
 /// A disk in memory. While it is held, operations wait for the test to let them go.
 #[derive(Default)]
@@ -314,6 +315,15 @@ impl Node {
     }
 }
 
+/// Ends the operation that has waited the longest.
+fn end_first(disk: &Mutex<Disk>, waker: &Waker) {
+    let mut disk = disk.lock().unwrap();
+    let operation = disk.waiting.pop_front().unwrap();
+    disk.perform(operation);
+    drop(disk);
+    waker.wake();
+}
+
 fn sense(answer: &Completed) -> (u8, u8, u8) {
     assert_eq!(answer.status, CHECK_CONDITION);
     (answer.sense[2], answer.sense[12], answer.sense[13])
@@ -416,6 +426,39 @@ fn a_preempt_is_answered_after_the_victims_last_write() {
     assert_eq!(node.kernels[B].wait_for(1)[0].status, GOOD);
     assert_eq!(node.kernels[A].wait_for(1)[0].status, GOOD);
     assert_eq!(node.content(3), [0xbb; 512]);
+    node.stop();
+}
+
+#[test]
+fn nothing_of_a_nexus_whose_writes_were_aborted_reaches_the_disk_any_more() {
+    const WRITES: u8 = 32;
+    let write = |block| [0x2a, 0, 0, 0, 0, block, 0, 0, 1, 0];
+    let mut node = Node::reserved();
+    node.hold_disk();
+    for block in 0..WRITES {
+        node.send(B, &write(block), Buffer::Out(&[0xbb; 512]));
+    }
+    node.wait_until_held(WRITES.into());
+    let preempt = node.send_reserve_out(A, PREEMPT_AND_ABORT, [KEY_A, KEY_B]);
+    node.wait_for(|reservations| reservations.registrants().len() == 1);
+    for written in 0..WRITES {
+        assert!(
+            node.kernels[A].process().is_empty(),
+            "after {written} writes"
+        );
+        end_first(&node.disk, &node.waker);
+        assert_eq!(node.kernels[B].wait_for(1)[0].status, TASK_ABORTED);
+    }
+    let answer = node.kernels[A].wait_for(1).remove(0);
+    assert_eq!((answer.id, answer.status), (preempt, GOOD));
+    node.let_go();
+    let content = node.disk.lock().unwrap().content.clone();
+    for block in 0..WRITES {
+        let answer = node.command(B, &write(block), Buffer::Out(&[0xcc; 512]));
+        assert_eq!(answer.status, CONFLICT);
+    }
+    node.settled();
+    assert!(node.disk.lock().unwrap().content == content);
     node.stop();
 }
 
@@ -600,11 +643,7 @@ fn a_worker_whose_disk_hangs_is_given_up() {
     node.wait_until_held(1);
     assert!(!node.handle.stop(Duration::from_millis(10)));
     // The worker still owns the disk: let it end before the test does.
-    let mut disk = node.disk.lock().unwrap();
-    let operation = disk.waiting.pop_front().unwrap();
-    disk.perform(operation);
-    drop(disk);
-    node.waker.wake();
+    end_first(&node.disk, &node.waker);
     assert_eq!(node.kernels[A].wait_for(1)[0].status, GOOD);
 }
 
