@@ -98,7 +98,8 @@ pub enum Action {
 /// What a decision needs to know of the logical unit besides its reservations.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Context {
-    /// The target ports of the unit: where ALL_TG_PT registers, and what REGISTER AND MOVE names by number.
+    /// The target ports of the unit: where ALL_TG_PT registers, and what REGISTER AND MOVE names by number. Also those
+    /// that are not there now: after a restart they come back one after the other, and with them their initiators.
     pub ports: TargetPorts,
     /// The I_T nexuses that are attached, logged in or only let in by the target's configuration. An iSCSI TransportID
     /// without an ISID names those of its initiator.

@@ -26,6 +26,7 @@ impl Command<'_> {
             next.registrants_mut()
                 .remove(|registrant| *registrant.nexus == *self.issuer);
         }
+        // UNREG has made the room that the destination takes.
         self.check_room(&next)?;
         Ok(Change::to(self.state, next))
     }
