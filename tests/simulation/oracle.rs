@@ -496,11 +496,12 @@ impl<'a> Oracle<'a> {
     fn run(&mut self, name: Name) {
         let nexus = name.0;
         let sent = self.outstanding[&name].sent.clone();
-        if sent.is_unknown() {
-            return self.decide(name, Due::Check(5, (0x24, 0x00), [0xcc, 0, 1]));
-        }
         let reports = sent.reports_attentions();
         let first = self.attentions[nexus].front().copied();
+        // Of a service action that does not exist nothing else is looked at, but that a RESERVE conflicts with it.
+        if sent.is_unknown() && self.state.spc2.is_none() {
+            return self.decide(name, Due::Check(5, (0x24, 0x00), [0xcc, 0, 1]));
+        }
         if reports && first.is_some_and(|attention| attention.0 == 0x29) {
             let attention = self.tell(nexus).expect("it is there");
             return self.decide(name, Due::Check(6, attention, [0; 3]));
@@ -517,17 +518,14 @@ impl<'a> Oracle<'a> {
         }
         if reports && first.is_some() {
             if conflicts {
-                return self.decide(name, Due::Status(CONFLICT));
+                return self.refuse(name);
             }
             let attention = self.tell(nexus).expect("it is there");
             return self.decide(name, Due::Check(6, attention, [0; 3]));
         }
         match decided {
             None => self.run_other(name, &sent),
-            Some(Answer::Conflict) => {
-                self.decide(name, Due::Status(CONFLICT));
-                self.conclude(name, Vec::new(), false);
-            }
+            Some(Answer::Conflict) => self.refuse(name),
             Some(Answer::Check(key, code, qualifier, pointer)) => {
                 self.decide(name, Due::Check(key, (code, qualifier), pointer));
             }
@@ -539,6 +537,12 @@ impl<'a> Oracle<'a> {
                 self.store(Some(name), effects);
             }
         }
+    }
+
+    /// A host that repeats its PREEMPT may conclude from the conflict that the first has done its work.
+    fn refuse(&mut self, name: Name) {
+        self.decide(name, Due::Status(CONFLICT));
+        self.conclude(name, Vec::new(), false);
     }
 
     fn store(&mut self, command: Option<Name>, effects: Effects) {
