@@ -362,6 +362,25 @@ fn unsafe_code_lives_in_sys() {
 }
 
 #[test]
+fn the_fuzz_targets_have_the_same_lints() {
+    let lints = |path: &str| -> BTreeSet<String> {
+        let manifest = read(path).text;
+        let sections = manifest.split("\n[").map(str::trim);
+        sections
+            .filter(|section| section.starts_with("lints."))
+            .map(str::to_owned)
+            .collect()
+    };
+    let ours = lints("Cargo.toml");
+    assert!(ours.len() > 1, "Cargo.toml has no lints any more");
+    assert_eq!(
+        lints("fuzz/Cargo.toml"),
+        ours,
+        "fuzz/Cargo.toml is no member of our workspace: copy the lints of Cargo.toml"
+    );
+}
+
+#[test]
 fn the_map_names_every_module() {
     let library = code(&read("src/lib.rs").text);
     let modules: BTreeSet<&str> = library
