@@ -9,7 +9,7 @@ use crate::scsi::commands::Row;
 use crate::scsi::nexus::ItNexus;
 use crate::scsi::sense::Sense;
 use crate::scsi::{self, Status, capacity, inquiry, mode, report};
-use crate::store::{Durability, Flush, Operation, Request};
+use crate::store::{Durability, Flush, Lane, Operation, Request};
 
 impl LogicalUnit {
     pub(super) fn execute(&mut self, row: &Row, task: Task) -> Step {
@@ -168,8 +168,15 @@ impl LogicalUnit {
 
     fn start(&mut self, row: &Row, task: Task, operation: Operation, transfer: Transfer) -> Step {
         let key = self.tasks.begin(task.nexus, row.access);
+        // Whatever hangs of one I_T nexus, the others are served. The number is not given to another meanwhile.
+        let lane = Lane(task.nexus.0);
         let (data, pending) = task.suspend(key, transfer);
-        Step::Io(Request { operation, data }, pending)
+        let request = Request {
+            lane,
+            operation,
+            data,
+        };
+        Step::Io(request, pending)
     }
 
     fn check_transfer(&self, transfer: &cdb::Transfer) -> Result<(), Sense> {

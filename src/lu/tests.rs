@@ -816,6 +816,21 @@ fn a_power_on_is_not_told_again_to_a_nexus_that_comes_back() {
 }
 
 #[test]
+fn each_nexus_has_a_lane_of_its_own() {
+    let mut bench = Bench::new(setup());
+    let all = [(A, READ), (A, WRITE), (B, READ), (C, SYNCHRONIZE_CACHE)]
+        .map(|(from, cdb)| bench.io(from, &cdb, 512));
+    let [read, write, other, flush] = all.each_ref().map(|(request, _)| request.lane);
+    assert_eq!(read, write);
+    assert_ne!(read, other);
+    assert_ne!(read, flush);
+    assert_ne!(other, flush);
+    for io in all {
+        bench.end(io);
+    }
+}
+
+#[test]
 fn a_change_of_the_cache_mode_is_told() {
     let mut bench = Bench::new(setup());
     bench.unit.set_write_back(true);

@@ -159,6 +159,10 @@ impl Backing {
     ///
     /// The system tells a failure to one caller only and forgets it, although the lost data may be another's. So
     /// one caller flushes at a time, and once one has failed, all later ones do.
+    ///
+    /// When one hangs, so do all: with a write-through unit every write, whoever sent it, while reads go on as long
+    /// as they need no flush. Without the lock it would be the same, since `fdatasync` waits for every page of the file
+    /// that is on its way to the medium, whoever wrote it.
     pub fn flush(&self) -> io::Result<()> {
         let mut failed = self
             .flush_failed

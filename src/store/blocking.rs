@@ -1,5 +1,11 @@
 //! A store of helper threads that read and write with `preadv2` and `pwritev2`.
+//!
+//! An operation that hangs in the backing object holds its thread until it ends. So the threads are as many as there are
+//! operations that run, and each lane may have a few that run and no more: whatever hangs in one, there is a thread
+//! for the others. All the bookkeeping is the owner's, in [`Store::submit`] and [`Store::reap`].
 
+use std::collections::hash_map::Entry;
+use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::ops::Range;
 use std::sync::Arc;
@@ -7,53 +13,143 @@ use std::thread::{self, JoinHandle};
 
 use crossbeam_channel::{Receiver, Sender, unbounded};
 
-use super::{Backing, Done, Durability, Failure, Flush, Operation, Request, Store};
+use super::{Backing, Done, Durability, Failure, Flush, Lane, Operation, Request, Store};
 use crate::sys::vectored;
 use crate::sys::wake::Waker;
 
-/// How many operations run at the same time.
-const THREADS: usize = 4;
+/// How many operations of one lane run at the same time.
+const LANE_MAX: usize = 4;
 
-/// A store whose operations run on helper threads. Dropping it waits for the threads to finish what they have:
-/// nothing touches the backing object afterwards.
-#[derive(Debug)]
+/// How many operations run at the same time, and so how many threads there are at most. With more lanes that hang than
+/// these serve, all share what is left: a backing object that so many hang in serves nobody anyway.
+const THREADS_MAX: usize = 64;
+
+/// A store whose operations run on helper threads. Dropping it waits for the threads to finish what they have been
+/// handed: nothing touches the backing object afterwards. What still waits in its lane is dropped, never begun.
 pub struct Blocking<T> {
+    /// Those that have operations.
+    lanes: HashMap<Lane, Operations<T>>,
+    /// How many operations have been handed to the threads and not been reaped.
+    handed_out: usize,
     /// `None` only while it is dropped.
     jobs: Option<Sender<(Request, T)>>,
-    done: Receiver<Done<T>>,
+    done: Receiver<(Lane, Done<T>)>,
+    helper: Arc<Helper<T>>,
     threads: Vec<JoinHandle<()>>,
+    /// A thread could not be started, and it has been logged.
+    short_of_threads: bool,
+}
+
+/// The operations of a lane.
+struct Operations<T> {
+    /// How many of them have been handed to the threads and not been reaped: at least one.
+    running: usize,
+    waiting: VecDeque<(Request, T)>,
+}
+
+/// How an operation is done.
+type Perform = dyn Fn(&Request) -> Result<(), Failure> + Send + Sync;
+
+/// What every helper thread does.
+struct Helper<T> {
+    to_do: Receiver<(Request, T)>,
+    finished: Sender<(Lane, Done<T>)>,
+    waker: Waker,
+    perform: Box<Perform>,
+}
+
+impl<T> Helper<T> {
+    fn run(&self) {
+        for (request, ticket) in &self.to_do {
+            let result = (self.perform)(&request);
+            let done = Done {
+                ticket,
+                data: request.data,
+                result,
+            };
+            if self.finished.send((request.lane, done)).is_err() {
+                return;
+            }
+            self.waker.wake();
+        }
+    }
 }
 
 impl<T: Send + 'static> Blocking<T> {
     /// A store on `backing` that calls `waker` when an operation is done.
     pub fn new(backing: &Arc<Backing>, waker: &Waker) -> io::Result<Blocking<T>> {
-        let (jobs, to_do) = unbounded::<(Request, T)>();
+        let backing = Arc::clone(backing);
+        Blocking::start(move |request| perform(&backing, request), waker)
+    }
+
+    fn start(
+        perform: impl Fn(&Request) -> Result<(), Failure> + Send + Sync + 'static,
+        waker: &Waker,
+    ) -> io::Result<Blocking<T>> {
+        let (jobs, to_do) = unbounded();
         let (finished, done) = unbounded();
-        let mut threads = Vec::new();
-        for index in 0..THREADS {
-            let (to_do, finished) = (to_do.clone(), finished.clone());
-            let (backing, waker) = (Arc::clone(backing), waker.clone());
-            let thread = thread::Builder::new().name(format!("store-{index}"));
-            threads.push(thread.spawn(move || {
-                for (request, ticket) in to_do {
-                    let result = perform(&backing, &request);
-                    let done = Done {
-                        ticket,
-                        data: request.data,
-                        result,
-                    };
-                    if finished.send(done).is_err() {
-                        return;
-                    }
-                    waker.wake();
-                }
-            })?);
-        }
-        Ok(Blocking {
+        let mut store = Blocking {
+            lanes: HashMap::new(),
+            handed_out: 0,
             jobs: Some(jobs),
             done,
-            threads,
-        })
+            helper: Arc::new(Helper {
+                to_do,
+                finished,
+                waker: waker.clone(),
+                perform: Box::new(perform),
+            }),
+            threads: Vec::new(),
+            short_of_threads: false,
+        };
+        // One there must be. That more can't be started is no reason not to serve.
+        store.start_thread()?;
+        Ok(store)
+    }
+
+    fn start_thread(&mut self) -> io::Result<()> {
+        let helper = Arc::clone(&self.helper);
+        let thread = thread::Builder::new().name(format!("store-{}", self.threads.len()));
+        self.threads.push(thread.spawn(move || helper.run())?);
+        Ok(())
+    }
+
+    /// Hands an operation to the threads, of which there is one for each if there can be.
+    fn hand_out(&mut self, request: Request, ticket: T) {
+        self.handed_out += 1;
+        if self.handed_out > self.threads.len() && self.threads.len() < THREADS_MAX {
+            let started = self.start_thread();
+            if let Err(error) = &started {
+                if !self.short_of_threads {
+                    log::warn!(
+                        "no thread can be started: I/O goes on with {}: {error}",
+                        self.threads.len()
+                    );
+                }
+            }
+            self.short_of_threads = started.is_err();
+        }
+        let sent = self.jobs.as_ref().map(|jobs| jobs.send((request, ticket)));
+        assert!(
+            matches!(sent, Some(Ok(()))),
+            "the store itself keeps the other end"
+        );
+    }
+
+    /// Takes note of the end of an operation, and hands out the next of its lane.
+    fn end(&mut self, lane: Lane) {
+        self.handed_out -= 1;
+        let Entry::Occupied(mut entry) = self.lanes.entry(lane) else {
+            unreachable!("a lane with a running operation is known");
+        };
+        let operations = entry.get_mut();
+        if let Some((request, ticket)) = operations.waiting.pop_front() {
+            return self.hand_out(request, ticket);
+        }
+        operations.running -= 1;
+        if operations.running == 0 {
+            entry.remove();
+        }
     }
 }
 
@@ -70,15 +166,22 @@ impl<T> Drop for Blocking<T> {
 
 impl<T: Send + 'static> Store<T> for Blocking<T> {
     fn submit(&mut self, request: Request, ticket: T) {
-        let sent = self.jobs.as_ref().map(|jobs| jobs.send((request, ticket)));
-        assert!(
-            matches!(sent, Some(Ok(()))),
-            "the helper threads live as long as the store"
-        );
+        let operations = self.lanes.entry(request.lane).or_insert(Operations {
+            running: 0,
+            waiting: VecDeque::new(),
+        });
+        if operations.running == LANE_MAX {
+            operations.waiting.push_back((request, ticket));
+        } else {
+            operations.running += 1;
+            self.hand_out(request, ticket);
+        }
     }
 
     fn reap(&mut self) -> Option<Done<T>> {
-        self.done.try_recv().ok()
+        let (lane, done) = self.done.try_recv().ok()?;
+        self.end(lane);
+        Some(done)
     }
 }
 
@@ -170,7 +273,15 @@ mod tests {
         }
 
         fn run(&mut self, operation: Operation, data: Data) -> Done<u32> {
-            self.store.submit(Request { operation, data }, 7);
+            let lane = Lane(0);
+            self.store.submit(
+                Request {
+                    lane,
+                    operation,
+                    data,
+                },
+                7,
+            );
             loop {
                 let mut fds = [PollFd::new(self.waker.as_fd(), PollFlags::POLLIN)];
                 assert_eq!(poll(&mut fds, PollTimeout::from(20_000u16)).unwrap(), 1);
@@ -264,5 +375,192 @@ mod tests {
         let mut bench = Bench::new();
         let data = bench.data(0, 0);
         assert!(bench.run(Operation::Flush, data).result.is_ok());
+    }
+
+    /// A store whose operations hang until they are let go, each known by its length.
+    struct Hanging {
+        /// Lets one go. First, so that all are let go before the store waits for them.
+        go: Sender<()>,
+        store: Blocking<u64>,
+        waker: Waker,
+        region: Arc<Region>,
+        /// Which have begun.
+        begun: Receiver<u64>,
+        /// Which have ended.
+        ended: Receiver<u64>,
+    }
+
+    /// The lane whose operations do not hang.
+    const SWIFT: Lane = Lane(1000);
+
+    impl Hanging {
+        fn new() -> Hanging {
+            let (begin, begun) = unbounded();
+            let (go, gate) = unbounded();
+            let (end, ended) = unbounded();
+            let waker = Waker::new().unwrap();
+            let perform = move |request: &Request| {
+                let Operation::Read { length, .. } = request.operation else {
+                    unreachable!("it was submitted below");
+                };
+                if request.lane != SWIFT {
+                    begin.send(length).unwrap();
+                    // That nobody lets go any more lets all go.
+                    let _ = gate.recv();
+                }
+                // Nobody may be left to hear of it.
+                let _ = end.send(length);
+                Ok(())
+            };
+            Hanging {
+                store: Blocking::start(perform, &waker).unwrap(),
+                waker,
+                region: Arc::new(Region::anonymous(4096).unwrap()),
+                begun,
+                go,
+                ended,
+            }
+        }
+
+        fn submit(&mut self, lane: Lane, length: u64) {
+            let operation = Operation::Read {
+                offset: 0,
+                length,
+                flush: Flush::No,
+            };
+            let data = Data::new(&self.region, Vec::new(), 0..4096).unwrap();
+            let request = Request {
+                lane,
+                operation,
+                data,
+            };
+            self.store.submit(request, length);
+        }
+
+        /// The next that is done.
+        fn done(&mut self) -> u64 {
+            loop {
+                if let Some(done) = self.store.reap() {
+                    return done.ticket;
+                }
+                let mut fds = [PollFd::new(self.waker.as_fd(), PollFlags::POLLIN)];
+                let ready = poll(&mut fds, PollTimeout::from(20_000u16)).unwrap();
+                assert_eq!(ready, 1, "nothing is done");
+                self.waker.acknowledge();
+            }
+        }
+
+        /// The next `count` that begin.
+        fn begun(&self, count: usize) -> Vec<u64> {
+            let soon = std::time::Duration::from_secs(20);
+            let next = || self.begun.recv_timeout(soon).expect("one more begins");
+            let mut begun: Vec<u64> = (0..count).map(|_| next()).collect();
+            // They begin in order, on threads of which any may be the first to say so.
+            begun.sort_unstable();
+            begun
+        }
+    }
+
+    #[test]
+    fn a_lane_that_hangs_does_not_hold_up_another() {
+        let mut hanging = Hanging::new();
+        for length in 0..32 {
+            hanging.submit(Lane(7), length);
+        }
+        for length in 100..132 {
+            hanging.submit(SWIFT, length);
+        }
+        let mut done: Vec<u64> = (0..32).map(|_| hanging.done()).collect();
+        done.sort_unstable();
+        assert_eq!(done, (100..132).collect::<Vec<u64>>());
+    }
+
+    #[test]
+    fn a_few_of_a_lane_run_and_the_others_follow_in_order_as_they_end() {
+        let mut hanging = Hanging::new();
+        for length in 0..7 {
+            hanging.submit(Lane(0), length);
+        }
+        assert_eq!(hanging.begun(4), [0, 1, 2, 3]);
+        assert_eq!(hanging.store.handed_out, 4);
+        for next in 4..7 {
+            hanging.go.send(()).unwrap();
+            hanging.done();
+            assert_eq!(hanging.begun(1), [next], "without another submission");
+        }
+        assert_eq!(hanging.store.handed_out, 4);
+        assert_eq!(hanging.store.threads.len(), 4);
+    }
+
+    #[test]
+    fn a_lane_without_operations_is_forgotten() {
+        let mut hanging = Hanging::new();
+        for length in 0..10 {
+            hanging.submit(Lane(3), length);
+            hanging.go.send(()).unwrap();
+        }
+        for _ in 0..10 {
+            assert_eq!(hanging.store.lanes.len(), 1);
+            hanging.done();
+        }
+        assert!(hanging.store.lanes.is_empty());
+        assert_eq!(hanging.store.handed_out, 0);
+    }
+
+    #[test]
+    fn threads_are_started_when_they_are_needed() {
+        let mut hanging = Hanging::new();
+        for length in 0..10 {
+            hanging.submit(SWIFT, length);
+            hanging.done();
+        }
+        assert_eq!(hanging.store.threads.len(), 1);
+    }
+
+    #[test]
+    fn when_there_are_no_more_threads_the_lanes_share_those_there_are() {
+        let mut hanging = Hanging::new();
+        let lanes = THREADS_MAX / LANE_MAX + 1;
+        for lane in 0..lanes {
+            for _ in 0..LANE_MAX {
+                hanging.submit(Lane(lane), 0);
+            }
+        }
+        hanging.submit(SWIFT, 1);
+        hanging.begun(THREADS_MAX);
+        assert_eq!(hanging.store.threads.len(), THREADS_MAX);
+        let all = lanes * LANE_MAX + 1;
+        assert_eq!(hanging.store.handed_out, all);
+        (1..all).for_each(|_| hanging.go.send(()).unwrap());
+        let done: Vec<u64> = (0..all).map(|_| hanging.done()).collect();
+        assert_eq!(
+            done.iter().sum::<u64>(),
+            1,
+            "the last lane has had its turn"
+        );
+        assert!(hanging.store.lanes.is_empty());
+    }
+
+    #[test]
+    fn dropping_waits_for_what_has_begun_and_begins_nothing_more() {
+        let mut hanging = Hanging::new();
+        for length in 0..10 {
+            hanging.submit(Lane(0), length);
+        }
+        assert_eq!(hanging.begun(4), [0, 1, 2, 3]);
+        let Hanging {
+            store,
+            begun,
+            go,
+            ended,
+            ..
+        } = hanging;
+        drop(go);
+        drop(store);
+        // The threads are gone, and their ends of the channels with them.
+        let mut all: Vec<u64> = ended.iter().collect();
+        all.sort_unstable();
+        assert_eq!(all, [0, 1, 2, 3]);
+        assert_eq!(begun.iter().next(), None);
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! A [`Backing`] is the backing object, opened, locked and of the right size. A [`Store`] does I/O on it without
 //! ever blocking the thread that owns the logical unit: requests go in with a ticket, and come back with it
-//! when they are done, in any order.
+//! when they are done, in any order. Each is in a [`Lane`], and waits behind others of its lane at most.
 
 pub mod backing;
 pub mod blocking;
@@ -56,9 +56,15 @@ pub enum Flush {
     First,
 }
 
+/// Who an operation is for: one that hangs never holds up those of another lane.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Lane(pub usize);
+
 /// One operation and its data buffer, which belongs to the store until the operation is done.
 #[derive(Debug)]
 pub struct Request {
+    /// Behind whose operations it may wait.
+    pub lane: Lane,
     /// What to do.
     pub operation: Operation,
     /// From or to where.
