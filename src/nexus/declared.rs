@@ -10,7 +10,7 @@ use sha2::{Digest, Sha256};
 
 use crate::scsi::nexus::{IscsiName, ItNexus, Protocol, TargetPort, TransportId};
 use crate::tcmu::config::Label;
-use crate::tcmu::configfs::{BackstoreName, Lun, MappedLun, PortGroup};
+use crate::tcmu::configfs::{Acl, BackstoreName, Lun, MappedLun, PortGroup, Session};
 
 /// A backstore and the nexus label of its config string.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -150,8 +150,11 @@ pub fn resolve(
         }
         Fabric::OneInitiator => (from_label(&declared.label), false),
         Fabric::WithAcls(transport) => {
-            let (initiator, mapped) = one_acl(group, lun, transport)?;
-            (transport.initiator_port(initiator)?, mapped.write_protect)
+            let (acl, mapped) = one_acl(group, lun, transport)?;
+            (
+                transport.initiator_port(&acl.initiator)?,
+                mapped.write_protect,
+            )
         }
     };
     for other in others() {
@@ -169,6 +172,25 @@ pub fn resolve(
         },
         write_protect,
     })
+}
+
+/// Finds whether the initiator that a backstore stands for is logged in. Where no initiator can reach the backstore,
+/// none is.
+///
+/// The initiator port of a fabric with one for each port group is taken to be there as long as the port group has
+/// it: when a guest or this node itself starts anew, the kernel shows nothing.
+pub fn session(groups: &[PortGroup], backstore: &BackstoreName) -> Session {
+    let ways = luns_of(groups, backstore).flat_map(|(group, lun)| match Fabric::of(group) {
+        Ok(Fabric::WithAcls(_)) => mappings(group, lun).map(|(acl, _)| acl.session).collect(),
+        Ok(Fabric::OneInitiator) if group.nexus.is_none() => Vec::new(),
+        Ok(Fabric::OneInitiator) | Err(_) => vec![Session::Unknown],
+    });
+    let mut sessions = ways.filter(|session| *session != Session::None);
+    match (sessions.next(), sessions.next()) {
+        (None, _) => Session::None,
+        (Some(session), None) => session,
+        _ => Session::Unknown,
+    }
 }
 
 /// How a fabric tells initiators apart.
@@ -265,15 +287,13 @@ fn one_lun<'a>(
     }
 }
 
-/// The mappings of a LUN, each with its initiator's name.
+/// The mappings of a LUN, each with the ACL that it belongs to.
 fn mappings<'a>(
     group: &'a PortGroup,
     lun: &'a Lun,
-) -> impl Iterator<Item = (&'a str, &'a MappedLun)> {
-    let mapped = group.acls.iter().flat_map(|acl| {
-        let initiator = acl.initiator.as_str();
-        acl.luns.iter().map(move |mapped| (initiator, mapped))
-    });
+) -> impl Iterator<Item = (&'a Acl, &'a MappedLun)> {
+    let acls = group.acls.iter();
+    let mapped = acls.flat_map(|acl| acl.luns.iter().map(move |mapped| (acl, mapped)));
     mapped.filter(|(_, mapped)| mapped.lun == lun.number)
 }
 
@@ -281,7 +301,7 @@ fn one_acl<'a>(
     group: &'a PortGroup,
     lun: &'a Lun,
     transport: Transport,
-) -> Result<(&'a str, &'a MappedLun), Unresolved> {
+) -> Result<(&'a Acl, &'a MappedLun), Unresolved> {
     match group.generate_node_acls {
         Some(false) => {}
         None if !transport.can_generate_acls() => {}
@@ -303,7 +323,7 @@ fn one_acl<'a>(
         _ => Err(Unresolved::ManyAcls {
             group: group.to_string(),
             lun: lun.number,
-            initiators: list(mappings.iter().map(|&(initiator, _)| initiator)),
+            initiators: list(mappings.iter().map(|&(acl, _)| acl.initiator.as_str())),
         }),
     }
 }
@@ -324,9 +344,9 @@ fn reaches(
         same_port
             && match fabric {
                 Fabric::OneInitiator => true,
-                Fabric::WithAcls(transport) => mappings(group, lun).any(|(initiator, _)| {
+                Fabric::WithAcls(transport) => mappings(group, lun).any(|(acl, _)| {
                     transport
-                        .initiator_port(initiator)
+                        .initiator_port(&acl.initiator)
                         .is_ok_and(|port| port == *initiator_port)
                 }),
             }
@@ -721,5 +741,42 @@ mod tests {
             resolve_first(&tree),
             Err(Unresolved::TargetName(_))
         ));
+    }
+
+    fn session_of(tree: &Tree, name: &str) -> Session {
+        let groups = port_groups(tree.root()).expect("it is good");
+        session(&groups, &backstore_name("user_0", name))
+    }
+
+    #[test]
+    fn the_session_of_a_backstore_is_that_of_its_one_acl() {
+        let (tree, group) = two_nodes();
+        let info = "LIO Session ID: 5   ISID: 0\nSession State: TARG_SESS_STATE_LOGGED_IN\n\
+                    CID: 0  Connection State: TARG_CONN_STATE_LOGGED_IN\n";
+        tree.file(&format!("{group}/acls/{A}/info"), info);
+        let counted = format!("iscsi/{T}/fabric_statistics/iscsi_instance/sessions");
+        tree.file(&counted, "1\n");
+        assert_eq!(session_of(&tree, "lun0-a"), Session::Only(5));
+        assert_eq!(session_of(&tree, "lun0-b"), Session::None);
+    }
+
+    #[test]
+    fn where_no_initiator_can_come_there_is_no_session() {
+        let (tree, group) = two_nodes();
+        tree.file(&format!("{group}/acls/{A}/info"), "?\n");
+        assert_eq!(session_of(&tree, "lun0-a"), Session::Unknown);
+        tree.remove(&format!("{group}/acls/{A}"));
+        assert_eq!(session_of(&tree, "lun0-a"), Session::None);
+        assert_eq!(session_of(&tree, "lun0-c"), Session::None, "no export");
+    }
+
+    #[test]
+    fn an_initiator_port_of_a_fabric_with_one_is_there_as_long_as_its_port_group_has_it() {
+        let tree = Tree::new();
+        tree.backstore("user_0", "lun0-a");
+        tree.lun("loopback/naa.1/tpgt_1", 0, "user_0/lun0-a");
+        assert_eq!(session_of(&tree, "lun0-a"), Session::None);
+        tree.file("loopback/naa.1/tpgt_1/nexus", "naa.2\n");
+        assert_eq!(session_of(&tree, "lun0-a"), Session::Unknown);
     }
 }

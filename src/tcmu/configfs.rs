@@ -12,6 +12,8 @@
 //! The root is a parameter everywhere, [`ROOT`] outside tests. Names read from the tree are data: they are
 //! compared and shown, and paths are built from directory entries only.
 
+mod session;
+
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::fmt;
@@ -20,6 +22,7 @@ use std::io::{self, ErrorKind, Write};
 use std::path::{Path, PathBuf};
 
 use super::config::SUBTYPE;
+pub use session::Session;
 
 /// Where the kernel has its target configuration.
 pub const ROOT: &str = "/sys/kernel/config/target";
@@ -336,6 +339,8 @@ pub struct Acl {
     pub initiator: String,
     /// What it sees.
     pub luns: Vec<MappedLun>,
+    /// Whether it is logged in.
+    pub session: Session,
 }
 
 /// A logical unit as an initiator sees it.
@@ -358,6 +363,7 @@ pub fn port_groups(root: &Path) -> Result<Vec<PortGroup>, Error> {
     let mut groups = Vec::new();
     for fabric in directories(root)?.filter(|fabric| fabric.name != "core") {
         for target in directories(&fabric.path)? {
+            let mut of_target = Vec::new();
             for group in directories(&target.path)? {
                 let Some(tag) = group.name.strip_prefix("tpgt_") else {
                     continue;
@@ -366,8 +372,12 @@ pub fn port_groups(root: &Path) -> Result<Vec<PortGroup>, Error> {
                     return Err(group.unexpected("target port group tag"));
                 };
                 let (fabric, target) = (&fabric.name, &target.name);
-                groups.extend(port_group(fabric, target, tag, &group.path, &backstores)?);
+                of_target.extend(port_group(fabric, target, tag, &group.path, &backstores)?);
             }
+            if !of_target.is_empty() {
+                session::look(&fabric.name, &target.path, &mut of_target);
+            }
+            groups.append(&mut of_target);
         }
     }
     Ok(groups)
@@ -517,6 +527,7 @@ fn acls(directory: &Path, group: [&str; 2]) -> Result<Vec<Acl>, Error> {
         acls.push(Acl {
             initiator: initiator.name,
             luns,
+            session: Session::Unknown,
         });
     }
     Ok(acls)

@@ -7,13 +7,16 @@
 //! SCSI commands to the new LUN: that one directory is therefore never listed, neither here nor by the walk.
 //!
 //! inotify tells of changes that are made through the tree, when they are done. Those that the kernel makes by
-//! itself, such as logins, it does not see: hence a walk every now and then, and one whenever somebody asks.
+//! itself, such as logins, it does not see: hence a walk every now and then, more often while somebody waits for them,
+//! and one whenever somebody asks.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs;
 use std::io::{self, ErrorKind};
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -27,6 +30,9 @@ use crate::sys::wake::Waker;
 
 /// Room for a burst of events with the longest names.
 const EVENT_BUFFER_BYTES: usize = 64 << 10;
+
+/// How often to walk at least while somebody is in a hurry.
+const HURRIED_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Why the target configuration cannot be watched.
 #[derive(Debug, thiserror::Error)]
@@ -99,7 +105,10 @@ pub fn start(
     interval: Duration,
     first: impl FnOnce() + Send + 'static,
 ) -> Result<(Receiver<Walk>, Again), Error> {
-    let asked = Waker::new().map_err(Error::Start)?;
+    let again = Again {
+        asked: Waker::new().map_err(Error::Start)?,
+        hurried: Arc::default(),
+    };
     let inotify = Inotify::init().map_err(Error::Start)?;
     let mut watched = Watched {
         root: root.to_owned(),
@@ -116,7 +125,7 @@ pub fn start(
     let mut watcher = Watcher {
         inotify,
         watched,
-        asked: asked.clone(),
+        again: again.clone(),
         interval: PollTimeout::try_from(interval).unwrap_or(PollTimeout::MAX),
         buffer: vec![0; EVENT_BUFFER_BYTES],
     };
@@ -136,24 +145,39 @@ pub fn start(
         .name("watch".into())
         .spawn(work)
         .map_err(Error::Thread)?;
-    Ok((receiver, Again(asked)))
+    Ok((receiver, again))
 }
 
 /// Asks for another walk, soon.
 #[derive(Clone, Debug)]
-pub struct Again(Waker);
+pub struct Again {
+    asked: Waker,
+    hurried: Arc<AtomicBool>,
+}
 
 impl Again {
     /// Walk once more: something may have changed that has not been announced yet.
     pub fn ask(&self) {
-        self.0.wake();
+        self.asked.wake();
+    }
+
+    /// Walk at least once a second from now on: what nobody announces is waited for.
+    pub fn hurry(&self) {
+        if !self.hurried.swap(true, Ordering::Relaxed) {
+            self.ask();
+        }
+    }
+
+    /// Nobody is in a hurry any more.
+    pub fn calm_down(&self) {
+        self.hurried.store(false, Ordering::Relaxed);
     }
 }
 
 struct Watcher {
     inotify: Inotify,
     watched: Watched,
-    asked: Waker,
+    again: Again,
     interval: PollTimeout,
     buffer: Vec<u8>,
 }
@@ -164,13 +188,19 @@ impl Watcher {
     fn wait(&mut self) -> Result<(), Error> {
         let mut ready = [
             PollFd::new(self.inotify.as_fd(), PollFlags::POLLIN),
-            PollFd::new(self.asked.as_fd(), PollFlags::POLLIN),
+            PollFd::new(self.again.asked.as_fd(), PollFlags::POLLIN),
         ];
-        match poll(&mut ready, self.interval) {
+        let hurried = self.again.hurried.load(Ordering::Relaxed);
+        let interval = if hurried {
+            PollTimeout::try_from(HURRIED_INTERVAL).expect("a second fits")
+        } else {
+            self.interval
+        };
+        match poll(&mut ready, interval) {
             Ok(_) | Err(Errno::EINTR) => {}
             Err(errno) => return Err(Error::Wait(errno.into())),
         }
-        self.asked.acknowledge();
+        self.again.asked.acknowledge();
         loop {
             match self.inotify.read_events(&mut self.buffer) {
                 Ok(events) => events.for_each(|event| late(self.watched.follow(&event))),
@@ -506,6 +536,21 @@ mod tests {
         let walk = walks.recv_timeout(SOON).expect("it was asked for");
         assert!(walk.began >= asked);
         assert!(walks.recv_timeout(QUIET).is_err(), "once");
+    }
+
+    #[test]
+    fn in_a_hurry_there_is_a_walk_every_second() {
+        let (tree, _) = tree();
+        let (walks, again) = start(tree.root(), NEVER, || ()).expect("the tree is there");
+        walks.recv_timeout(SOON).expect("there is a first walk");
+        again.hurry();
+        for _ in 0..3 {
+            walks.recv_timeout(SOON).expect("nobody asked for it");
+        }
+        again.calm_down();
+        // One that was waited for already may come yet.
+        let after = std::iter::from_fn(|| walks.recv_timeout(2 * HURRIED_INTERVAL).ok()).count();
+        assert!(after <= 1, "{after} walks");
     }
 
     #[test]

@@ -295,6 +295,7 @@ fn the_walk_finds_luns_and_acls() {
         acls: vec![
             Acl {
                 initiator: "iqn.2026-11.example:a".into(),
+                session: Session::None,
                 luns: vec![MappedLun {
                     number: 0,
                     lun: 0,
@@ -303,6 +304,7 @@ fn the_walk_finds_luns_and_acls() {
             },
             Acl {
                 initiator: "iqn.2026-11.example:b".into(),
+                session: Session::None,
                 luns: vec![MappedLun {
                     number: 3,
                     lun: 11,
