@@ -88,6 +88,8 @@ pub(super) enum Awaited {
     Order(Action, Ticket),
     Reset,
     NexusLoss(ItNexus),
+    /// Of the session that has sent the RESERVE of that number.
+    SessionLoss(ItNexus, u64),
 }
 
 impl LogicalUnit {
@@ -107,6 +109,11 @@ impl LogicalUnit {
             Awaited::Order(action, ticket) => self.carry_out(action, ticket),
             Awaited::Reset => self.event(self.reservations.released_by_reset()),
             Awaited::NexusLoss(nexus) => {
+                self.event(self.reservations.released_by_nexus_loss(&nexus))
+            }
+            // It may have sent another while this has waited.
+            Awaited::SessionLoss(_, number) if number != self.reserves.number => Step::Held,
+            Awaited::SessionLoss(nexus, _) => {
                 self.event(self.reservations.released_by_nexus_loss(&nexus))
             }
         })
@@ -135,11 +142,13 @@ impl LogicalUnit {
         }
     }
 
-    /// Lets time pass: one tick. Answers that have waited for [`FENCE_PATIENCE`] ticks are given up.
+    /// Lets time pass: one tick. Answers that have waited for [`FENCE_PATIENCE`] ticks are given up, and RESERVEs do not
+    /// wait for a look any more after [`super::LOOK_PATIENCE`].
     pub fn tick(&mut self) {
         for reply in self.tasks.tick(FENCE_PATIENCE) {
             self.ready.push_back(given_up(reply));
         }
+        self.doubt_for_a_tick();
     }
 
     /// LOGICAL UNIT RESET, which the kernel has carried out for the I_T nexuses of one port. Establishes the unit
@@ -232,6 +241,14 @@ impl LogicalUnit {
                     self.ready.push_back(Step::Answer(answer));
                 }
                 other => self.awaited.push_back(other),
+            }
+        }
+        for task in std::mem::take(&mut self.reserves.in_doubt) {
+            if nexuses(task.nexus) {
+                let answer = task.answer(Response::Status(Status::TaskAborted));
+                self.ready.push_back(Step::Answer(answer));
+            } else {
+                self.reserves.in_doubt.push(task);
             }
         }
     }

@@ -266,7 +266,13 @@ impl LogicalUnit {
 
     fn change(&mut self, task: Task, command: &Command) -> Step {
         match self.decide(&task, command).expect("it is one that can") {
-            Ok(change) => self.store(change, Origin::Command(task)),
+            Ok(change) => {
+                if matches!(command, Command::Reserve) {
+                    self.reserves.number += 1;
+                }
+                self.store(change, Origin::Command(task))
+            }
+            Err(Refusal::Conflict) if self.is_doubtful(&task, command) => self.doubt(task),
             Err(Refusal::Conflict) => self.conflict(task),
             Err(Refusal::Check(sense)) => Step::Answer(task.answer(sense.into())),
         }

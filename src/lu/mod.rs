@@ -12,6 +12,7 @@
 mod attention;
 mod change;
 mod execute;
+mod reserve;
 pub mod task;
 
 use std::collections::{HashMap, HashSet, VecDeque};
@@ -33,6 +34,8 @@ use crate::sys::region::Data;
 use attention::Attentions;
 use change::{Awaited, Storing};
 pub use change::{FENCE_PATIENCE, ToStore, Unfulfilled};
+pub use reserve::LOOK_PATIENCE;
+use reserve::Reserves;
 use task::{Answer, NexusId, Pending, Response, Tag, Task, TaskSet, Ticket, Transfer, Waiting};
 
 /// What a logical unit starts from.
@@ -135,6 +138,7 @@ pub struct LogicalUnit {
     storing: Option<Storing>,
     /// What waits for the change that is being stored.
     awaited: VecDeque<Awaited>,
+    reserves: Reserves,
     /// Steps that nobody has taken yet.
     ready: VecDeque<Step>,
     /// The record of the reservations can't be read: only those that ask for it are told who we are.
@@ -163,6 +167,7 @@ impl LogicalUnit {
             edition: 0,
             storing: None,
             awaited: VecDeque::new(),
+            reserves: Reserves::default(),
             ready: VecDeque::new(),
             power_on: setup.power_on,
             greeted: HashSet::new(),
@@ -288,7 +293,12 @@ impl LogicalUnit {
 
     /// Whether there is neither a command in flight nor a change to be stored.
     pub fn is_idle(&self) -> bool {
-        self.tasks.len() == 0 && self.is_settled()
+        self.tasks.len() == 0 && self.is_settled() && !self.is_in_doubt()
+    }
+
+    /// Whether something waits that is given up after some ticks.
+    pub fn needs_ticks(&self) -> bool {
+        self.is_in_doubt() || self.waiting() != Waiting::default()
     }
 
     /// The answers that wait until commands in flight have ended.

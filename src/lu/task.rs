@@ -60,6 +60,8 @@ pub struct Task {
     pub(super) cdb: [u8; 32],
     /// Its data buffer, in or out.
     pub(super) data: Data,
+    /// A RESERVE: the session that it conflicts with has been looked for.
+    pub(super) looked: bool,
 }
 
 impl Task {
@@ -70,6 +72,7 @@ impl Task {
             nexus,
             cdb,
             data,
+            looked: false,
         }
     }
 

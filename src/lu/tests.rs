@@ -7,6 +7,7 @@ mod changes;
 mod nexuses;
 mod order;
 mod reads;
+mod reserve;
 
 use std::io;
 
