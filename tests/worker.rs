@@ -42,6 +42,8 @@ const TEST_UNIT_READY: [u8; 6] = [0; 6];
 /// One block at LBA 3.
 const READ: [u8; 10] = [0x28, 0, 0, 0, 0, 3, 0, 0, 1, 0];
 const WRITE: [u8; 10] = [0x2a, 0, 0, 0, 0, 3, 0, 0, 1, 0];
+const RESERVE_6: [u8; 6] = [0x16, 0, 0, 0, 0, 0];
+const RELEASE_6: [u8; 6] = [0x17, 0, 0, 0, 0, 0];
 const BLOCKS: usize = 64;
 
 const REGISTER: u8 = 0;
@@ -685,6 +687,81 @@ fn a_reset_of_one_port_aborts_the_commands_of_the_other_and_ends_a_reserve() {
     node.let_go();
     assert_eq!(node.kernels[B].wait_for(1)[0].status, TASK_ABORTED);
     assert_eq!(node.command(A, &READ, Buffer::In(512)).status, GOOD);
+    node.stop();
+}
+
+impl Node {
+    /// Somebody looks for sessions, and A has reserved the unit.
+    fn reserved_6() -> Node {
+        let mut node = Node::new();
+        node.handle.give(Order::ExpectLooks);
+        assert_eq!(node.command(A, &RESERVE_6, Buffer::None).status, GOOD);
+        assert_eq!(node.notice(), "Reserved(PortId(0), 1)");
+        node
+    }
+
+    fn notice(&self) -> String {
+        format!("{:?}", self.notices.recv_timeout(SOON).unwrap())
+    }
+}
+
+#[test]
+fn the_main_thread_is_told_of_each_reserve_and_of_its_end() {
+    let mut node = Node::reserved_6();
+    assert_eq!(node.command(A, &RESERVE_6, Buffer::None).status, GOOD);
+    assert_eq!(node.notice(), "Reserved(PortId(0), 2)");
+    assert_eq!(node.command(A, &RELEASE_6, Buffer::None).status, GOOD);
+    assert_eq!(node.notice(), "Released(PortId(0))");
+    assert_eq!(node.command(B, &RESERVE_6, Buffer::None).status, GOOD);
+    assert_eq!(node.notice(), "Reserved(PortId(1), 3)");
+    node.stop();
+}
+
+#[test]
+fn a_reserve_that_conflicts_waits_for_the_main_thread_to_look() {
+    let mut node = Node::reserved_6();
+    node.send(B, &RESERVE_6, Buffer::None);
+    assert_eq!(node.notice(), "Doubted(PortId(0))");
+    node.handle.give(Order::Looked);
+    assert_eq!(node.kernels[B].wait_for(1)[0].status, CONFLICT);
+    node.send(B, &RESERVE_6, Buffer::None);
+    assert_eq!(node.notice(), "Doubted(PortId(0))");
+    node.handle.give(Order::SessionLost(PortId(A), 1));
+    node.handle.give(Order::Looked);
+    assert_eq!(node.kernels[B].wait_for(1)[0].status, GOOD);
+    assert_eq!(node.notice(), "Released(PortId(0))");
+    assert_eq!(node.notice(), "Reserved(PortId(1), 2)");
+    assert_eq!(node.command(A, &READ, Buffer::In(512)).status, CONFLICT);
+    node.stop();
+}
+
+#[test]
+fn a_session_of_a_port_that_serves_nobody_now_is_watched_on() {
+    let mut node = Node::reserved_6();
+    node.identify(A, None);
+    node.send(B, &RESERVE_6, Buffer::None);
+    assert_eq!(node.notice(), "Doubted(PortId(0))");
+    node.handle.give(Order::SessionLost(PortId(A), 1));
+    node.handle.give(Order::Looked);
+    assert_eq!(node.kernels[B].wait_for(1)[0].status, GOOD);
+    node.stop();
+}
+
+#[test]
+fn a_reserve_is_not_kept_waiting_when_the_worker_ends() {
+    let mut node = Node::reserved_6();
+    node.send(B, &RESERVE_6, Buffer::None);
+    assert_eq!(node.notice(), "Doubted(PortId(0))");
+    node.handle.give(Order::Stop);
+    assert_eq!(node.kernels[B].wait_for(1)[0].status, CONFLICT);
+    node.stop();
+}
+
+#[test]
+fn a_look_that_does_not_come_is_not_waited_for() {
+    let mut node = Node::reserved_6();
+    node.send(B, &RESERVE_6, Buffer::None);
+    assert_eq!(node.kernels[B].wait_for(1)[0].status, CONFLICT);
     node.stop();
 }
 

@@ -16,6 +16,7 @@ use super::recorder::Recorder;
 use super::records::{self, Keep, Records};
 use super::refusal::Refusal;
 use super::rings::{aside, ours, unblock};
+use super::sessions::Reserves;
 use super::status;
 use super::unit::{Unit, context, geometry, know_port};
 use super::worker::{self, Identity, Notice, Order, Parts, PortId};
@@ -105,6 +106,7 @@ pub(super) struct Devices {
     next_port: usize,
     unstopped_at_start: Receiver<BTreeSet<BackstoreName>>,
     unstopped: BTreeSet<BackstoreName>,
+    reserves: Reserves,
 }
 
 impl Devices {
@@ -123,6 +125,7 @@ impl Devices {
             uio,
             replier,
             notices,
+            reserves: Reserves::new(again.clone()),
             again,
             walk: None,
             look_since: Some(started),
@@ -208,9 +211,19 @@ impl Devices {
         } else {
             Vec::new()
         };
+        self.look_for_sessions(&walk);
         self.walk = Some(walk);
         self.resolve();
         unblock(found);
+    }
+
+    /// Tells the workers which sessions that had reserved their units by RESERVE are gone.
+    fn look_for_sessions(&mut self, walk: &Walk) {
+        let ports = &self.ports;
+        let name = |id: PortId| ports[&id].backstore.name();
+        for (id, order) in self.reserves.walked(walk, name) {
+            self.units[&ports[&id].unit].worker.give(order);
+        }
     }
 
     /// Adds the devices that a walk has found and nobody has announced, and gives them; removes those that are gone.
@@ -332,6 +345,17 @@ impl Devices {
         match notice {
             Notice::WhoSends(_) => self.again.ask(),
             Notice::Failed(id, why) => self.failed(id, &why),
+            Notice::Released(id) => self.reserves.give_up(id),
+            // A port that is gone has nothing reserved any more.
+            Notice::Reserved(id, number) if self.ports.contains_key(&id) => {
+                self.reserves.take_up(id, number, Instant::now());
+            }
+            Notice::Doubted(id) => {
+                if let (false, Some(port)) = (self.reserves.doubt(id), self.ports.get(&id)) {
+                    self.units[&port.unit].worker.give(Order::Looked);
+                }
+            }
+            Notice::Reserved(..) => {}
         }
     }
 
@@ -546,6 +570,7 @@ impl Devices {
             notices: self.notices.clone(),
         };
         let worker = worker::start("unit", parts).map_err(start)?;
+        worker.give(Order::ExpectLooks);
         let id = backing.id();
         log::info!(
             "{}: logical unit {}",
@@ -586,6 +611,7 @@ impl Devices {
         let Some(port) = self.ports.remove(&id) else {
             return;
         };
+        self.reserves.give_up(id);
         let Some(unit) = self.units.get(&port.unit) else {
             return;
         };

@@ -9,6 +9,7 @@ pub mod recorder;
 pub mod records;
 mod refusal;
 mod rings;
+mod sessions;
 mod status;
 mod unit;
 pub mod worker;

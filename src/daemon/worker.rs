@@ -68,6 +68,12 @@ pub enum Order {
     RemovePort(PortId, Sender<()>),
     /// Whether written blocks may wait in the cache.
     WriteBack(bool),
+    /// Sessions are looked for from now on: [`Notice::Doubted`] is answered with [`Order::Looked`].
+    ExpectLooks,
+    /// The session is gone by which the I_T nexus of this port has sent the RESERVE of that number.
+    SessionLost(PortId, u64),
+    /// The look is done that a [`Notice::Doubted`] has asked for, and [`Order::SessionLost`] has told what was found.
+    Looked,
     /// Do what the administrator orders, and say how it ended.
     Administer {
         /// What to do.
@@ -105,6 +111,13 @@ pub enum Notice {
     Failed(PortId, Interrupted),
     /// A command came through a port of which nobody knows who sends. Told once, until the port is identified.
     WhoSends(PortId),
+    /// The I_T nexus of this port has reserved the unit by RESERVE, or has sent another one, with that number. Told again
+    /// for each, and when its port comes while the unit is reserved.
+    Reserved(PortId, u64),
+    /// It has reserved it no more.
+    Released(PortId),
+    /// Another's RESERVE waits to know whether the session of this port's I_T nexus is still there.
+    Doubted(PortId),
 }
 
 /// The main thread's end of a worker.
@@ -140,6 +153,8 @@ impl Handle {
 struct Port {
     device: Device,
     nexus: Option<NexusId>,
+    /// The I_T nexus whose commands have come through it, and will again if any do.
+    served: Option<ItNexus>,
     /// The main thread was asked who sends.
     asked: bool,
     /// It was removed or its ring is broken: it is not looked at again.
@@ -170,6 +185,10 @@ pub struct Worker<S, R> {
     /// Who waits for the end of an order of the administrator's.
     administrators: HashMap<u64, Sender<Result<(), String>>>,
     next_ticket: u64,
+    /// Whose RESERVE the main thread has been told of, and its number.
+    reserve: Option<(PortId, u64)>,
+    /// The main thread was asked to look for its session.
+    looking: bool,
     stopping: bool,
 }
 
@@ -212,6 +231,8 @@ impl<S: Store<Pending>, R: Record> Worker<S, R> {
             unknown_nexus: 0,
             administrators: HashMap::new(),
             next_ticket: 0,
+            reserve: None,
+            looking: false,
             stopping: false,
         })
     }
@@ -222,7 +243,7 @@ impl<S: Store<Pending>, R: Record> Worker<S, R> {
         let mut ticked = Instant::now();
         while !(self.stopping && self.parts.unit.is_idle()) {
             self.wait(more);
-            if self.parts.unit.waiting() == Waiting::default() {
+            if !self.parts.unit.needs_ticks() {
                 ticked = Instant::now();
             } else if ticked.elapsed() >= TICK {
                 ticked = Instant::now();
@@ -239,8 +260,9 @@ impl<S: Store<Pending>, R: Record> Worker<S, R> {
     /// Does what there is to do now. Tells whether more is known to be left.
     pub fn turn(&mut self) -> bool {
         self.obey();
-        let more = self.take_entries();
+        let mut more = self.take_entries();
         self.take_done();
+        more |= self.follow_reserve();
         more | self.publish()
     }
 
@@ -270,10 +292,10 @@ impl<S: Store<Pending>, R: Record> Worker<S, R> {
         let mut events = [EpollEvent::empty(); 64];
         let timeout = if more {
             EpollTimeout::ZERO
-        } else if self.parts.unit.waiting() == Waiting::default() {
-            EpollTimeout::NONE
-        } else {
+        } else if self.parts.unit.needs_ticks() {
             EpollTimeout::try_from(TICK).expect("a second fits")
+        } else {
+            EpollTimeout::NONE
         };
         let count = match self.epoll.wait(&mut events, timeout) {
             Ok(count) => count,
@@ -324,7 +346,21 @@ impl<S: Store<Pending>, R: Record> Worker<S, R> {
                 Order::Report(reply) => {
                     let _ = reply.send(self.report());
                 }
-                Order::Stop => self.stopping = true,
+                Order::ExpectLooks => self.parts.unit.expect_looks(),
+                Order::SessionLost(id, number) => {
+                    if let Some(nexus) = self.ports.get(&id).and_then(|port| port.served.as_ref()) {
+                        self.parts.unit.session_lost(nexus, number);
+                    }
+                }
+                Order::Looked => {
+                    self.looking = false;
+                    self.parts.unit.looked();
+                }
+                Order::Stop => {
+                    self.stopping = true;
+                    // Nobody looks any more.
+                    self.parts.unit.looked();
+                }
             }
         }
     }
@@ -341,6 +377,7 @@ impl<S: Store<Pending>, R: Record> Worker<S, R> {
             Port {
                 device,
                 nexus: None,
+                served: None,
                 asked: false,
                 dead,
             },
@@ -352,6 +389,12 @@ impl<S: Store<Pending>, R: Record> Worker<S, R> {
             return;
         };
         port.asked = false;
+        if let Some(nexus) = identity
+            .as_ref()
+            .and_then(|identity| identity.nexus.as_ref())
+        {
+            port.served = Some(nexus.clone());
+        }
         let unit = &mut self.parts.unit;
         // In before out, so that what is kept for a nexus that stays is not forgotten.
         let now = identity.map(|identity| unit.attach(identity.nexus, identity.mapping));
@@ -487,6 +530,41 @@ impl<S: Store<Pending>, R: Record> Worker<S, R> {
                 }
             }
         }
+    }
+
+    /// Tells the main thread whose session is to be watched, and asks it to look for that if somebody waits. Tells
+    /// whether there is more to do at once.
+    fn follow_reserve(&mut self) -> bool {
+        let reserve = self.parts.unit.reserve().and_then(|(holder, number)| {
+            let mut ports = self.ports.iter();
+            let (&id, _) = ports.find(|(_, port)| port.served.as_ref() == Some(holder))?;
+            Some((id, number))
+        });
+        // The main thread may be gone while we stop.
+        let tell = |notice| drop(self.parts.notices.send(notice));
+        let before = std::mem::replace(&mut self.reserve, reserve);
+        if before != reserve {
+            if let Some((id, _)) = before {
+                if reserve.is_none_or(|(now, _)| now != id) {
+                    tell(Notice::Released(id));
+                }
+            }
+            if let Some((id, number)) = reserve {
+                tell(Notice::Reserved(id, number));
+            }
+        }
+        if !self.parts.unit.is_in_doubt() {
+            self.looking = false;
+        } else if let Some((id, _)) = reserve {
+            if !std::mem::replace(&mut self.looking, true) {
+                tell(Notice::Doubted(id));
+            }
+        } else {
+            // There is nobody to look for any more, or nobody knows whom.
+            self.parts.unit.looked();
+            return true;
+        }
+        false
     }
 
     fn ask_who_sends(&mut self, id: PortId) {
