@@ -214,10 +214,22 @@ targetcli_batch() {
 # export_iscsi TARGET LUN INITIATOR=BACKSTORE...: makes an iSCSI target, or adds to it, where each initiator
 # finds under that LUN the backstore that is meant for it, given by its path in targetcli, and no other.
 export_iscsi() {
-    local target=$1 lun=$2 pair initiator backstore commands='' known=' '
-    local tpg=/iscsi/$target/tpg1 directory=/sys/kernel/config/target/iscsi/$target/tpgt_1
-    shift 2
-    [[ -d $directory ]] || commands+="/iscsi create $target"$'\n'
+    export_group "$1" 1 "${@:2}"
+}
+
+# The same in a portal group of that number, which has a portal of its own: export_group TARGET GROUP LUN ...
+export_group() {
+    local target=$1 group=$2 lun=$3 pair initiator backstore commands='' known=' '
+    local tpg=/iscsi/$target/tpg$group directory=/sys/kernel/config/target/iscsi/$target/tpgt_$group portal
+    portal=$(portal_of "$group")
+    shift 3
+    if [[ ! -d $directory ]]; then
+        # By itself targetcli would give every group the same portal.
+        commands+="set global auto_add_default_portal=false"$'\n'
+        [[ -d ${directory%/*} ]] || commands+="/iscsi create $target"$'\n'
+        (( group == 1 )) || commands+="/iscsi/$target create $group"$'\n'
+        commands+="$tpg/portals create ${portal/:/ }"$'\n'
+    fi
     for pair in "$@"; do
         initiator=${pair%%=*} backstore=${pair#*=}
         # A backstore that several initiators share is one LUN of the portal group.
@@ -230,6 +242,11 @@ export_iscsi() {
         commands+="$tpg/acls/$initiator create mapped_lun=$lun tpg_lun_or_backstore=$backstore"$'\n'
     done
     targetcli_batch <<<"$commands"
+}
+
+# The address of a portal group: portal_of GROUP
+portal_of() {
+    echo "${lab_portal%:*}:$(( ${lab_portal#*:} + $1 - 1 ))"
 }
 
 # Takes all targets and backstores out of the kernel again. Prints what could not be.
@@ -293,20 +310,24 @@ libiscsi_suite() {
 }
 
 # The kernel's initiator, under any number of names: each name is an interface of open-iscsi's.
-# initiator_login INTERFACE INITIATOR TARGET
+# initiator_login INTERFACE INITIATOR TARGET [GROUP]
 initiator_login() {
+    local portal
+    portal=$(portal_of "${4:-1}"),${4:-1}
     if [[ ! -e /etc/iscsi/ifaces/$1 && ! -e /var/lib/iscsi/ifaces/$1 ]]; then
         iscsiadm --mode iface --interface "$1" --op new >/dev/null
         iscsiadm --mode iface --interface "$1" --op update --name iface.initiatorname --value "$2" >/dev/null
     fi
     # A node record of our own saves a discovery, and does not log in to other portals.
-    iscsiadm --mode node --targetname "$3" --portal "$lab_portal,1" --interface "$1" --op new >/dev/null
-    iscsiadm --mode node --targetname "$3" --portal "$lab_portal,1" --interface "$1" --login >/dev/null
+    iscsiadm --mode node --targetname "$3" --portal "$portal" --interface "$1" --op new >/dev/null
+    iscsiadm --mode node --targetname "$3" --portal "$portal" --interface "$1" --login >/dev/null
 }
 
-# initiator_logout INTERFACE TARGET
+# initiator_logout INTERFACE TARGET [GROUP]
 initiator_logout() {
-    iscsiadm --mode node --targetname "$2" --portal "$lab_portal,1" --interface "$1" --logout >/dev/null
+    local portal
+    portal=$(portal_of "${3:-1}"),${3:-1}
+    iscsiadm --mode node --targetname "$2" --portal "$portal" --interface "$1" --logout >/dev/null
 }
 
 # Prints the directory in sysfs of a LUN that INTERFACE sees: initiator_lun INTERFACE TARGET LUN
@@ -348,15 +369,17 @@ initiator_generic() {
 }
 
 # Logs nodes in to a target: log_in TARGET LUN NODE... The kernel's initiator is iqn.2025-01.org.tcmu-pr:NODE then,
-# and its devices are disk[NODE] and generic[NODE].
+# and its devices are disk[NODE] and generic[NODE]. NODE-2 is the way of NODE through the portal group 2.
 # shellcheck disable=SC2034 # for the tests
 declare -A disk generic
 # shellcheck disable=SC2034 # for the tests
 log_in() {
-    local target=$1 lun=$2 node
+    local target=$1 lun=$2 node group
     shift 2
     for node in "$@"; do
-        initiator_login "$node" "$(initiator_name "$node")" "$target" || give_up "$node logs in"
+        group=1
+        [[ $node != *-* ]] || group=${node#*-}
+        initiator_login "$node" "$(initiator_name "${node%-*}")" "$target" "$group" || give_up "$node logs in"
         disk[$node]=$(initiator_disk "$node" "$target" "$lun") || give_up "$node has a disk"
         generic[$node]=$(initiator_generic "$node" "$target" "$lun") || give_up "$node has a generic device"
     done
