@@ -227,7 +227,7 @@ impl LogicalUnit {
         let nexuses = &self.nexuses;
         self.tasks
             .hold_back(reply, |nexus, access| {
-                !nexuses[nexus.0].allowed.contains(access)
+                !nexuses[nexus.0].standing.admits(access)
             })
             .map_or(Step::Held, told)
     }

@@ -21,7 +21,7 @@ use std::sync::Arc;
 use slab::Slab;
 
 use crate::pr::Reservations;
-use crate::pr::gate::Allowed;
+use crate::pr::gate::Standing;
 use crate::pr::out::Context;
 use crate::scsi::capacity::Geometry;
 use crate::scsi::commands::{self, Attention, Media, Row};
@@ -117,9 +117,8 @@ impl<T: Into<Response>> From<T> for Refused {
 struct Nexus {
     /// `None` for a session of the target's own, without an initiator port.
     nexus: Option<ItNexus>,
-    /// What it may run under the reservations of [`LogicalUnit::edition`] `edition`.
-    allowed: Allowed,
-    edition: u64,
+    /// What it may run.
+    standing: Standing,
     attentions: Attentions,
     mapping: Mapping,
     /// Through how many ports it is attached now.
@@ -333,7 +332,7 @@ impl LogicalUnit {
         if self.fenced && reports {
             return Err(Sense::manual_intervention_required().into());
         }
-        if !nexus.allowed.contains(row.access) {
+        if !nexus.standing.admits(row.access) {
             self.counters.conflicts += 1;
             return Err(Response::Status(Status::ReservationConflict).into());
         }
@@ -390,11 +389,10 @@ impl LogicalUnit {
     }
 
     fn remember(&mut self, nexus: Option<ItNexus>) -> NexusId {
-        let allowed = self.reservations.allowed(nexus.as_ref());
+        let standing = Standing::new(&self.reservations, self.edition, nexus.as_ref());
         let id = NexusId(self.nexuses.insert(Nexus {
             nexus: nexus.clone(),
-            allowed,
-            edition: self.edition,
+            standing,
             attentions: Attentions::default(),
             mapping: Mapping::ReadWrite,
             attached: 0,
@@ -405,11 +403,10 @@ impl LogicalUnit {
 
     /// Works out what a nexus may run, unless that is known already: once per nexus and change.
     fn refresh(&mut self, id: NexusId) {
-        let nexus = &mut self.nexuses[id.0];
-        if nexus.edition != self.edition {
-            nexus.allowed = self.reservations.allowed(nexus.nexus.as_ref());
-            nexus.edition = self.edition;
-        }
+        let Nexus {
+            nexus, standing, ..
+        } = &mut self.nexuses[id.0];
+        standing.refresh(&self.reservations, self.edition, nexus.as_ref());
     }
 
     /// Drops what is known of nexuses that are neither attached nor owed anything.

@@ -80,6 +80,35 @@ const fn bit(access: Access) -> u8 {
     1 << access as u8
 }
 
+/// What an I_T nexus may run under one edition of the reservations: worked out once, asked per command.
+#[derive(Clone, Copy, Debug)]
+pub struct Standing {
+    allowed: Allowed,
+    edition: u64,
+}
+
+impl Standing {
+    /// What `nexus` may run under `reservations`, which have changed `edition` times so far.
+    pub fn new(reservations: &Reservations, edition: u64, nexus: Option<&ItNexus>) -> Standing {
+        Standing {
+            allowed: reservations.allowed(nexus),
+            edition,
+        }
+    }
+
+    /// Works it out anew if the reservations have changed since.
+    pub fn refresh(&mut self, reservations: &Reservations, edition: u64, nexus: Option<&ItNexus>) {
+        if self.edition != edition {
+            *self = Standing::new(reservations, edition, nexus);
+        }
+    }
+
+    /// Whether a command of this class may run.
+    pub const fn admits(self, access: Access) -> bool {
+        self.allowed.contains(access)
+    }
+}
+
 impl Reservations {
     /// What `nexus` may run. `None` is a session without an initiator port: it can be neither registered nor
     /// the holder of anything.

@@ -3,6 +3,7 @@
 
 use super::super::testing::{KEY_A, Unit, a, a2, b, host, nexus, port, register, reserve};
 use super::super::{Reservations, Type, spc2};
+use super::Standing;
 use crate::scsi::Access::{
     self, Free, FreeUnlessReserved, PersistentReserveIn, PersistentReserveOut, Read, Reserve, Write,
 };
@@ -128,4 +129,17 @@ fn one_session_of_an_initiator_has_nothing_by_another() {
     assert_ne!(other.initiator_port, host("a"));
     assert_eq!(other.target_port, port(1));
     assert_allowed(&unit.state, Some(&other), NO_DATA);
+}
+
+#[test]
+fn standing_is_that_of_the_latest_edition() {
+    let free = Reservations::default();
+    let held = Unit::reserved(Type::ExclusiveAccess).state;
+    let mut standing = Standing::new(&free, 1, Some(&b()));
+    assert!(standing.admits(Write));
+    standing.refresh(&held, 2, Some(&b()));
+    assert!(!standing.admits(Write));
+    assert!(standing.admits(Free));
+    standing.refresh(&free, 3, Some(&b()));
+    assert!(standing.admits(Write));
 }
