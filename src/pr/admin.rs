@@ -60,13 +60,12 @@ impl Reservations {
     /// RELEASED, as after a PREEMPT that changes the type. Nobody takes the reservation over, since the
     /// administrator is no registrant.
     pub fn removed(&self, key: u64) -> Change {
-        let mut next = self.counted();
-        let removed = next
-            .registrants_mut()
-            .remove(|registrant| registrant.key == key);
+        let removed: Vec<_> = self.registrants.with_key(key).cloned().collect();
         if removed.is_empty() {
             return Change::nothing(self);
         }
+        let mut next = self.counted();
+        next.remove(&removed);
         let told = if next.drop_unheld().is_some() {
             next.others(None)
         } else {

@@ -331,6 +331,12 @@ impl Reservations {
             .collect()
     }
 
+    /// Removes these registrations, and nothing else.
+    fn remove(&mut self, nexuses: &[Arc<ItNexus>]) {
+        let registrants = self.registrants_mut();
+        nexuses.iter().for_each(|nexus| registrants.remove(nexus));
+    }
+
     fn registrants_mut(&mut self) -> &mut Registrants {
         Arc::make_mut(&mut self.registrants)
     }

@@ -19,7 +19,7 @@ use std::collections::BTreeSet;
 use serde::{Deserialize, Serialize};
 
 use super::{Change, Holder, REGISTRANTS_MAX, Refusal, Reservation, Reservations, Type};
-use crate::scsi::nexus::{ItNexus, TargetPort, TargetPorts, TransportId};
+use crate::scsi::nexus::{ItNexus, Protocol, TargetPort, TargetPorts, TransportId};
 use crate::scsi::sense::{Field, Sense};
 
 mod movement;
@@ -110,6 +110,30 @@ pub struct Context {
     pub force_aptpl: bool,
     /// Let SPEC_I_PT register only initiators that have a nexus that is attached.
     pub spec_i_pt_known_only: bool,
+}
+
+impl Context {
+    /// The I_T nexuses of the initiator that `id` is a port of, in order.
+    fn of_initiator(&self, id: &TransportId) -> impl Iterator<Item = &ItNexus> {
+        // They stand together, since they are sorted by initiator port first. This is the least that there can be.
+        let initiator_port = match id {
+            TransportId::Iscsi { name, .. } => TransportId::Iscsi {
+                name: name.clone(),
+                isid: None,
+            },
+            id => id.clone(),
+        };
+        let target_port = TargetPort {
+            protocol: Protocol::FibreChannel,
+            name: "".into(),
+        };
+        let first = ItNexus {
+            initiator_port,
+            target_port,
+        };
+        let following = self.nexuses.range(first..);
+        following.take_while(move |nexus| nexus.initiator_port.is_of_same_initiator(id))
+    }
 }
 
 /// How many I_T nexuses can be registered with a logical unit: 128 to 8,190, unless told 1,024.
@@ -311,13 +335,13 @@ impl Command<'_> {
     /// Where nobody can tell the sessions of an initiator apart, all of them are one port, which has no ISID. That port is
     /// meant whatever ISID is named, or the registration would be of a port that no command ever comes from.
     fn resolve(&self, id: &TransportId, port: &TargetPort) -> BTreeSet<TransportId> {
-        let TransportId::Iscsi { name: wanted, isid } = id else {
+        let TransportId::Iscsi { name, isid } = id else {
             return BTreeSet::from([id.clone()]);
         };
         if isid.is_some() {
             let whole = ItNexus {
                 initiator_port: TransportId::Iscsi {
-                    name: wanted.clone(),
+                    name: name.clone(),
                     isid: None,
                 },
                 target_port: port.clone(),
@@ -332,13 +356,10 @@ impl Command<'_> {
             };
             return BTreeSet::from([named]);
         }
-        let registered = self.state.registrants.nexuses().map(AsRef::as_ref);
-        let known = self.context.nexuses.iter().chain(registered);
+        let registered = self.state.registrants.with_name(name).map(AsRef::as_ref);
+        let known = self.context.of_initiator(id).chain(registered);
         let at_port = known.filter(|nexus| nexus.target_port == *port);
-        let ports = at_port.map(|nexus| &nexus.initiator_port);
-        let same =
-            |id: &&TransportId| matches!(id, TransportId::Iscsi { name, .. } if name == wanted);
-        ports.filter(same).cloned().collect()
+        at_port.map(|nexus| nexus.initiator_port.clone()).collect()
     }
 
     /// The target ports that the command acts on: the one that it came through, and with ALL_TG_PT all of the

@@ -23,8 +23,7 @@ impl Command<'_> {
             .set(&destination, self.request.service_action_key);
         next.reservation = Some(Reservation::new(held.kind, &destination));
         if unreg {
-            next.registrants_mut()
-                .remove(|registrant| *registrant.nexus == *self.issuer);
+            next.registrants_mut().remove(self.issuer);
         }
         // UNREG has made the room that the destination takes.
         self.check_room(&next)?;

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::Command;
 use crate::pr::{Change, Holder, Refusal, Reservation, Type};
+use crate::scsi::nexus::ItNexus;
 use crate::scsi::sense::{Field, Sense};
 
 /// What a PREEMPT aims at.
@@ -30,12 +31,8 @@ impl Command<'_> {
     pub(super) fn preempt_and_abort(&self, kind: Result<Type, Sense>) -> Result<Change, Refusal> {
         let target = self.target()?;
         let change = self.preempt(kind)?;
-        let registrants = self.state.registrants.iter();
-        let aimed_at = registrants.filter(|registrant| self.aims_at(target, registrant.key));
         // The issuer is not spared: its other commands are aborted if its own key is preempted.
-        let abort = aimed_at
-            .map(|registrant| Arc::clone(&registrant.nexus))
-            .collect();
+        let abort = self.aimed_at(target);
         Ok(Change { abort, ..change })
     }
 
@@ -54,17 +51,25 @@ impl Command<'_> {
         }
     }
 
-    fn aims_at(&self, target: Target, key: u64) -> bool {
-        target == Target::AllRegistrants || key == self.request.service_action_key
+    /// The registrants that it aims at, in the order of registration.
+    fn aimed_at(&self, target: Target) -> Vec<Arc<ItNexus>> {
+        let registrants = &self.state.registrants;
+        let key = self.request.service_action_key;
+        match target {
+            Target::AllRegistrants => self.state.others(None),
+            Target::Reservation | Target::Registrations => {
+                registrants.with_key(key).cloned().collect()
+            }
+        }
     }
 
     /// Takes the reservation over, and removes registrations other than the issuer's (SPC-4, Preempting
     /// persistent reservations and registration handling).
     fn preempt_reservation(&self, target: Target, kind: Type) -> Change {
+        let mut removed = self.aimed_at(target);
+        removed.retain(|nexus| **nexus != *self.issuer);
         let mut next = self.state.counted();
-        let removed = next.registrants_mut().remove(|registrant| {
-            *registrant.nexus != *self.issuer && self.aims_at(target, registrant.key)
-        });
+        next.remove(&removed);
         let before = self.state.reservation.as_ref().map(|held| held.kind);
         next.reservation = Some(Reservation::new(kind, self.issuer));
         let told = if before == Some(kind) {
@@ -80,14 +85,12 @@ impl Command<'_> {
     /// Removes registrations; the reservation stays (SPC-4, Removing registrations). It is no error that the issuer
     /// preempts its own key: its registration is removed, and it is not told.
     fn remove_registrations(&self) -> Result<Change, Refusal> {
-        let key = self.request.service_action_key;
-        let mut next = self.state.counted();
-        let mut removed = next
-            .registrants_mut()
-            .remove(|registrant| registrant.key == key);
+        let mut removed = self.aimed_at(Target::Registrations);
         if removed.is_empty() {
             return Err(Refusal::Conflict);
         }
+        let mut next = self.state.counted();
+        next.remove(&removed);
         // A single holder has another key, so the reservation goes only if it was of all registrants and these
         // were all.
         next.drop_unheld();

@@ -72,10 +72,7 @@ impl Command<'_> {
             return Err(listed.refused());
         }
         let initiator_ports = self.resolve(&listed.initiator_port, port);
-        let unknown = |id: &TransportId| {
-            let mut known = self.context.nexuses.iter();
-            !known.any(|nexus| nexus.initiator_port.is_of_same_initiator(id))
-        };
+        let unknown = |id: &TransportId| self.context.of_initiator(id).next().is_none();
         let refused = self.context.spec_i_pt_known_only && initiator_ports.iter().any(unknown);
         if initiator_ports.is_empty() || refused {
             return Err(listed.refused());
@@ -125,8 +122,8 @@ impl Reservations {
     /// Yields whom to tell that the reservation was released: if it was for registrants only, those who are
     /// still registered.
     pub(super) fn unregister(&mut self, nexuses: &BTreeSet<ItNexus>) -> Vec<Arc<ItNexus>> {
-        self.registrants_mut()
-            .remove(|registrant| nexuses.contains(&*registrant.nexus));
+        let registrants = self.registrants_mut();
+        nexuses.iter().for_each(|nexus| registrants.remove(nexus));
         match self.drop_unheld() {
             Some(kind) if kind.admits_registrants() => self.others(None),
             _ => Vec::new(),
