@@ -297,8 +297,8 @@ impl<F: Files> Keep for Keeper<F> {
         if to_store.save == Save::Nothing {
             return Ok(());
         }
-        let run = self.image(to_store, &to_store.attentions);
-        let run = saved::prepare(files, &self.run, run.as_bytes())?;
+        let record = self.image(to_store, &to_store.attentions);
+        let run = saved::prepare(files, &self.run, record.as_bytes())?;
         if to_store.set_aside {
             self.set_aside()?;
         }
@@ -306,17 +306,23 @@ impl<F: Files> Keep for Keeper<F> {
             return run.put(files);
         }
         let before = saved::read(files, &self.state)?;
-        let stored = self.save_state(to_store).and_then(|()| run.put(files));
+        let stored = self
+            .save_state(to_store, record)
+            .and_then(|()| run.put(files));
         self.unsure = stored.is_err() && !self.take_back(before);
         stored
     }
 }
 
 impl<F: Files> Keeper<F> {
-    fn save_state(&self, to_store: &ToStore) -> Result<(), saved::Error> {
+    /// Stores what outlives a loss of power, or erases it. `run` is the record that outlives the daemon.
+    fn save_state(&self, to_store: &ToStore, run: String) -> Result<(), saved::Error> {
         if to_store.next.aptpl() {
             // A loss of power takes the unit attentions with it.
-            let state = self.image(to_store, &[]);
+            let state = match to_store.attentions[..] {
+                [] => run,
+                _ => self.image(to_store, &[]),
+            };
             saved::replace(&self.files, &self.state, state.as_bytes())
         } else {
             saved::remove(&self.files, &self.state)

@@ -2,9 +2,14 @@ use std::sync::Arc;
 
 use proptest::prelude::{any, prop_assert, prop_assert_eq, proptest};
 
-use super::{ATTENTIONS_MAX, Error, Image, LENGTH_MAX, checksum};
+use super::{
+    ATTENTIONS_MAX, AttentionRecord, Error, Image, LENGTH_MAX, NexusRecord, Record,
+    RegistrantRecord, attention_text, checksum, write_initiator_port, write_target_port,
+};
 use crate::pr::testing::{KEY_A, KEY_B, Unit, a, b, register};
-use crate::pr::{REGISTRANTS_MAX, Registrant, Registrants, Reservations, Type, Violation, spc2};
+use crate::pr::{
+    REGISTRANTS_MAX, Registrant, Registrants, Reservation, Reservations, Type, Violation, spc2,
+};
 use crate::scsi::nexus::{ItNexus, Protocol, TargetPort, TransportId};
 use crate::scsi::sense::Sense;
 
@@ -395,4 +400,90 @@ fn the_largest_record_can_be_read_again() {
     let read = parse(&record).unwrap();
     assert_eq!(read.reservations, image.reservations);
     assert_eq!(read.attentions, image.attentions[..ATTENTIONS_MAX]);
+}
+
+/// What the `toml` crate makes of an image: another way to the same text.
+fn by_toml(image: &Image) -> String {
+    let nexus = |nexus: &ItNexus| {
+        let mut text = [String::new(), String::new()];
+        write_initiator_port(&mut text[0], &nexus.initiator_port).unwrap();
+        write_target_port(&mut text[1], &nexus.target_port).unwrap();
+        text
+    };
+    let state = &image.reservations;
+    let single = state
+        .reservation
+        .as_ref()
+        .and_then(Reservation::single_holder);
+    let registrants = state.registrants.iter().map(|registrant| {
+        let [initiator_port, target_port] = nexus(&registrant.nexus);
+        RegistrantRecord {
+            initiator_port,
+            target_port,
+            key: format!("0x{:016x}", registrant.key),
+            holder: single == Some(&*registrant.nexus),
+        }
+    });
+    let attentions = image.attentions.iter().map(|(told, condition)| {
+        let [initiator_port, target_port] = nexus(told);
+        AttentionRecord {
+            initiator_port,
+            target_port,
+            additional_sense: attention_text(condition),
+        }
+    });
+    let reserve = state.spc2.as_deref().map(|holder| {
+        let [initiator_port, target_port] = nexus(holder);
+        NexusRecord {
+            initiator_port,
+            target_port,
+        }
+    });
+    let rest = toml::to_string(&Record {
+        unit: image.unit.clone(),
+        boot_id: image.boot_id.clone(),
+        generation: state.generation,
+        aptpl: state.aptpl,
+        reservation: state.reservation.as_ref().map(|held| held.kind),
+        reserve,
+        registrant: registrants.collect(),
+        unit_attention: attentions.collect(),
+    });
+    record(&rest.unwrap())
+}
+
+#[test]
+fn record_is_what_toml_writes() {
+    let mut states = vec![Reservations::default(), Unit::with_three().state];
+    states.extend(Type::ALL.map(|kind| Unit::reserved(kind).state));
+    let reserved = spc2::reserve(&Reservations::default(), &a()).expect("GOOD");
+    states.push(reserved.next);
+    for state in states {
+        let attentions = vec![
+            (Arc::new(a()), Sense::registrations_preempted()),
+            (Arc::new(b()), Sense::reservations_released()),
+        ];
+        for attentions in [Vec::new(), attentions] {
+            let image = Image {
+                attentions,
+                ..image(state.clone())
+            };
+            assert_eq!(image.encode(), by_toml(&image));
+        }
+    }
+}
+
+proptest! {
+    #[test]
+    fn record_is_what_toml_writes_of_any_name(unit in ".*", boot_id in ".*", name in ".*") {
+        let mut reservations = Unit::with_three().state;
+        let target_port = TargetPort { protocol: Protocol::Iscsi, name: name.into() };
+        let nexus = ItNexus { target_port, ..a() };
+        reservations.registrants_mut().set(&nexus, KEY_A);
+        let attentions = vec![(Arc::new(nexus), Sense::registrations_preempted())];
+        let image = Image { unit, boot_id, reservations, attentions };
+        prop_assert_eq!(image.encode(), by_toml(&image));
+        let found = Image::parse(image.encode().as_bytes(), &image.unit).expect("sound");
+        prop_assert_eq!(found, image);
+    }
 }
