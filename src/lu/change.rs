@@ -4,6 +4,7 @@
 //! decided on what that change leaves behind. Everything else goes on under the reservations as they are: a change
 //! that nobody has been told of is not in force.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use super::task::{NexusId, Reply, Response, Task, Ticket};
@@ -87,7 +88,7 @@ pub(super) enum Awaited {
     Command(Task),
     Order(Action, Ticket),
     Reset,
-    NexusLoss(ItNexus),
+    NexusLoss(Arc<ItNexus>),
     /// Of the session that has sent the RESERVE of that number.
     SessionLoss(ItNexus, u64),
 }
@@ -159,6 +160,7 @@ impl LogicalUnit {
                 nexus
                     .attentions
                     .establish(Sense::bus_device_reset_function_occurred());
+                self.owed.insert(index);
             }
         }
         self.abort(|_| true);
@@ -168,7 +170,8 @@ impl LogicalUnit {
     /// The loss of an I_T nexus: logout, a dropped connection, a session reinstated. It ends a RESERVE.
     pub fn nexus_lost(&mut self, id: NexusId) {
         if let Some(nexus) = &self.nexuses[id.0].nexus {
-            self.awaited.push_back(Awaited::NexusLoss(nexus.clone()));
+            self.awaited
+                .push_back(Awaited::NexusLoss(Arc::clone(nexus)));
         }
     }
 
@@ -190,15 +193,11 @@ impl LogicalUnit {
     /// Every unit attention condition that is pending.
     fn attentions(&self) -> Vec<(Arc<ItNexus>, Sense)> {
         let mut all = Vec::new();
-        for (_, entry) in &self.nexuses {
-            if let (Some(nexus), false) = (&entry.nexus, entry.attentions.is_empty()) {
-                let nexus = Arc::new(nexus.clone());
-                all.extend(
-                    entry
-                        .attentions
-                        .iter()
-                        .map(|condition| (Arc::clone(&nexus), *condition)),
-                );
+        let owed = self.owed.iter().filter_map(|&id| self.nexuses.get(id));
+        for entry in owed {
+            if let Some(nexus) = &entry.nexus {
+                let pending = entry.attentions.iter();
+                all.extend(pending.map(|condition| (Arc::clone(nexus), *condition)));
             }
         }
         all
@@ -254,6 +253,9 @@ impl LogicalUnit {
     }
 
     fn store_and_set_aside(&mut self, change: Change, origin: Origin, set_aside: bool) -> Step {
+        let nexuses = &self.nexuses;
+        let is_owed = |nexus: &super::Nexus| !nexus.attentions.is_empty();
+        self.owed.retain(|&id| nexuses.get(id).is_some_and(is_owed));
         let mut attentions = self.attentions();
         attentions.extend(change.attentions.iter().cloned());
         let to_store = ToStore {
@@ -300,7 +302,7 @@ impl LogicalUnit {
             next: Reservations::default(),
             save: Save::Durable,
             attentions: told
-                .map(|nexus| (Arc::new(nexus), Sense::reservations_preempted()))
+                .map(|nexus| (nexus, Sense::reservations_preempted()))
                 .collect(),
             abort: Vec::new(),
         };
@@ -332,10 +334,9 @@ impl LogicalUnit {
         for (nexus, condition) in change.attentions {
             self.establish(&nexus, condition);
         }
-        let abort: Vec<NexusId> = change
-            .abort
-            .iter()
-            .filter_map(|nexus| self.ids.get(&Some(ItNexus::clone(nexus))).copied())
+        let abort = change.abort.into_iter();
+        let abort: HashSet<NexusId> = abort
+            .filter_map(|nexus| self.ids.get(&Some(nexus)).copied())
             .collect();
         if !abort.is_empty() {
             self.abort(|nexus| abort.contains(&nexus));

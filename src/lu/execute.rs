@@ -197,7 +197,7 @@ impl LogicalUnit {
     }
 
     fn vital_product_data(&self, nexus: NexusId, page: u8, allocation_length: u32) -> Response {
-        let nexus = self.nexuses[nexus.0].nexus.as_ref();
+        let nexus = self.nexuses[nexus.0].nexus.as_deref();
         let port = nexus.and_then(|ItNexus { target_port, .. }| {
             Some(inquiry::Port {
                 relative: self.context.ports.relative(target_port)?,

@@ -15,7 +15,7 @@ mod execute;
 mod reserve;
 pub mod task;
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 
 use slab::Slab;
@@ -116,7 +116,7 @@ impl<T: Into<Response>> From<T> for Refused {
 #[derive(Debug)]
 struct Nexus {
     /// `None` for a session of the target's own, without an initiator port.
-    nexus: Option<ItNexus>,
+    nexus: Option<Arc<ItNexus>>,
     /// What it may run.
     standing: Standing,
     attentions: Attentions,
@@ -144,13 +144,15 @@ pub struct LogicalUnit {
     fenced: bool,
     power_on: bool,
     /// Who has been told of the power on.
-    greeted: HashSet<ItNexus>,
+    greeted: HashSet<Arc<ItNexus>>,
     write_back: bool,
     /// Data was lost in a failed flush; nothing pretends to be clean from then on.
     flush_failed: bool,
     context: Context,
     nexuses: Slab<Nexus>,
-    ids: HashMap<Option<ItNexus>, NexusId>,
+    ids: HashMap<Option<Arc<ItNexus>>, NexusId>,
+    /// Whoever has unit attention conditions pending, and some who had: so that a change need not look at all.
+    owed: BTreeSet<usize>,
     tasks: TaskSet,
     counters: Counters,
 }
@@ -175,6 +177,7 @@ impl LogicalUnit {
             context: setup.context,
             nexuses: Slab::new(),
             ids: HashMap::new(),
+            owed: BTreeSet::new(),
             tasks: TaskSet::default(),
             counters: Counters::default(),
         };
@@ -189,11 +192,12 @@ impl LogicalUnit {
     /// `None` is a session of the target's own, without an initiator port: nobody can tell two of them apart, so they
     /// are one nexus, which is never registered.
     pub fn attach(&mut self, nexus: Option<ItNexus>, mapping: Mapping) -> NexusId {
+        let nexus = nexus.map(Arc::new);
         if let Some(nexus) = &nexus {
-            self.context.nexuses.insert(nexus.clone());
+            self.context.nexuses.insert(ItNexus::clone(nexus));
             if self.power_on
                 && self.greeted.len() < self.remembered_max()
-                && self.greeted.insert(nexus.clone())
+                && self.greeted.insert(Arc::clone(nexus))
             {
                 self.establish(nexus, Sense::power_on_occurred());
             }
@@ -205,6 +209,7 @@ impl LogicalUnit {
         let entry = &mut self.nexuses[id.0];
         if entry.attached > 0 && entry.mapping != mapping {
             entry.attentions.establish(Sense::mode_parameters_changed());
+            self.owed.insert(id.0);
         }
         entry.attached += 1;
         entry.mapping = mapping;
@@ -217,7 +222,7 @@ impl LogicalUnit {
         entry.attached -= 1;
         if entry.attached == 0 {
             if let Some(nexus) = &entry.nexus {
-                self.context.nexuses.remove(nexus);
+                self.context.nexuses.remove(&**nexus);
             }
             self.abort_awaited(|nexus| nexus == id);
         }
@@ -233,8 +238,9 @@ impl LogicalUnit {
     /// flushed by the first write that may not.
     pub fn set_write_back(&mut self, write_back: bool) {
         if std::mem::replace(&mut self.write_back, write_back) != write_back {
-            for (_, nexus) in &mut self.nexuses {
+            for (index, nexus) in &mut self.nexuses {
                 nexus.attentions.establish(Sense::mode_parameters_changed());
+                self.owed.insert(index);
             }
         }
     }
@@ -372,14 +378,15 @@ impl LogicalUnit {
     }
 
     /// Establishes a unit attention for a nexus, attached or not.
-    fn establish(&mut self, nexus: &ItNexus, condition: Sense) {
-        let known = Some(nexus.clone());
+    fn establish(&mut self, nexus: &Arc<ItNexus>, condition: Sense) {
+        let known = Some(Arc::clone(nexus));
         let id = match self.ids.get(&known) {
             Some(&id) => id,
             None if self.nexuses.len() < self.remembered_max() => self.remember(known),
             None => return,
         };
         self.nexuses[id.0].attentions.establish(condition);
+        self.owed.insert(id.0);
     }
 
     /// The most I_T nexuses for which unit attention conditions are kept while they are not attached. As many as can be
@@ -388,8 +395,8 @@ impl LogicalUnit {
         4 * usize::from(self.context.registration_limit.get())
     }
 
-    fn remember(&mut self, nexus: Option<ItNexus>) -> NexusId {
-        let standing = Standing::new(&self.reservations, self.edition, nexus.as_ref());
+    fn remember(&mut self, nexus: Option<Arc<ItNexus>>) -> NexusId {
+        let standing = Standing::new(&self.reservations, self.edition, nexus.as_deref());
         let id = NexusId(self.nexuses.insert(Nexus {
             nexus: nexus.clone(),
             standing,
@@ -406,17 +413,18 @@ impl LogicalUnit {
         let Nexus {
             nexus, standing, ..
         } = &mut self.nexuses[id.0];
-        standing.refresh(&self.reservations, self.edition, nexus.as_ref());
+        standing.refresh(&self.reservations, self.edition, nexus.as_deref());
     }
 
     /// Drops what is known of nexuses that are neither attached nor owed anything.
     fn forget_unneeded(&mut self) {
-        let (tasks, ids, storing) = (&self.tasks, &mut self.ids, &self.storing);
+        let used: HashSet<NexusId> = self.tasks.users().collect();
+        let (ids, storing) = (&mut self.ids, &self.storing);
         self.nexuses.retain(|index, nexus| {
             let id = NexusId(index);
             let needed = nexus.attached > 0
                 || !nexus.attentions.is_empty()
-                || tasks.is_used_by(id)
+                || used.contains(&id)
                 || storing.as_ref().is_some_and(|storing| storing.is_of(id));
             if !needed {
                 ids.remove(&nexus.nexus);

@@ -304,13 +304,13 @@ impl TaskSet {
         self.tasks.iter().map(|(_, task)| task.nexus)
     }
 
-    /// Whether `nexus` has a command in flight, or one whose answer waits.
-    pub(super) fn is_used_by(&self, nexus: NexusId) -> bool {
-        let mut waiting = self.fences.iter();
-        self.nexuses().any(|user| user == nexus)
-            || waiting.any(
-                |fence| matches!(fence.reply, Reply::Command { nexus: user, .. } if user == nexus),
-            )
+    /// The I_T nexuses of those in flight and of the answers that wait, with repetitions.
+    pub(super) fn users(&self) -> impl Iterator<Item = NexusId> {
+        let waiting = self.fences.iter().filter_map(|fence| match fence.reply {
+            Reply::Command { nexus, .. } => Some(nexus),
+            Reply::Administrator(_) => None,
+        });
+        self.nexuses().chain(waiting)
     }
 
     /// Marks the commands of those `nexuses` as aborted: however they end, TASK ABORTED is their status. Gives the

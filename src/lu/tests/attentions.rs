@@ -1,5 +1,7 @@
 //! Unit attention conditions: to whom they go, and what they wait for.
 
+use std::sync::Arc;
+
 use super::*;
 
 const RELEASE: u8 = 2;
@@ -150,7 +152,7 @@ fn unit_attentions_are_kept_for_four_times_as_many_nexuses_as_can_be_registered(
     for index in absent.clone() {
         bench
             .unit
-            .establish(&nexus(index), Sense::registrations_preempted());
+            .establish(&Arc::new(nexus(index)), Sense::registrations_preempted());
     }
     let kept: Vec<ItNexus> = bench
         .unit

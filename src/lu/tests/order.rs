@@ -1,5 +1,7 @@
 //! What is answered first when several answers would be right (SAM-5, status precedence).
 
+use std::sync::Arc;
+
 use super::*;
 
 /// PERSISTENT RESERVE IN and OUT with service actions that do not exist.
@@ -44,7 +46,7 @@ fn reset_goes_before_the_conflict_of_a_service_action_that_does_not_exist() {
     let step = bench.reserve_6(A);
     assert_eq!(bench.conclude(step), Some(Response::Good));
     let reset = Sense::bus_device_reset_function_occurred();
-    bench.unit.establish(&nexus(B), reset);
+    bench.unit.establish(&Arc::new(nexus(B)), reset);
     assert_eq!(bench.answer(B, &NOT_SERVED[1], 24), Response::Check(reset));
     assert_eq!(bench.answer(B, &NOT_SERVED[1], 24), CONFLICT);
 }
@@ -105,7 +107,7 @@ fn conflict_before_a_unit_attention_waits_for_the_losers_writes_too() {
     let write = bench.io(B, &WRITE, 512);
     assert_eq!(bench.change(A, PREEMPT, [KEY_A, KEY_B]), None);
     let released = Sense::reservations_released();
-    bench.unit.establish(&nexus(A), released);
+    bench.unit.establish(&Arc::new(nexus(A)), released);
     // Who repeats a PREEMPT takes its conflict for a success.
     assert_eq!(bench.change(A, PREEMPT, [KEY_A, KEY_B]), None);
     assert_eq!(bench.end(write), Response::Good);
@@ -121,7 +123,7 @@ fn conflict_before_a_unit_attention_waits_for_the_losers_writes_too() {
 fn list_of_a_wrong_length_does_not_conflict_and_gets_the_unit_attention_that_is_pending() {
     let mut bench = Bench::reserved();
     let released = Sense::reservations_released();
-    bench.unit.establish(&nexus(C), released);
+    bench.unit.establish(&Arc::new(nexus(C)), released);
     for expected in [released, Sense::parameter_list_length_error()] {
         // 23 bytes, and from a nexus that is not registered.
         let clear = [0x5f, 3, 0, 0, 0, 0, 0, 0, 23, 0];
