@@ -114,7 +114,7 @@ pub fn capabilities(state: &Reservations) -> Vec<u8> {
     const CRH: u8 = 1 << 4;
     const SIP_C: u8 = 1 << 3;
     const ATP_C: u8 = 1 << 2;
-    const PTPL_C: u8 = 1 << 0;
+    const PTPL_C: u8 = 1;
     const TMV: u8 = 1 << 7;
     // TEST UNIT READY passes every type; MODE SENSE, READ BUFFER, REPORT SUPPORTED OPERATION CODES, READ
     // DEFECT DATA and their like pass the write exclusive ones.

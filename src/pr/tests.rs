@@ -1,5 +1,6 @@
 use std::sync::Arc;
 
+use super::out::RegistrationLimit;
 use super::testing::{KEY_A, KEY_B, Unit, a, b, nexus, register};
 use super::{
     Holder, REGISTRANTS_MAX, Registrant, Registrants, Reservation, Reservations, Type, Violation,
@@ -165,4 +166,27 @@ fn reserve_does_not_outlive_a_loss_of_power() {
             ..Reservations::default()
         }
     );
+}
+
+#[test]
+fn types_have_the_names_that_spc_4_gives_them() {
+    let names = Type::ALL.map(|kind| kind.to_string());
+    assert_eq!(
+        names,
+        [
+            "Write Exclusive",
+            "Exclusive Access",
+            "Write Exclusive, Registrants Only",
+            "Exclusive Access, Registrants Only",
+            "Write Exclusive, All Registrants",
+            "Exclusive Access, All Registrants",
+        ]
+    );
+}
+
+#[test]
+fn registration_limit_is_told_as_a_number() {
+    let limit = RegistrationLimit::try_from(129).expect("it is in range");
+    assert_eq!(serde_json::to_string(&limit).expect("a number"), "129");
+    assert_eq!(limit.get(), 129);
 }
