@@ -45,6 +45,12 @@ pub const LENGTH_MAX: usize = 16 << 20;
 /// How many pending unit attention conditions a record holds. More are lost when the daemon restarts.
 pub const ATTENTIONS_MAX: usize = 16_384;
 
+/// About as long is a record of nobody, in bytes.
+const RECORD_LENGTH: usize = 256;
+
+/// About as much longer is a record for each entry, in bytes.
+const ENTRY_LENGTH: usize = 256;
+
 /// The reservations of a logical unit, and when and where they were so.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Image {
@@ -162,10 +168,13 @@ impl Image {
     pub fn encode(&self) -> String {
         let version = format!("version = {VERSION}\n");
         let checksum_line = "checksum = \"00000000\"\n";
+        let count = self.reservations.registrants.len() + self.attentions.len();
         let mut writer = Writer {
-            record: [&version, checksum_line].concat(),
+            record: String::with_capacity(RECORD_LENGTH + count * ENTRY_LENGTH),
             text: String::new(),
         };
+        writer.record.push_str(&version);
+        writer.record.push_str(checksum_line);
         writer.image(self);
         let mut record = writer.record;
         let rest = version.len() + checksum_line.len();
@@ -240,24 +249,24 @@ impl Writer {
             self.line(format_args!("reservation = {kind}"));
         }
         if state.registrants.is_empty() {
-            self.line(format_args!("registrant = []"));
+            self.record.push_str("registrant = []\n");
         }
         if let Some(nexus) = &state.spc2 {
-            self.line(format_args!("\n[reserve]"));
+            self.record.push_str("\n[reserve]\n");
             self.nexus(nexus);
         }
         let held = state.reservation.as_ref();
         let holder = held.and_then(Reservation::single_holder);
         for Registrant { nexus, key } in state.registrants.iter() {
-            self.line(format_args!("\n[[registrant]]"));
+            self.record.push_str("\n[[registrant]]\n");
             self.nexus(nexus);
             self.line(format_args!("key = \"0x{key:016x}\""));
             if holder == Some(&**nexus) {
-                self.line(format_args!("holder = true"));
+                self.record.push_str("holder = true\n");
             }
         }
         for (nexus, condition) in image.attentions.iter().take(ATTENTIONS_MAX) {
-            self.line(format_args!("\n[[unit_attention]]"));
+            self.record.push_str("\n[[unit_attention]]\n");
             self.nexus(nexus);
             self.string("additional_sense", &attention_text(condition));
         }
@@ -284,7 +293,11 @@ impl Writer {
         self.record.push_str(name);
         self.record.push_str(" = ");
         let is_plain = |byte| matches!(byte, b' '..=b'~') && !matches!(byte, b'"' | b'\\');
-        if value.bytes().all(is_plain) {
+        // All of them, and not just up to the first that is not: so the compiler takes many bytes at a time.
+        if value
+            .bytes()
+            .fold(true, |plain, byte| plain & is_plain(byte))
+        {
             self.record.push('"');
             self.record.push_str(value);
             self.record.push_str("\"\n");
