@@ -54,7 +54,7 @@ struct Move {
 const SPEC_I_PT: u8 = 1 << 3;
 const ALL_TG_PT: u8 = 1 << 2;
 const UNREG: u8 = 1 << 1;
-const APTPL: u8 = 1 << 0;
+const APTPL: u8 = 1;
 
 /// A TransportID that SPEC_I_PT brought.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
