@@ -226,6 +226,19 @@ fn isid_is_no_matter_where_sessions_cannot_be_told_apart() {
 }
 
 #[test]
+fn transport_id_must_fill_the_length_that_is_given_for_it() {
+    let mut unit = Unit::reserved(Type::WriteExclusive);
+    let mut out = to_d();
+    out.list.extend([0; 4]);
+    // TRANSPORTID LENGTH takes them in: 4 more.
+    out.list[23] += 4;
+    unit.check(&a(), &out, bad_byte(24));
+    // Beyond it they do not matter.
+    out.list[23] -= 4;
+    unit.good(&a(), &out);
+}
+
+#[test]
 fn iscsi_name_alone_must_stand_for_one_port() {
     let mut unit = Unit::reserved(Type::WriteExclusive);
     let out = |host: &str| Out::movement(KEY_A, NEW_KEY, 1, &all_ports_of(host));
