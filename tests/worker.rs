@@ -748,6 +748,19 @@ fn a_session_of_a_port_that_serves_nobody_now_is_watched_on() {
 }
 
 #[test]
+fn a_reserve_ends_with_its_port_though_nobody_knows_any_more_whom_that_serves() {
+    let mut node = Node::reserved_6();
+    node.identify(A, None);
+    assert_eq!(node.command(B, &READ, Buffer::In(512)).status, CONFLICT);
+    let (removed, done) = bounded(1);
+    node.handle.give(Order::RemovePort(PortId(A), removed));
+    done.recv_timeout(SOON).unwrap();
+    node.send(B, &RESERVE_6, Buffer::None);
+    assert_eq!(node.kernels[B].wait_for(1)[0].status, GOOD);
+    node.stop();
+}
+
+#[test]
 fn a_reserve_is_not_kept_waiting_when_the_worker_ends() {
     let mut node = Node::reserved_6();
     node.send(B, &RESERVE_6, Buffer::None);

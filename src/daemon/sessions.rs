@@ -6,7 +6,9 @@
 //! costs time only. So a RESERVE ends only on evidence that is newer than the RESERVE, and certain:
 //!
 //! - The initiator has no session at all.
-//! - The only session that it has is not the one that once was the only one it had, after the RESERVE.
+//! - The only session that it has is not the one that once was the only one it had, after the RESERVE. Two looks have
+//!   to say so: the kernel counts a session a moment after it shows it, and until then the new one seems to be the only
+//!   one while it hides the one that it has joined.
 //!
 //! Where it can't be seen which session there is (Fibre Channel and SRP: only whether there is any; initiators with
 //! several sessions at once), one that is replaced between two looks is not noticed. Where no session can be seen
@@ -25,6 +27,10 @@ use crate::tcmu::watch::{Again, Walk};
 /// For how long a session that does not work any more is looked at again while a RESERVE waits to know.
 const ENDING_PATIENCE: Duration = Duration::from_secs(1);
 
+/// How long a session has to be the only one before we believe that it has taken the place of another. Walks come once
+/// a second.
+const REPLACED_AFTER: Duration = Duration::from_millis(500);
+
 /// What the I_T nexus of a port has reserved.
 #[derive(Debug)]
 struct Held {
@@ -33,8 +39,29 @@ struct Held {
     since: Instant,
     /// A session that was the only one after that: it has sent the RESERVE, or one that is gone.
     only: Option<u32>,
+    /// Another that seems to be the only one now, and since which walk.
+    other: Option<(u32, Instant)>,
     /// Since when a RESERVE of another I_T nexus waits for a look.
     doubted: Option<Instant>,
+}
+
+impl Held {
+    /// Whether a session that a walk has found to be the only one has taken the place of the one that has reserved.
+    fn is_replaced_by(&mut self, number: u32, began: Instant) -> bool {
+        if *self.only.get_or_insert(number) == number {
+            self.other = None;
+            return false;
+        }
+        match self.other {
+            Some((other, since)) if other == number => {
+                began.duration_since(since) >= REPLACED_AFTER
+            }
+            _ => {
+                self.other = Some((number, began));
+                false
+            }
+        }
+    }
 }
 
 /// The ports whose I_T nexuses have reserved their units.
@@ -61,6 +88,7 @@ impl Reserves {
                 number,
                 since: now,
                 only: None,
+                other: None,
                 doubted,
             },
         );
@@ -131,12 +159,17 @@ impl Reserves {
         }
         let lost = match session {
             Session::None => true,
-            Session::Only(number) => *held.only.get_or_insert(number) != number,
-            Session::Ending | Session::Unknown => false,
+            Session::Only(number) => held.is_replaced_by(number, began),
+            Session::Ending | Session::Unknown => {
+                held.other = None;
+                false
+            }
         };
         let mut orders = Vec::new();
         let number = held.number;
-        let answered = held.doubted.filter(|&since| lost || began >= since);
+        let answered = held
+            .doubted
+            .filter(|&since| lost || (began >= since && held.other.is_none()));
         if let Some(since) = answered {
             if session == Session::Ending && now.duration_since(since) < ENDING_PATIENCE {
                 self.again.ask();
@@ -213,7 +246,31 @@ mod tests {
         assert_eq!(bench.judge(2, Session::Only(7)), NOTHING);
         assert_eq!(bench.judge(3, Session::Unknown), NOTHING);
         assert_eq!(bench.judge(4, Session::Only(7)), NOTHING);
-        assert_eq!(bench.judge(5, Session::Only(8)), LOST);
+        assert_eq!(bench.judge(5, Session::Only(8)), NOTHING, "seen once");
+        assert_eq!(bench.judge(6, Session::Only(8)), LOST);
+    }
+
+    #[test]
+    fn a_session_that_seems_to_be_the_only_one_for_a_moment_ends_nothing() {
+        let mut bench = Bench::new();
+        assert_eq!(bench.judge(2, Session::Only(7)), NOTHING);
+        assert_eq!(bench.judge(3, Session::Only(8)), NOTHING);
+        assert_eq!(bench.judge(3, Session::Only(8)), NOTHING, "too soon");
+        // It is counted now, and 7 may be hidden behind it.
+        assert_eq!(bench.judge(4, Session::Unknown), NOTHING);
+        assert_eq!(bench.judge(5, Session::Only(8)), NOTHING, "anew");
+        assert_eq!(bench.judge(6, Session::Only(7)), NOTHING);
+        assert_eq!(bench.judge(7, Session::Only(8)), NOTHING, "anew");
+        assert_eq!(bench.judge(8, Session::Only(8)), LOST);
+    }
+
+    #[test]
+    fn who_waits_waits_until_it_is_sure_that_a_session_was_replaced() {
+        let mut bench = Bench::new();
+        assert_eq!(bench.judge(2, Session::Only(7)), NOTHING);
+        bench.reserves.doubt_since(PORT, bench.at(3));
+        assert_eq!(bench.judge(4, Session::Only(8)), NOTHING);
+        assert_eq!(bench.judge(5, Session::Only(8)), [LOST[0], "Looked"]);
     }
 
     #[test]

@@ -320,7 +320,13 @@ impl<S: Store<Pending>, R: Record> Worker<S, R> {
     }
 
     fn obey(&mut self) {
-        while let Ok(order) = self.orders.try_recv() {
+        // Those that come meanwhile have their turn after the rings.
+        for order in self
+            .orders
+            .try_iter()
+            .take(self.orders.len())
+            .collect::<Vec<_>>()
+        {
             match order {
                 Order::AddPort(id, device) => self.add(id, device),
                 Order::Identify {
@@ -405,11 +411,18 @@ impl<S: Store<Pending>, R: Record> Worker<S, R> {
 
     fn remove(&mut self, id: PortId) {
         self.bury(id);
-        if let Some(Port {
-            nexus: Some(nexus), ..
-        }) = self.ports.remove(&id)
-        {
-            self.parts.unit.nexus_lost(nexus);
+        let Some(port) = self.ports.remove(&id) else {
+            return;
+        };
+        // Also if nobody knew any more whom it serves: what that nexus has reserved would stay for ever. But not if it
+        // comes through another port by now.
+        if let Some(served) = port.served {
+            let mut others = self.ports.values();
+            if !others.any(|other| other.served.as_ref() == Some(&served)) {
+                self.parts.unit.nexus_lost(served);
+            }
+        }
+        if let Some(nexus) = port.nexus {
             self.parts.unit.detach(nexus);
         }
     }

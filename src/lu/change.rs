@@ -88,7 +88,7 @@ pub(super) enum Awaited {
     Command(Task),
     Order(Action, Ticket),
     Reset,
-    NexusLoss(Arc<ItNexus>),
+    NexusLoss(ItNexus),
     /// Of the session that has sent the RESERVE of that number.
     SessionLoss(ItNexus, u64),
 }
@@ -168,11 +168,8 @@ impl LogicalUnit {
     }
 
     /// The loss of an I_T nexus: logout, a dropped connection, a session reinstated. It ends a RESERVE.
-    pub fn nexus_lost(&mut self, id: NexusId) {
-        if let Some(nexus) = &self.nexuses[id.0].nexus {
-            self.awaited
-                .push_back(Awaited::NexusLoss(Arc::clone(nexus)));
-        }
+    pub fn nexus_lost(&mut self, nexus: ItNexus) {
+        self.awaited.push_back(Awaited::NexusLoss(nexus));
     }
 
     /// An order of the administrator's. How it ends comes as [`Step::Administered`] with this ticket.

@@ -12,7 +12,7 @@ use crate::scsi::cdb::Command;
 use crate::scsi::nexus::ItNexus;
 
 /// For how many ticks a RESERVE waits for a look. Then the holder counts as there.
-pub const LOOK_PATIENCE: u32 = 2;
+pub const LOOK_PATIENCE: u32 = 4;
 
 /// The RESERVEs that have come, and those that wait for a look.
 #[derive(Debug, Default)]

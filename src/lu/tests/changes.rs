@@ -219,10 +219,10 @@ fn the_loss_of_a_nexus_ends_its_reserve_also_if_that_cannot_be_stored() {
         let mut bench = Bench::new(setup());
         let step = bench.reserve_6(A);
         assert_eq!(bench.conclude(step), Some(Response::Good));
-        bench.unit.nexus_lost(bench.nexuses[B]);
+        bench.unit.nexus_lost(nexus(B));
         assert!(bench.settle().is_empty());
         assert_eq!(bench.answer(B, &READ, 512), CONFLICT);
-        bench.unit.nexus_lost(bench.nexuses[A]);
+        bench.unit.nexus_lost(nexus(A));
         assert!(matches!(bench.unit.next_step(), Some(Step::Store(_))));
         assert_eq!(bench.end_store(stored), None);
         let read = bench.io(B, &READ, 512);
@@ -234,7 +234,7 @@ fn the_loss_of_a_nexus_ends_its_reserve_also_if_that_cannot_be_stored() {
 fn the_loss_of_a_nexus_waits_for_the_reserve_that_is_being_stored() {
     let mut bench = Bench::new(setup());
     assert!(matches!(bench.reserve_6(A), Step::Store(_)));
-    bench.unit.nexus_lost(bench.nexuses[A]);
+    bench.unit.nexus_lost(nexus(A));
     assert_eq!(bench.end_store(true), Some(Response::Good));
     assert_eq!(bench.answer(B, &READ, 512), CONFLICT);
     bench.settle();

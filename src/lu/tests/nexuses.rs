@@ -22,8 +22,8 @@ impl Bench {
         self.nexuses[C] = self.unit.attach(Some(nexus.clone()), Mapping::ReadWrite);
     }
 
-    fn log_out(&mut self) {
-        self.unit.nexus_lost(self.nexuses[C]);
+    fn log_out(&mut self, nexus: &ItNexus) {
+        self.unit.nexus_lost(nexus.clone());
         self.unit.detach(self.nexuses[C]);
         assert!(self.settle().is_empty());
     }
@@ -35,7 +35,7 @@ fn session_that_comes_back_with_its_isid_can_reserve_with_its_old_key() {
     let host = session("iqn.2026-11.example:a", 1);
     bench.log_in(&host);
     assert_eq!(bench.change(C, REGISTER, [0, 0xc]), Some(Response::Good));
-    bench.log_out();
+    bench.log_out(&host);
     bench.log_in(&session("IQN.2026-11.Example:A", 1)); // names have no case
     assert_eq!(bench.change(C, RESERVE, [0xc, 0]), Some(Response::Good));
     assert!(bench.unit.reservations().is_holder(&host));
@@ -46,7 +46,7 @@ fn session_with_another_isid_is_not_registered_and_the_old_registration_is_still
     let mut bench = Bench::new(setup());
     bench.log_in(&session("iqn.2026-11.example:a", 1));
     assert_eq!(bench.change(C, REGISTER, [0, 0xc]), Some(Response::Good));
-    bench.log_out();
+    bench.log_out(&session("iqn.2026-11.example:a", 1));
     bench.log_in(&session("iqn.2026-11.example:a", 2));
     assert_eq!(bench.change(C, RESERVE, [0xc, 0]), Some(CONFLICT));
     let keys = [

@@ -81,15 +81,19 @@ fn a_look_that_does_not_come_is_given_up() {
     let mut bench = Bench::reserved_6();
     bench.reserve_6(B);
     assert!(bench.unit.needs_ticks());
-    bench.unit.tick();
-    assert!(bench.unit.next_step().is_none());
+    for _ in 0..3 {
+        bench.unit.tick();
+        assert!(bench.unit.next_step().is_none());
+    }
     bench.unit.tick();
     assert_eq!(bench.settle(), [CONFLICT]);
     assert!(!bench.unit.needs_ticks());
     // The next waits as long.
     bench.reserve_6(B);
-    bench.unit.tick();
-    assert!(bench.unit.next_step().is_none());
+    for _ in 0..3 {
+        bench.unit.tick();
+        assert!(bench.unit.next_step().is_none());
+    }
     bench.looked();
 }
 
