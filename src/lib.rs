@@ -13,10 +13,10 @@
 //! | [`store`] | blocks on a file, records on a disk; knows no SCSI | `sys` |
 //! | [`lu`] | a logical unit, where commands, reservations and blocks meet | `pr`, `scsi`, `store`, `sys` |
 //! | [`tcmu`] | the kernel's side: rings, devices, messages, the target configuration | `sys` |
-//! | [`nexus`] | who sent a command | `scsi`, `tcmu` |
+//! | [`nexus`] | who sent a command | `scsi`, `sys`, `tcmu` |
 //! | [`control`] | what an operator touches: the bus, systemd, the status | |
 //! | [`daemon`] | the threads: the main loop, and a worker for each logical unit | `control`, `lu`, `nexus`, `pr`, `scsi`, `store`, `sys`, `tcmu` |
-//! | [`cli`] | the command line | `control` |
+//! | [`cli`] | the command line | `control`, `nexus` |
 //!
 //! `main` puts [`cli`], [`control`] and [`daemon`] together. `tests/tidy.rs` holds the code to this table: an
 //! import that it does not name fails, and so does a name that nothing imports any more.
@@ -31,7 +31,7 @@
 //!
 //! 1. The worker wakes, and [`Ring::pop`](tcmu::ring::Ring::pop) copies an entry out. Filler ends here; an entry
 //!    of an unknown kind is answered here.
-//! 2. The port that it came through tells who sent it, as [`nexus`] found out. If nobody knows, the answer is BUSY.
+//! 2. The tap's note tells who sent it, or the port that it came through ([`nexus`]). If nobody knows, the answer is BUSY.
 //!    Otherwise the command becomes a [`Task`](lu::task::Task), which is owed an answer.
 //! 3. [`LogicalUnit::begin`](lu::LogicalUnit::begin) finds its [`Row`](scsi::commands::Row) and admits it: pending
 //!    unit attentions, then the [gate](pr::gate) of the reservations, in SAM's order.

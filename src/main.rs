@@ -6,9 +6,11 @@ use std::panic;
 use std::process::{ExitCode, abort};
 
 use clap::Parser;
+use log::LevelFilter;
 use tcmu_pr::cli::{self, Cli, Command, Person, Serve};
 use tcmu_pr::control::dbus::Bus;
 use tcmu_pr::daemon::{self, Config};
+use tcmu_pr::nexus::tap::Faults;
 
 fn main() -> ExitCode {
     let (bus, output) = (&Bus::System, &mut io::stdout());
@@ -20,6 +22,10 @@ fn main() -> ExitCode {
         Command::Show(options) => cli::show(&options, bus, output),
         Command::Clear(options) => cli::change(options, bus, person(), output),
         Command::Preempt(options) => cli::change(options, bus, person(), output),
+        Command::Check(options) => {
+            log_to_standard_error(options.log_level);
+            cli::check(&options, output)
+        }
     };
     ended(asked.map_err(|error| {
         let status = error.exit_status();
@@ -45,16 +51,22 @@ fn person() -> Person<io::StdinLock<'static>> {
 }
 
 fn serve(options: &Serve) -> Result<(), Box<dyn Error>> {
-    env_logger::Builder::new()
-        .filter_level(options.log_level)
-        .init();
+    log_to_standard_error(options.log_level);
     die_with_any_thread();
     daemon::run(&Config {
         run_directory: options.run_directory.clone(),
         state_directory: options.state_directory.clone(),
         bus: Bus::System,
+        faults: Faults {
+            late: options.fault_late,
+            every: options.fault_every,
+        },
     })?;
     Ok(())
+}
+
+fn log_to_standard_error(level: LevelFilter) {
+    env_logger::Builder::new().filter_level(level).init();
 }
 
 /// A panic is a broken invariant. The process ends, whichever thread it was; systemd starts it again, and it

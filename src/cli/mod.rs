@@ -1,6 +1,7 @@
 //! The command line: what may be said, what it asks of the daemon, and what it prints.
 
 mod change;
+mod check;
 mod text;
 
 use std::io::{self, ErrorKind, Write};
@@ -13,6 +14,7 @@ use log::LevelFilter;
 use crate::control::dbus::{self, Bus};
 use crate::control::{Status, UnitStatus};
 pub use change::{Person, change};
+pub use check::{Check, check};
 
 /// Serves disks of the Linux kernel's SCSI target, with persistent reservations that fence.
 ///
@@ -44,6 +46,10 @@ pub enum Command {
     /// Returns when those who were registered have nothing in flight any more. They are told (unit attention
     /// REGISTRATIONS PREEMPTED).
     Preempt(Preempt),
+    /// Look whether this node can tell initiators apart that share a backstore, and say what is missing
+    ///
+    /// Needs root, as `serve` does.
+    Check(Check),
 }
 
 /// The options of `tcmu-pr serve`.
@@ -68,6 +74,12 @@ pub struct Serve {
         hide = true
     )]
     pub state_directory: PathBuf,
+    /// For tests: let the nexus tap note commands only after they can be seen, so many steps of a loop later
+    #[arg(long, value_name = "STEPS", default_value_t = 0, hide = true)]
+    pub fault_late: u32,
+    /// For tests: let the nexus tap leave out about one of so many notes
+    #[arg(long, value_name = "NUMBER", default_value_t = 0, hide = true)]
+    pub fault_every: u32,
 }
 
 /// The options of `tcmu-pr status`.
@@ -180,6 +192,9 @@ pub enum Error {
     /// The answer could not be read.
     #[error("cannot read the answer")]
     Read(#[source] io::Error),
+    /// Not all is well on this node.
+    #[error("{0} of these are not as they should be")]
+    Problems(usize),
     /// Somebody has thought better of it.
     #[error("that was not \"yes\": nothing has changed")]
     NotConfirmed,
@@ -280,6 +295,8 @@ mod tests {
             log_level: LevelFilter::Info,
             run_directory: "/run/tcmu-pr".into(),
             state_directory: "/var/lib/tcmu-pr".into(),
+            fault_late: 0,
+            fault_every: 0,
         };
         let parsed = parse("tcmu-pr serve").expect("it is good").command;
         assert_eq!(parsed, Command::Serve(expected));

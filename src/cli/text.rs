@@ -2,7 +2,9 @@
 
 use std::fmt::Write as _;
 
-use crate::control::{LinkStatus, RegistrantStatus, ReservationStatus, Status, UnitStatus};
+use crate::control::{
+    LinkStatus, RegistrantStatus, ReservationStatus, SessionStatus, Status, TapStatus, UnitStatus,
+};
 
 /// The status as a person reads it.
 pub(super) fn status(status: &Status) -> String {
@@ -20,7 +22,11 @@ pub(super) fn status(status: &Status) -> String {
         text += &aligned(rows.map(|refused| [refused.backstore.clone(), refused.reason.clone()]));
         text += "\n";
     }
-    let _ = writeln!(text, "tcmu-pr {}", status.version);
+    let tap = match &status.tap {
+        TapStatus::Attached => "nexus tap attached".to_owned(),
+        TapStatus::Missing { reason } => format!("no nexus tap: {reason}"),
+    };
+    let _ = writeln!(text, "tcmu-pr {}, {tap}", status.version);
     text
 }
 
@@ -43,16 +49,23 @@ fn unit_table(unit: &UnitStatus) -> String {
                 let read_only = if *read_only { ", read only" } else { "" };
                 format!("{initiator} -> {target}{read_only}")
             }
+            LinkStatus::Shared { targets } => {
+                format!("all initiators -> {}", targets.join(" "))
+            }
             LinkStatus::Waiting { reason } => format!("nobody yet: {reason}"),
         };
         [
             port.backstore.clone(),
             port.uio.clone(),
-            port.label.clone(),
+            port.label.clone().unwrap_or_else(|| "-".to_owned()),
             link,
         ]
     });
     let counters = &unit.counters;
+    let not_noted = match counters.not_noted {
+        0 => String::new(),
+        number => format!(" ({number} that the nexus tap has not noted)"),
+    };
     let waiting = match unit.waiting.answers {
         0 => String::new(),
         answers => format!(
@@ -61,7 +74,7 @@ fn unit_table(unit: &UnitStatus) -> String {
         ),
     };
     let commands = format!(
-        "{} ({} reads, {} writes), {} in flight; refused: {} conflicts, {} of an unknown nexus{waiting}",
+        "{} ({} reads, {} writes), {} in flight; refused: {} conflicts, {} of an unknown nexus{not_noted}{waiting}",
         counters.commands,
         counters.reads,
         counters.writes,
@@ -84,7 +97,30 @@ fn unit_table(unit: &UnitStatus) -> String {
     ];
     head + &aligned(std::iter::once(titles).chain(ports))
         + &aligned(facts.map(|(name, fact)| [name.to_owned(), fact]))
+        + &aligned(unit.sessions.iter().map(session))
         + &aligned(registrants.iter().map(registrant))
+}
+
+fn session(session: &SessionStatus) -> [String; 2] {
+    let SessionStatus {
+        initiator,
+        isid,
+        target,
+        read_only,
+    } = session;
+    let read_only = if *read_only { ", read only" } else { "" };
+    [
+        "  session".to_owned(),
+        format!("{} -> {target}{read_only}", port_name(initiator, isid)),
+    ]
+}
+
+/// The name of an initiator port.
+fn port_name(initiator: &str, isid: &Option<String>) -> String {
+    match isid {
+        Some(isid) => format!("{initiator},i,{isid}"),
+        None => initiator.to_owned(),
+    }
 }
 
 /// What is reserved, and by whom.
@@ -116,12 +152,9 @@ fn registrant(registrant: &RegistrantStatus) -> [String; 2] {
         key,
         ..
     } = registrant;
-    let isid = isid
-        .as_ref()
-        .map_or(String::new(), |isid| format!(",i,{isid}"));
     [
         format!("  key {key}"),
-        format!("{initiator}{isid} -> {target}"),
+        format!("{} -> {target}", port_name(initiator, isid)),
     ]
 }
 
@@ -229,9 +262,51 @@ iqn.2026-11.example:a -> iqn.2026-11.example:t,t,0x0001
 refused backstores
   user_7/odd  the config string has no nexus label
 
-tcmu-pr 0.1.0
+tcmu-pr 0.1.0, nexus tap attached
 ";
         assert_eq!(status(&example()), expected);
+    }
+
+    #[test]
+    fn those_who_share_a_backstore_are_listed() {
+        let mut shared = example();
+        shared.tap = TapStatus::Missing {
+            reason: "it was taken out".into(),
+        };
+        shared.refused.clear();
+        let unit = &mut shared.units[0];
+        unit.ports.truncate(1);
+        unit.ports[0].label = None;
+        unit.ports[0].link = LinkStatus::Shared {
+            targets: vec!["iqn.x:t,t,0x0001".into(), "iqn.x:t,t,0x0002".into()],
+        };
+        unit.sessions = [
+            ("iqn.x:a", Some("0x00023d000001"), false),
+            ("naa.3", None, true),
+        ]
+        .map(|(initiator, isid, read_only)| SessionStatus {
+            initiator: initiator.into(),
+            isid: isid.map(str::to_owned),
+            target: "iqn.x:t,t,0x0001".into(),
+            read_only,
+        })
+        .to_vec();
+        unit.reservations = ReservationStatus::default();
+        unit.counters.not_noted = 1;
+        let expected = "\
+/srv/lun0.img  10 GiB, 512-byte blocks, serial 6001405a
+  BACKSTORE      DEVICE  NEXUS  SERVES
+  user_0/lun0-a  uio0    -      all initiators -> iqn.x:t,t,0x0001 iqn.x:t,t,0x0002
+  reservation  none
+  registered   0, generation 0
+  commands     1234 (1000 reads, 200 writes), 32 in flight; refused: 4 conflicts, 1 of an unknown nexus \
+(1 that the nexus tap has not noted)
+    session  iqn.x:a,i,0x00023d000001 -> iqn.x:t,t,0x0001
+    session  naa.3 -> iqn.x:t,t,0x0001, read only
+
+tcmu-pr 0.1.0, no nexus tap: it was taken out
+";
+        assert_eq!(status(&shared), expected);
     }
 
     #[test]
@@ -240,7 +315,10 @@ tcmu-pr 0.1.0
             version: "0.1.0".into(),
             ..Status::default()
         };
-        assert_eq!(status(&idle), "no logical units\n\ntcmu-pr 0.1.0\n");
+        assert_eq!(
+            status(&idle),
+            "no logical units\n\ntcmu-pr 0.1.0, no nexus tap: \n"
+        );
     }
 
     #[test]

@@ -119,10 +119,33 @@ impl Orders {
 pub struct Status {
     /// The daemon's version.
     pub version: String,
+    /// Whether initiators that share a backstore can be told apart.
+    pub tap: TapStatus,
     /// The logical units, sorted by path.
     pub units: Vec<UnitStatus>,
     /// Backstores of ours that belong to no logical unit, because they were refused or have failed.
     pub refused: Vec<RefusedStatus>,
+}
+
+/// Whether the kernel tells who sends a command.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "state", rename_all = "snake_case")]
+pub enum TapStatus {
+    /// It does.
+    Attached,
+    /// It does not: only backstores with a nexus label serve.
+    Missing {
+        /// Why, and what to do.
+        reason: String,
+    },
+}
+
+impl Default for TapStatus {
+    fn default() -> TapStatus {
+        TapStatus::Missing {
+            reason: String::new(),
+        }
+    }
 }
 
 /// A logical unit: one backing object, one set of reservations.
@@ -138,6 +161,8 @@ pub struct UnitStatus {
     pub block_size_bytes: u32,
     /// The backstores through which it is reached.
     pub ports: Vec<PortStatus>,
+    /// The I_T nexuses that have sent commands through shared backstores and are logged in, sorted.
+    pub sessions: Vec<SessionStatus>,
     /// Who has reserved what.
     pub reservations: ReservationStatus,
     /// Since the daemon started.
@@ -157,24 +182,42 @@ pub struct WaitingStatus {
     pub seconds: u64,
 }
 
-/// A backstore: one I_T nexus of a logical unit.
+/// A session with a shared backstore: one I_T nexus.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct SessionStatus {
+    /// The initiator: its name, or its port's.
+    pub initiator: String,
+    /// The initiator session identifier: `0x` and 12 hexadecimal digits. iSCSI only.
+    pub isid: Option<String>,
+    /// The target port.
+    pub target: String,
+    /// Whether the initiator may not write.
+    pub read_only: bool,
+}
+
+/// A backstore: a way to a logical unit.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PortStatus {
     /// Its place in the kernel's configuration: `user_0/lun0-a`.
     pub backstore: String,
     /// Its UIO device: `uio0`.
     pub uio: String,
-    /// The nexus label of its config string.
-    pub label: String,
+    /// The nexus label of its config string; none if any number of initiators share it.
+    pub label: Option<String>,
     /// Whether it serves, and whom.
     pub link: LinkStatus,
 }
 
-/// Whether a backstore serves its I_T nexus.
+/// Whether a backstore serves, and whom.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "state", rename_all = "snake_case")]
 pub enum LinkStatus {
-    /// It serves.
+    /// It serves all initiators that reach it.
+    Shared {
+        /// The target ports through which they do.
+        targets: Vec<String>,
+    },
+    /// It serves one I_T nexus.
     Serving {
         /// The initiator port, as TransportIDs are shown.
         initiator: String,
@@ -257,6 +300,8 @@ pub struct Counters {
     pub conflicts: u64,
     /// Commands answered with BUSY because their I_T nexus was not known.
     pub unknown_nexus: u64,
+    /// Those of them of which the nexus tap has no note.
+    pub not_noted: u64,
 }
 
 #[cfg(test)]
@@ -268,7 +313,7 @@ pub(crate) mod tests {
         let port = |name: &str, link| PortStatus {
             backstore: format!("user_0/lun0-{name}"),
             uio: "uio0".into(),
-            label: format!("node-{name}"),
+            label: Some(format!("node-{name}")),
             link,
         };
         let serving = |name: &str| LinkStatus::Serving {
@@ -281,6 +326,7 @@ pub(crate) mod tests {
         };
         Status {
             version: "0.1.0".into(),
+            tap: TapStatus::Attached,
             units: vec![UnitStatus {
                 path: "/srv/lun0.img".into(),
                 serial: "6001405a".into(),
@@ -291,6 +337,7 @@ pub(crate) mod tests {
                     port("b", serving("b")),
                     port("c", waiting),
                 ],
+                sessions: Vec::new(),
                 reservations: ReservationStatus {
                     unreadable: None,
                     generation: 3,
@@ -318,6 +365,7 @@ pub(crate) mod tests {
                     writes: 200,
                     conflicts: 4,
                     unknown_nexus: 1,
+                    not_noted: 0,
                 },
                 in_flight: 32,
                 waiting: WaitingStatus::default(),

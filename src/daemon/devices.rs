@@ -2,13 +2,17 @@
 //! come through it.
 //!
 //! A device becomes a port when the kernel announces it or when it is found at start. It answers BUSY until the
-//! kernel's settings read right and its I_T nexus is known, and again as soon as that is no longer so.
+//! kernel's settings read right and it is known whose commands come through it, and again as soon as that is no longer
+//! so ([`links`]).
+
+mod links;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, bounded};
+use log::Level;
 use nix::errno::Errno;
 
 use super::chain;
@@ -18,11 +22,13 @@ use super::refusal::Refusal;
 use super::rings::{aside, ours, unblock};
 use super::sessions::Reserves;
 use super::status;
-use super::unit::{Unit, context, geometry, know_port};
-use super::worker::{self, Identity, Notice, Order, Parts, PortId};
-use crate::control::{Administration, PortStatus, RefusedStatus, Status, UnitStatus};
-use crate::lu::{LogicalUnit, Mapping, Setup, ToStore, Unknown};
-use crate::nexus::declared::{self, Declared, Resolved};
+use super::tap;
+use super::unit::{Unit, context, geometry};
+use super::worker::{self, Notice, Order, Parts, PortId};
+use crate::control::{Administration, PortStatus, RefusedStatus, Status, TapStatus, UnitStatus};
+use crate::lu::{LogicalUnit, Setup, ToStore, Unknown};
+use crate::nexus;
+use crate::nexus::tap::Notes;
 use crate::pr::Save;
 use crate::pr::admin::Action;
 use crate::scsi::capacity::Geometry;
@@ -44,12 +50,11 @@ const STOP_PATIENCE: Duration = Duration::from_secs(10);
 /// How long a worker may take to answer the main thread.
 const WORKER_PATIENCE: Duration = Duration::from_secs(2);
 
-/// How old the last look at the target configuration may be before nobody is served by it.
-const WALK_AGE_MAX: Duration = Duration::from_secs(60);
-
 /// How long another handler may take to answer for a device of its own. After that nobody will, and whoever
 /// made the device would wait for ever.
 const FOREIGN_PATIENCE: Duration = Duration::from_secs(10);
+
+pub(super) use links::Link;
 
 struct Port {
     unit: BackingId,
@@ -58,23 +63,15 @@ struct Port {
     /// Walks that began before this say nothing of its links.
     since: Instant,
     config: String,
-    label: Label,
+    /// `None`: any number of initiators share it.
+    label: Option<Label>,
     write_cache: bool,
     /// Whose commands come through it, or what the administrator must change.
-    link: Result<Resolved, String>,
+    link: Result<Link, String>,
     /// The I_T nexus that it has served.
     served: Option<ItNexus>,
     /// Its ring can't be served any more.
     failed: Option<String>,
-}
-
-impl Port {
-    fn declared(&self) -> Declared {
-        Declared {
-            backstore: self.backstore.name().clone(),
-            label: self.label.clone(),
-        }
-    }
 }
 
 /// What the kernel has asked the handler of another subtype, and until when that may answer.
@@ -107,6 +104,8 @@ pub(super) struct Devices {
     unstopped_at_start: Receiver<BTreeSet<BackstoreName>>,
     unstopped: BTreeSet<BackstoreName>,
     reserves: Reserves,
+    /// What the nexus tap notes, or why there is none.
+    tap: Result<Notes, String>,
 }
 
 impl Devices {
@@ -137,6 +136,37 @@ impl Devices {
             next_port: 0,
             unstopped_at_start,
             unstopped: BTreeSet::new(),
+            tap: Err("it is not attached yet".to_owned()),
+        }
+    }
+
+    /// Takes note of what has happened to the nexus tap.
+    pub(super) fn tapped(&mut self, event: tap::Event) {
+        match event {
+            tap::Event::SessionsEnded => {
+                for unit in self.units.values() {
+                    unit.worker.give(Order::SessionsEnded);
+                }
+            }
+            tap::Event::Missing(why) => {
+                let shared = self.ports.values().any(|port| port.label.is_none());
+                let level = if shared { Level::Error } else { Level::Info };
+                log::log!(level, "nexus tap: {why}");
+                self.tap = Err(why);
+                self.resolve();
+            }
+            tap::Event::Attached(notes) => {
+                for (&id, port) in &self.ports {
+                    if port.label.is_none() {
+                        self.units[&port.unit].tap(id, port.minor, &notes);
+                    }
+                }
+                self.tap = Ok(notes);
+                self.resolve();
+                // Those that were refused for want of it are tried again.
+                self.look_since = Some(Instant::now());
+                self.again.ask();
+            }
         }
     }
 
@@ -284,20 +314,12 @@ impl Devices {
         added
     }
 
-    /// Finds out anew whose commands come through each port, and tells the workers what has changed.
-    fn resolve(&mut self) {
-        let ids: Vec<PortId> = self.ports.keys().copied().collect();
-        for id in ids {
-            let link = self.link(id);
-            self.relink(id, link);
-        }
-    }
-
     /// Could a backstore with this config string be made? If not, why not.
     pub(super) fn check_config(&self, config: &str) -> Result<(), String> {
         let checked = Options::parse_config(config)
             .map_err(Refusal::from)
             .and_then(|options| {
+                self.check_tap(&options)?;
                 let served =
                     Backing::identify(&options.path)?.and_then(|id| self.units.get_key_value(&id));
                 match served {
@@ -407,6 +429,12 @@ impl Devices {
             });
         Status {
             version: env!("CARGO_PKG_VERSION").to_owned(),
+            tap: match &self.tap {
+                Ok(_) => TapStatus::Attached,
+                Err(reason) => TapStatus::Missing {
+                    reason: reason.clone(),
+                },
+            },
             units,
             refused: refused.collect(),
         }
@@ -472,6 +500,10 @@ impl Devices {
             .map(|name| name.handler)
             .unwrap_or_default();
         let options = Options::parse(handler)?;
+        self.check_tap(&options)?;
+        if options.nexus.is_none() && uio.minor >= nexus::tap::DEVICES {
+            return Err(Refusal::TooManyDevices);
+        }
         let geometry = geometry(&settings)?;
         if settings.command_timeout_s != 0 {
             log::warn!(
@@ -494,6 +526,9 @@ impl Devices {
         let id = PortId(self.next_port);
         self.next_port += 1;
         self.units[&unit].worker.give(Order::AddPort(id, device));
+        if let (None, Ok(notes)) = (&options.nexus, &self.tap) {
+            self.units[&unit].tap(id, uio.minor, notes);
+        }
         let port = Port {
             unit,
             backstore: backstore.clone(),
@@ -592,16 +627,34 @@ impl Devices {
         Ok(id)
     }
 
+    /// Whoever shares a backstore must be told apart.
+    fn check_tap(&self, options: &Options) -> Result<(), Refusal> {
+        match (&options.nexus, &self.tap) {
+            (None, Err(why)) => Err(Refusal::NoTap {
+                path: options.path.clone(),
+                why: why.clone(),
+            }),
+            _ => Ok(()),
+        }
+    }
+
     fn check_label(&self, id: BackingId, options: &Options) -> Result<(), Refusal> {
-        let twin = self
-            .ports
-            .values()
-            .find(|port| port.unit == id && port.label == options.nexus);
-        match twin {
+        let mut of_unit = self.ports.values().filter(|port| port.unit == id);
+        let other_way = |port: &&Port| port.label.is_some() != options.nexus.is_some();
+        if let Some(port) = of_unit.clone().find(other_way) {
+            return Err(Refusal::BothWays {
+                path: options.path.clone(),
+                other: port.backstore.name().clone(),
+            });
+        }
+        let Some(label) = &options.nexus else {
+            return Ok(());
+        };
+        match of_unit.find(|port| port.label.as_ref() == Some(label)) {
             None => Ok(()),
             Some(port) => Err(Refusal::LabelTwice {
                 path: options.path.clone(),
-                label: options.nexus.clone(),
+                label: label.clone(),
                 other: port.backstore.name().clone(),
             }),
         }
@@ -730,90 +783,6 @@ impl Devices {
         }
     }
 
-    /// Whose commands come through a port, as far as the last walk tells. Never looks for itself: the kernel may hold
-    /// what it would look at until the main thread has answered.
-    fn link(&self, id: PortId) -> Result<Resolved, String> {
-        let port = &self.ports[&id];
-        if let Some(reason) = &port.failed {
-            return Err(reason.clone());
-        }
-        // An older walk may have seen another backstore of this name.
-        let Some(walk) = self.walk.as_ref().filter(|walk| walk.began >= port.since) else {
-            return Err("its links have not been looked at yet".to_owned());
-        };
-        if walk.began.elapsed() > WALK_AGE_MAX {
-            return Err(
-                "the target configuration can't be looked at: something holds a part of it"
-                    .to_owned(),
-            );
-        }
-        let backstores = walk.backstores.as_ref().map_err(|error| chain(error))?;
-        match backstores
-            .get(port.backstore.name())
-            .map(|state| &state.prepared)
-        {
-            Some(Some(Ok(_))) => {}
-            Some(Some(Err(error))) => return Err(chain(error)),
-            _ => return Err("its settings can't be read".to_owned()),
-        }
-        let groups = walk.groups.as_ref().map_err(|error| chain(error))?;
-        let siblings: Vec<Declared> = self
-            .ports
-            .values()
-            .filter(|other| other.unit == port.unit)
-            .map(Port::declared)
-            .collect();
-        declared::resolve(groups, &port.declared(), &siblings).map_err(|error| chain(&error))
-    }
-
-    fn relink(&mut self, id: PortId, link: Result<Resolved, String>) {
-        let Some(port) = self.ports.get_mut(&id) else {
-            return;
-        };
-        if port.link == link {
-            return;
-        }
-        let Some(unit) = self.units.get_mut(&port.unit) else {
-            return;
-        };
-        // What waits in the kernel may still be from the one before: a backstore serves one I_T nexus for its life.
-        let link = link.and_then(|resolved| match &port.served {
-            Some(served) if *served != resolved.nexus => Err(format!(
-                "it has served {served}, and can't serve {} now: delete the backstore and create it again",
-                resolved.nexus
-            )),
-            _ => Ok(resolved),
-        });
-        if port.link == link {
-            return;
-        }
-        let link = link.and_then(|resolved| {
-            know_port(&self.records, &mut unit.record, &resolved.nexus).map(|()| resolved)
-        });
-        match &link {
-            Ok(resolved) => log::info!("backstore {}: {}", port.backstore.name(), resolved.nexus),
-            Err(reason) => log::info!("backstore {}: {reason}", port.backstore.name()),
-        }
-        let identity = link.as_ref().ok().map(|resolved| Identity {
-            nexus: Some(resolved.nexus.clone()),
-            mapping: if resolved.write_protect {
-                Mapping::ReadOnly
-            } else {
-                Mapping::ReadWrite
-            },
-        });
-        let target_ports = unit.record.target_ports.clone();
-        unit.worker.give(Order::Identify {
-            port: id,
-            identity,
-            target_ports,
-        });
-        if let Ok(resolved) = &link {
-            port.served = Some(resolved.nexus.clone());
-        }
-        port.link = link;
-    }
-
     fn find(&self, name: &BackstoreName) -> Option<PortId> {
         let mut ports = self.ports.iter();
         ports
@@ -871,7 +840,7 @@ impl Devices {
             .map(|port| PortStatus {
                 backstore: port.backstore.name().to_string(),
                 uio: format!("uio{}", port.minor),
-                label: port.label.to_string(),
+                label: port.label.as_ref().map(ToString::to_string),
                 link: status::link(&port.link),
             });
         UnitStatus {
@@ -880,6 +849,7 @@ impl Devices {
             size_bytes: unit.backing.size(),
             block_size_bytes: unit.geometry.block_size(),
             ports: ports.collect(),
+            sessions: report.as_ref().map(status::sessions).unwrap_or_default(),
             reservations: report
                 .as_ref()
                 .map(|report| status::reservations(report, unit))

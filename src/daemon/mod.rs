@@ -11,6 +11,8 @@ mod refusal;
 mod rings;
 mod sessions;
 mod status;
+mod tap;
+mod tapped;
 mod unit;
 pub mod worker;
 
@@ -24,6 +26,7 @@ use nix::sys::signal::{SigSet, Signal};
 
 use crate::control::dbus::{self, Bus};
 use crate::control::{Order, Orders, systemd};
+use crate::nexus::tap::Faults;
 use crate::sys::process;
 use crate::tcmu::netlink::{self, Event, Listener};
 use crate::tcmu::{UioPaths, configfs, watch};
@@ -45,6 +48,8 @@ pub struct Config {
     pub state_directory: PathBuf,
     /// The bus to be found on.
     pub bus: Bus,
+    /// Faults of the nexus tap, for tests.
+    pub faults: Faults,
 }
 
 /// Why the daemon could not start, or ended.
@@ -99,6 +104,8 @@ pub fn run(config: &Config) -> Result<(), Error> {
     if let Err(error) = process::become_io_flusher() {
         log::warn!("memory can run out under a disk that this node itself uses: {error}");
     }
+    // While there is no other thread that could load programs into the kernel.
+    let happened = tap::start(config.faults)?;
     let records = Records::open(&config.run_directory, &config.state_directory)?;
     let (orders, asked) = Orders::new();
     // First the names: while another handler has them, the kernel's messages are none of our business.
@@ -121,6 +128,10 @@ pub fn run(config: &Config) -> Result<(), Error> {
         started,
         unstopped_at_start,
     );
+    // Whether there is a tap decides which backstores can be served.
+    if let Ok(first) = happened.recv() {
+        devices.tapped(first);
+    }
     let events = listen(listener)?;
     let mut ready = false;
     let clock = tick(TICK);
@@ -167,6 +178,10 @@ pub fn run(config: &Config) -> Result<(), Error> {
             },
             recv(noticed) -> notice => if let Ok(notice) = notice {
                 devices.notice(notice);
+            },
+            recv(happened) -> event => match event {
+                Ok(event) => devices.tapped(event),
+                Err(_) => break Err(Error::Lost("nobody looks after the nexus tap any more".into())),
             },
             recv(lost) -> how => match how {
                 Ok(dbus::Lost::Name(name)) => {

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use super::records;
+use crate::nexus::tap::DEVICES;
 use crate::store::backing;
 use crate::tcmu;
 use crate::tcmu::config::{self, Label};
@@ -43,6 +44,23 @@ pub(super) enum Refusal {
         label: Label,
         other: BackstoreName,
     },
+    #[error(
+        "{path} has the backstore {other} already, and one of the two has ;nexus=<label> in its config string: either all \
+         initiators share a backstore, or each has one of its own"
+    )]
+    BothWays { path: PathBuf, other: BackstoreName },
+    #[error(
+        "without ;nexus=<label> in its config string a backstore is shared by all initiators, and nobody can tell them \
+         apart here: {why}. Mend that (tcmu-pr check), or give each initiator a backstore of its own: \
+         cfgstring={path};nexus=<label>"
+    )]
+    NoTap { path: PathBuf, why: String },
+    #[error(
+        "its UIO device has the number {max} or a higher one, and the nexus tap has room for {max}: take away devices \
+         that are not needed",
+        max = DEVICES
+    )]
+    TooManyDevices,
     #[error(
         "{path} is another file than the one that is served under this path: remove the backstores of that one first"
     )]

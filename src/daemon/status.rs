@@ -1,17 +1,22 @@
 //! What a worker reports, in the words of the status.
 
+use super::devices::Link;
 use super::unit::Unit;
 use super::worker::Report;
 use crate::control::{
-    Counters, HeldStatus, LinkStatus, RegistrantStatus, ReservationStatus, WaitingStatus,
+    Counters, HeldStatus, LinkStatus, RegistrantStatus, ReservationStatus, SessionStatus,
+    WaitingStatus,
 };
-use crate::nexus::declared::Resolved;
+use crate::lu::Mapping;
 use crate::pr::{Holder, Registrant};
 use crate::scsi::nexus::TransportId;
 
-pub(super) fn link(link: &Result<Resolved, String>) -> LinkStatus {
+pub(super) fn link(link: &Result<Link, String>) -> LinkStatus {
     match link {
-        Ok(resolved) => LinkStatus::Serving {
+        Ok(Link::Shared(through)) => LinkStatus::Shared {
+            targets: through.iter().map(ToString::to_string).collect(),
+        },
+        Ok(Link::One(resolved)) => LinkStatus::Serving {
             initiator: resolved.nexus.initiator_port.to_string(),
             target: resolved.nexus.target_port.name.to_string(),
             read_only: resolved.write_protect,
@@ -20,6 +25,23 @@ pub(super) fn link(link: &Result<Resolved, String>) -> LinkStatus {
             reason: reason.clone(),
         },
     }
+}
+
+pub(super) fn sessions(report: &Report) -> Vec<SessionStatus> {
+    let sessions = report.sessions.iter();
+    let mut sessions: Vec<SessionStatus> = sessions
+        .map(|(nexus, mapping)| {
+            let (initiator, isid) = initiator(&nexus.initiator_port);
+            SessionStatus {
+                initiator,
+                isid,
+                target: nexus.target_port.name.to_string(),
+                read_only: *mapping == Mapping::ReadOnly,
+            }
+        })
+        .collect();
+    sessions.sort();
+    sessions
 }
 
 pub(super) fn reservations(report: &Report, unit: &Unit) -> ReservationStatus {
@@ -79,5 +101,6 @@ pub(super) fn counters(report: &Report) -> Counters {
         writes: report.counters.writes,
         conflicts: report.counters.conflicts,
         unknown_nexus: report.unknown_nexus,
+        not_noted: report.not_noted,
     }
 }

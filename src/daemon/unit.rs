@@ -5,10 +5,11 @@ use std::sync::Arc;
 use super::chain;
 use super::records::{Records, UnitRecord};
 use super::refusal::Refusal;
-use super::worker;
+use super::worker::{self, Order, PortId};
+use crate::nexus::tap::Notes;
 use crate::pr::out::{Context, RegistrationLimit};
 use crate::scsi::capacity::Geometry;
-use crate::scsi::nexus::ItNexus;
+use crate::scsi::nexus::TargetPort;
 use crate::store::backing::Backing;
 use crate::tcmu::config::{Options, ReservationOptions};
 use crate::tcmu::configfs::Settings;
@@ -27,6 +28,13 @@ pub(super) struct Unit {
 }
 
 impl Unit {
+    /// Gives a port the tap's notes of what is sent through it.
+    pub(super) fn tap(&self, id: PortId, minor: u32, notes: &Notes) {
+        if let Some(notes) = notes.of_device(minor) {
+            self.worker.give(Order::Tap(id, notes));
+        }
+    }
+
     /// A further port of a unit must be the same disk.
     pub(super) fn check_same(&self, options: &Options, ours: &Geometry) -> Result<(), Refusal> {
         // Its records are found by its path: a restart that met the other name first would take it for another disk.
@@ -83,13 +91,13 @@ impl Unit {
 pub(super) fn know_port(
     records: &Records,
     record: &mut UnitRecord,
-    nexus: &ItNexus,
+    port: &TargetPort,
 ) -> Result<(), String> {
-    if record.target_ports.relative(&nexus.target_port).is_some() {
+    if record.target_ports.relative(port).is_some() {
         return Ok(());
     }
     let mut next = record.clone();
-    if next.target_ports.add(&nexus.target_port).is_none() {
+    if next.target_ports.add(port).is_none() {
         return Err(
             "the unit has had 65,535 target ports: no number is left for another".to_owned(),
         );

@@ -15,8 +15,10 @@ use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 
 use super::recorder::Record;
+use super::tapped::{Sessions, Unknown};
 use crate::lu::task::{Answer, NexusId, Pending, Tag, Task, Ticket, Waiting};
 use crate::lu::{self, Counters, LogicalUnit, Mapping, Step};
+use crate::nexus::tap::{DeviceNotes, Missing};
 use crate::pr::Reservations;
 use crate::pr::admin::Action;
 use crate::scsi::nexus::{ItNexus, TargetPorts};
@@ -64,6 +66,17 @@ pub enum Order {
         /// The target ports of the unit as they are now.
         target_ports: TargetPorts,
     },
+    /// These are the nexus tap's notes of who sends through a port, from now on.
+    Tap(PortId, DeviceNotes),
+    /// Anybody may send through a port: the tap tells who does. Until then nobody's commands are performed.
+    Share {
+        /// The port.
+        port: PortId,
+        /// The target ports of the unit as they are now.
+        target_ports: TargetPorts,
+    },
+    /// Sessions have ended, which the tap's notes show.
+    SessionsEnded,
     /// Let a device go. The reply comes when it is closed.
     RemovePort(PortId, Sender<()>),
     /// Whether written blocks may wait in the cache.
@@ -98,6 +111,10 @@ pub struct Report {
     pub counters: Counters,
     /// Commands that were answered with BUSY because nobody knew who sent them.
     pub unknown_nexus: u64,
+    /// Those of them that the tap has not noted.
+    pub not_noted: u64,
+    /// The I_T nexuses that the tap has told of and that are logged in, and what each may do.
+    pub sessions: Vec<(ItNexus, Mapping)>,
     /// Commands in the store's hands.
     pub in_flight: usize,
     /// Answers that wait until commands in flight have ended.
@@ -150,9 +167,21 @@ impl Handle {
     }
 }
 
+/// Whose commands come through a port.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Whose {
+    /// Nobody knows.
+    Unknown,
+    /// One I_T nexus's.
+    Of(NexusId),
+    /// Those that the tap tells.
+    Shared,
+}
+
 struct Port {
     device: Device,
-    nexus: Option<NexusId>,
+    whose: Whose,
+    notes: Option<DeviceNotes>,
     /// The I_T nexus whose commands have come through it, and will again if any do.
     served: Option<ItNexus>,
     /// The main thread was asked who sends.
@@ -181,7 +210,9 @@ pub struct Worker<S, R> {
     orders: Receiver<Order>,
     epoll: Epoll,
     ports: BTreeMap<PortId, Port>,
+    sessions: Sessions,
     unknown_nexus: u64,
+    not_noted: u64,
     /// Who waits for the end of an order of the administrator's.
     administrators: HashMap<u64, Sender<Result<(), String>>>,
     next_ticket: u64,
@@ -228,7 +259,9 @@ impl<S: Store<Pending>, R: Record> Worker<S, R> {
             orders,
             epoll,
             ports: BTreeMap::new(),
+            sessions: Sessions::default(),
             unknown_nexus: 0,
+            not_noted: 0,
             administrators: HashMap::new(),
             next_ticket: 0,
             reserve: None,
@@ -337,6 +370,12 @@ impl<S: Store<Pending>, R: Record> Worker<S, R> {
                     self.parts.unit.set_target_ports(target_ports);
                     self.identify(port, identity);
                 }
+                Order::Tap(id, notes) => self.tap(id, notes),
+                Order::Share { port, target_ports } => {
+                    self.parts.unit.set_target_ports(target_ports);
+                    self.share(port);
+                }
+                Order::SessionsEnded => self.sweep(),
                 Order::RemovePort(id, removed) => {
                     self.remove(id);
                     // Whoever asked may have given up.
@@ -382,7 +421,8 @@ impl<S: Store<Pending>, R: Record> Worker<S, R> {
             id,
             Port {
                 device,
-                nexus: None,
+                whose: Whose::Unknown,
+                notes: None,
                 served: None,
                 asked: false,
                 dead,
@@ -403,9 +443,42 @@ impl<S: Store<Pending>, R: Record> Worker<S, R> {
         }
         let unit = &mut self.parts.unit;
         // In before out, so that what is kept for a nexus that stays is not forgotten.
-        let now = identity.map(|identity| unit.attach(identity.nexus, identity.mapping));
-        if let Some(before) = std::mem::replace(&mut port.nexus, now) {
+        let now = identity.map_or(Whose::Unknown, |identity| {
+            Whose::Of(unit.attach(identity.nexus, identity.mapping))
+        });
+        if let Whose::Of(before) = std::mem::replace(&mut port.whose, now) {
             unit.detach(before);
+        }
+    }
+
+    fn tap(&mut self, id: PortId, mut notes: DeviceNotes) {
+        // What lies on the ring was noted for nobody.
+        notes.restart();
+        // The tap is a new one if any port has notes of another: nothing is known of sessions any more.
+        let mut others = self.ports.values().filter_map(|port| port.notes.as_ref());
+        if others.any(|other| !other.notes().is_same(notes.notes())) {
+            self.sessions.clear(&mut self.parts.unit);
+            for port in self.ports.values_mut() {
+                port.notes = None;
+            }
+        }
+        if let Some(port) = self.ports.get_mut(&id) {
+            port.notes = Some(notes);
+        }
+    }
+
+    fn share(&mut self, id: PortId) {
+        if let Some(port) = self.ports.get_mut(&id) {
+            port.asked = false;
+            port.whose = Whose::Shared;
+        }
+    }
+
+    /// Lets go of the sessions that have ended.
+    fn sweep(&mut self) {
+        let notes = self.ports.values().find_map(|port| port.notes.as_ref());
+        if let Some(notes) = notes {
+            self.sessions.sweep(&mut self.parts.unit, notes.notes());
         }
     }
 
@@ -422,7 +495,7 @@ impl<S: Store<Pending>, R: Record> Worker<S, R> {
                 self.parts.unit.nexus_lost(served);
             }
         }
-        if let Some(nexus) = port.nexus {
+        if let Whose::Of(nexus) = port.whose {
             self.parts.unit.detach(nexus);
         }
     }
@@ -464,16 +537,17 @@ impl<S: Store<Pending>, R: Record> Worker<S, R> {
             };
             match port.device.ring.pop() {
                 Ok(None) => return false,
-                Ok(Some(Entry::Command(command))) => {
-                    let nexus = port.nexus;
-                    self.begin(id, nexus, command);
-                }
+                Ok(Some(Entry::Command(command))) => self.begin(id, command),
                 Ok(Some(Entry::TaskManagement(entry))) => {
-                    let nexus = port.nexus;
+                    let told = match port.whose {
+                        Whose::Of(nexus) => vec![nexus],
+                        Whose::Unknown => Vec::new(),
+                        Whose::Shared => self.sessions.of_port(id),
+                    };
                     log::info!("port {}: {:?}", id.0, entry.function);
                     match entry.function {
                         Function::LogicalUnitReset | Function::TargetReset => {
-                            self.parts.unit.reset(nexus);
+                            self.parts.unit.reset(&told);
                         }
                         Function::AbortTask | Function::Other(_) => {}
                     }
@@ -496,6 +570,9 @@ impl<S: Store<Pending>, R: Record> Worker<S, R> {
                     id.0
                 );
                 port.device.ring.restart();
+                if let Some(notes) = &mut port.notes {
+                    notes.restart();
+                }
                 true
             }
             Interrupted::Broken(_) => {
@@ -507,7 +584,46 @@ impl<S: Store<Pending>, R: Record> Worker<S, R> {
         }
     }
 
-    fn begin(&mut self, id: PortId, nexus: Option<NexusId>, command: Command) {
+    /// Whose command that of this id is, the next one on the ring of that port.
+    fn sender(&mut self, id: PortId, command: u16) -> Option<NexusId> {
+        let port = self.ports.get_mut(&id)?;
+        // In step with the ring, whether anybody may send or not.
+        let note = port.notes.as_mut().map(|notes| {
+            let note = notes.take(command);
+            if note != Err(Missing::NotNoted) {
+                return note;
+            }
+            // The kernel puts a command on the ring and notes it while it holds what it also needs for a kick.
+            if let Err(removed) = port.device.kick() {
+                log::debug!("port {}: {removed}", id.0);
+            }
+            notes.take(command)
+        });
+        let note = match (port.whose, note) {
+            (Whose::Unknown, _) => {
+                self.ask_who_sends(id);
+                return None;
+            }
+            (Whose::Of(nexus), _) => return Some(nexus),
+            (Whose::Shared, Some(Ok(note))) => note,
+            (Whose::Shared, missing) => {
+                self.not_noted += 1;
+                log::debug!("port {}: command {command}: {missing:?}", id.0);
+                return None;
+            }
+        };
+        let notes = port.notes.as_ref()?.notes();
+        match self.sessions.nexus(&mut self.parts.unit, id, notes, note) {
+            Ok(nexus) => Some(nexus),
+            Err(Unknown::Unnamed) => None,
+            Err(Unknown::NewPort) => {
+                self.ask_who_sends(id);
+                None
+            }
+        }
+    }
+
+    fn begin(&mut self, id: PortId, command: Command) {
         let CommandId {
             id: command_id,
             epoch,
@@ -517,9 +633,8 @@ impl<S: Store<Pending>, R: Record> Worker<S, R> {
             command: command_id,
             epoch,
         };
-        let Some(nexus) = nexus else {
+        let Some(nexus) = self.sender(id, command_id) else {
             self.unknown_nexus += 1;
-            self.ask_who_sends(id);
             return self.answer(lu::busy(tag, command.data));
         };
         if command.bidirectional {
@@ -573,7 +688,9 @@ impl<S: Store<Pending>, R: Record> Worker<S, R> {
                 tell(Notice::Doubted(id));
             }
         } else {
-            // There is nobody to look for any more, or nobody knows whom.
+            // The tap's notes show whose session has ended; otherwise there is nobody to look for any more, or nobody
+            // knows whom.
+            self.sweep();
             self.parts.unit.looked();
             return true;
         }
@@ -653,6 +770,8 @@ impl<S: Store<Pending>, R: Record> Worker<S, R> {
             fenced: unit.is_fenced(),
             counters: unit.counters(),
             unknown_nexus: self.unknown_nexus,
+            not_noted: self.not_noted,
+            sessions: self.sessions.list(),
             in_flight: unit.in_flight(),
             waiting: unit.waiting(),
         }

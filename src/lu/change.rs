@@ -154,9 +154,9 @@ impl LogicalUnit {
 
     /// LOGICAL UNIT RESET, which the kernel has carried out for the I_T nexuses of one port. Establishes the unit
     /// attention for all others, aborts what is in flight, and ends a RESERVE.
-    pub fn reset(&mut self, told_by_the_kernel: Option<NexusId>) {
+    pub fn reset(&mut self, told_by_the_kernel: &[NexusId]) {
         for (index, nexus) in &mut self.nexuses {
-            if told_by_the_kernel != Some(NexusId(index)) && nexus.attached > 0 {
+            if !told_by_the_kernel.contains(&NexusId(index)) && nexus.attached > 0 {
                 nexus
                     .attentions
                     .establish(Sense::bus_device_reset_function_occurred());

@@ -26,7 +26,7 @@ use crate::pr::out::Context;
 use crate::scsi::capacity::Geometry;
 use crate::scsi::commands::{self, Attention, Media, Row};
 use crate::scsi::inquiry::Identity;
-use crate::scsi::nexus::{ItNexus, TargetPorts};
+use crate::scsi::nexus::{ItNexus, TargetPort, TargetPorts};
 use crate::scsi::sense::{Format, Sense};
 use crate::scsi::{Access, Status};
 use crate::store::{Failure, Request};
@@ -227,6 +227,11 @@ impl LogicalUnit {
             self.abort_awaited(|nexus| nexus == id);
         }
         self.forget_unneeded();
+    }
+
+    /// Whether a target port has a relative target port identifier.
+    pub fn knows_target_port(&self, port: &TargetPort) -> bool {
+        self.context.ports.relative(port).is_some()
     }
 
     /// Takes note of the unit's target ports and their relative target port identifiers.

@@ -565,7 +565,7 @@ fn a_read_only_mapping_refuses_writes_and_says_so_in_the_mode_header() {
 #[test]
 fn a_reset_is_told_to_those_whom_the_kernel_does_not_tell() {
     let mut bench = Bench::new(setup());
-    bench.unit.reset(Some(bench.nexuses[A]));
+    bench.unit.reset(&[bench.nexuses[A]]);
     assert!(bench.settle().is_empty());
     assert_eq!(bench.answer(A, &TEST_UNIT_READY, 0), Response::Good);
     let reset = Response::Check(Sense::bus_device_reset_function_occurred());
@@ -579,14 +579,14 @@ fn a_reset_ends_a_reserve_and_no_persistent_reservation() {
     let step = bench.reserve_6(A);
     assert_eq!(bench.conclude(step), Some(Response::Good));
     assert_eq!(bench.answer(B, &READ, 512), CONFLICT);
-    bench.unit.reset(None);
+    bench.unit.reset(&[]);
     bench.settle();
     bench.answer(B, &TEST_UNIT_READY, 0);
     let read = bench.io(B, &READ, 512);
     assert_eq!(bench.end(read), Response::InPlace(512));
 
     let mut bench = Bench::reserved();
-    bench.unit.reset(None);
+    bench.unit.reset(&[]);
     bench.settle();
     bench.answer(C, &TEST_UNIT_READY, 0);
     assert_eq!(bench.answer(C, &WRITE, 512), CONFLICT);

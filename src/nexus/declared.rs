@@ -6,9 +6,9 @@
 //! all that; whatever it cannot see or understand is a reason not to serve.
 
 use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
 
-use crate::scsi::nexus::{IscsiName, ItNexus, Protocol, TargetPort, TransportId};
+use super::fabric::{Fabric, Transport, made_up_port};
+use crate::scsi::nexus::{ItNexus, TargetPort, TransportId};
 use crate::tcmu::config::Label;
 use crate::tcmu::configfs::{Acl, BackstoreName, Lun, MappedLun, PortGroup, Session};
 
@@ -142,17 +142,17 @@ pub fn resolve(
         });
     }
     let (group, lun) = one_lun(groups, &declared.backstore)?;
-    let fabric = Fabric::of(group)?;
+    let fabric = fabric_of(group)?;
     let target_port = target_port(group, fabric)?;
     let (initiator_port, write_protect) = match fabric {
         Fabric::OneInitiator if group.nexus.is_none() => {
             return Err(Unresolved::NoNexus(group.to_string()));
         }
-        Fabric::OneInitiator => (from_label(&declared.label), false),
+        Fabric::OneInitiator => (made_up_port(declared.label.as_str()), false),
         Fabric::WithAcls(transport) => {
             let (acl, mapped) = one_acl(group, lun, transport)?;
             (
-                transport.initiator_port(&acl.initiator)?,
+                initiator_port(transport, &acl.initiator)?,
                 mapped.write_protect,
             )
         }
@@ -174,13 +174,28 @@ pub fn resolve(
     })
 }
 
+/// The target ports through which a backstore can be reached that any number of initiators share.
+pub fn exports(
+    groups: &[PortGroup],
+    backstore: &BackstoreName,
+) -> Result<Vec<TargetPort>, Unresolved> {
+    let luns = luns_of(groups, backstore);
+    let ports: Vec<TargetPort> = luns
+        .map(|(group, _)| target_port(group, fabric_of(group)?))
+        .collect::<Result<_, _>>()?;
+    if ports.is_empty() {
+        return Err(Unresolved::NotExported);
+    }
+    Ok(ports)
+}
+
 /// Finds whether the initiator that a backstore stands for is logged in. Where no initiator can reach the backstore,
 /// none is.
 ///
 /// The initiator port of a fabric with one for each port group is taken to be there as long as the port group has
 /// it: when a guest or this node itself starts anew, the kernel shows nothing.
 pub fn session(groups: &[PortGroup], backstore: &BackstoreName) -> Session {
-    let ways = luns_of(groups, backstore).flat_map(|(group, lun)| match Fabric::of(group) {
+    let ways = luns_of(groups, backstore).flat_map(|(group, lun)| match fabric_of(group) {
         Ok(Fabric::WithAcls(_)) => mappings(group, lun).map(|(acl, _)| acl.session).collect(),
         Ok(Fabric::OneInitiator) if group.nexus.is_none() => Vec::new(),
         Ok(Fabric::OneInitiator) | Err(_) => vec![Session::Unknown],
@@ -190,73 +205,6 @@ pub fn session(groups: &[PortGroup], backstore: &BackstoreName) -> Session {
         (None, _) => Session::None,
         (Some(session), None) => session,
         _ => Session::Unknown,
-    }
-}
-
-/// How a fabric tells initiators apart.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Fabric {
-    /// By ACLs.
-    WithAcls(Transport),
-    /// Each port group has one initiator port. Its name is made up anew at every restart, so that the nexus
-    /// label takes its place.
-    OneInitiator,
-}
-
-/// How a fabric with ACLs spells the names of its initiators.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Transport {
-    Iscsi,
-    /// Some Fibre Channel fabrics let in anybody who has no ACL, others cannot.
-    FibreChannel {
-        can_generate_acls: bool,
-    },
-    Srp,
-}
-
-impl Fabric {
-    fn of(group: &PortGroup) -> Result<Fabric, Unresolved> {
-        Ok(match group.fabric.as_str() {
-            "iscsi" => Fabric::WithAcls(Transport::Iscsi),
-            "qla2xxx" | "qla2xxx_npiv" => Fabric::WithAcls(Transport::FibreChannel {
-                can_generate_acls: true,
-            }),
-            "fc" => Fabric::WithAcls(Transport::FibreChannel {
-                can_generate_acls: false,
-            }),
-            "srpt" => Fabric::WithAcls(Transport::Srp),
-            "loopback" | "vhost" | "xen-pvscsi" => Fabric::OneInitiator,
-            other => return Err(Unresolved::UnknownFabric(other.to_owned())),
-        })
-    }
-}
-
-impl Transport {
-    /// Whether the port group must say that it lets in nobody without an ACL, for us to believe it.
-    fn can_generate_acls(self) -> bool {
-        match self {
-            Transport::Iscsi => true,
-            Transport::FibreChannel { can_generate_acls } => can_generate_acls,
-            Transport::Srp => false,
-        }
-    }
-
-    fn initiator_port(self, name: &str) -> Result<TransportId, Unresolved> {
-        let parsed = match self {
-            Transport::Iscsi => IscsiName::parse(name)
-                .ok()
-                .map(|name| TransportId::Iscsi { name, isid: None }),
-            Transport::FibreChannel { .. } => fibre_channel(name).map(TransportId::FibreChannel),
-            Transport::Srp => srp(name).map(TransportId::Srp),
-        };
-        parsed.ok_or_else(|| Unresolved::InitiatorName {
-            name: name.escape_debug().to_string(),
-            expected: match self {
-                Transport::Iscsi => "iSCSI name (iqn., eui. or naa.)",
-                Transport::FibreChannel { .. } => "port name (21:00:00:24:ff:31:4c:48)",
-                Transport::Srp => "initiator port identifier (0x and 32 hexadecimal digits)",
-            },
-        })
     }
 }
 
@@ -337,7 +285,7 @@ fn reaches(
     through: &TargetPort,
 ) -> bool {
     luns_of(groups, backstore).any(|(group, lun)| {
-        let Ok(fabric) = Fabric::of(group) else {
+        let Ok(fabric) = fabric_of(group) else {
             return false;
         };
         let same_port = target_port(group, fabric).is_ok_and(|port| port == *through);
@@ -345,75 +293,27 @@ fn reaches(
             && match fabric {
                 Fabric::OneInitiator => true,
                 Fabric::WithAcls(transport) => mappings(group, lun).any(|(acl, _)| {
-                    transport
-                        .initiator_port(&acl.initiator)
-                        .is_ok_and(|port| port == *initiator_port)
+                    transport.initiator_port(&acl.initiator, None).as_ref() == Some(initiator_port)
                 }),
             }
     })
 }
 
-/// The name of a target port (SAM-5, SCSI port name): for iSCSI with its port group's tag, four hexadecimal
-/// digits.
+fn fabric_of(group: &PortGroup) -> Result<Fabric, Unresolved> {
+    Fabric::parse(&group.fabric).ok_or_else(|| Unresolved::UnknownFabric(group.fabric.clone()))
+}
+
 fn target_port(group: &PortGroup, fabric: Fabric) -> Result<TargetPort, Unresolved> {
-    let name = group.target.to_ascii_lowercase();
-    let good = match fabric {
-        Fabric::WithAcls(Transport::Iscsi) => IscsiName::parse(&name).is_ok(),
-        _ => !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_graphic()),
-    };
-    if !good {
-        return Err(Unresolved::TargetName(
-            group.target.escape_debug().to_string(),
-        ));
-    }
-    Ok(match fabric {
-        Fabric::WithAcls(Transport::Iscsi) => TargetPort {
-            protocol: Protocol::Iscsi,
-            name: format!("{name},t,0x{:04x}", group.tag).into(),
-        },
-        Fabric::WithAcls(Transport::FibreChannel { .. }) => TargetPort {
-            protocol: Protocol::FibreChannel,
-            name: name.into(),
-        },
-        Fabric::WithAcls(Transport::Srp) => TargetPort {
-            protocol: Protocol::Srp,
-            name: name.into(),
-        },
-        Fabric::OneInitiator => TargetPort {
-            protocol: Protocol::Sas,
-            name: name.into(),
-        },
+    let port = fabric.target_port(&group.target, group.tag);
+    port.ok_or_else(|| Unresolved::TargetName(group.target.escape_debug().to_string()))
+}
+
+fn initiator_port(transport: Transport, name: &str) -> Result<TransportId, Unresolved> {
+    let port = transport.initiator_port(name, None);
+    port.ok_or_else(|| Unresolved::InitiatorName {
+        name: name.escape_debug().to_string(),
+        expected: transport.spelling(),
     })
-}
-
-/// An N_Port_Name: eight bytes with colons between.
-fn fibre_channel(name: &str) -> Option<u64> {
-    let well_spelt = name.len() == 23 && name.split(':').all(|byte| byte.len() == 2);
-    well_spelt
-        .then(|| hexadecimal(&name.replace(':', "")))?
-        .and_then(|n| u64::try_from(n).ok())
-}
-
-/// An SRP initiator port identifier: up to 32 hexadecimal digits, filled up with zeros from the left as the
-/// kernel does.
-fn srp(name: &str) -> Option<[u8; 16]> {
-    let digits = name.strip_prefix("0x").unwrap_or(name);
-    (digits.len() % 2 == 0)
-        .then(|| hexadecimal(digits))?
-        .map(u128::to_be_bytes)
-}
-
-fn hexadecimal(digits: &str) -> Option<u128> {
-    // from_str_radix would take a sign.
-    let good = (1..=32).contains(&digits.len()) && digits.bytes().all(|b| b.is_ascii_hexdigit());
-    good.then(|| u128::from_str_radix(digits, 16).ok())?
-}
-
-/// A SAS address that is always the same for a label: NAA 3h, locally assigned.
-fn from_label(label: &Label) -> TransportId {
-    let digest: [u8; 32] = Sha256::digest(label.as_str()).into();
-    let [a, b, c, d, e, f, g, h, ..] = digest;
-    TransportId::Sas(u64::from_be_bytes([0x30 | (a & 0x0f), b, c, d, e, f, g, h]))
 }
 
 fn list<'a>(names: impl Iterator<Item = &'a str>) -> String {
@@ -426,6 +326,7 @@ fn list<'a>(names: impl Iterator<Item = &'a str>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::scsi::nexus::IscsiName;
     use crate::tcmu::configfs::port_groups;
     use crate::tcmu::configfs::tests::{Tree, backstore_name};
 
@@ -707,28 +608,10 @@ mod tests {
             "",
             "x",
         ] {
-            let error = Transport::Iscsi
-                .initiator_port(name)
+            let error = initiator_port(Transport::Iscsi, name)
                 .expect_err(name)
                 .to_string();
             assert!(!error.contains('\u{1b}'), "{error}");
-        }
-        let fibre_channel = Transport::FibreChannel {
-            can_generate_acls: false,
-        };
-        for name in [
-            "21:00:00:24:ff:31:4c:4",
-            "21:00:00:24:ff:31:4c:4g",
-            "21:00:00:24:ff:31:4c:+8",
-            "2100:00:24:ff:31:4c:48:",
-            "210000:24:ff:31:4c:48::",
-            "21000024ff314c48",
-        ] {
-            assert!(fibre_channel.initiator_port(name).is_err(), "{name}");
-        }
-        let srp_long = format!("0x{}", "0".repeat(34));
-        for name in ["0x", "", "0x123", "0x+1", "0xfe80:0000", &srp_long] {
-            assert!(Transport::Srp.initiator_port(name).is_err(), "{name}");
         }
     }
 

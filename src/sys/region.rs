@@ -10,7 +10,7 @@ use std::ops::Range;
 use std::os::fd::{AsFd, AsRawFd};
 use std::ptr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use memmap2::{Advice, MmapOptions, MmapRaw};
 use zerocopy::{FromBytes, Immutable, IntoBytes};
@@ -83,6 +83,17 @@ impl Region {
     /// Reads a word that publishes what the other side wrote before it.
     pub fn load_acquire(&self, offset: u64) -> Result<u32, OutOfBounds> {
         Ok(self.atomic(offset)?.load(Ordering::Acquire))
+    }
+
+    /// Reads a word of eight bytes that publishes what the other side wrote before it.
+    pub fn load_acquire_u64(&self, offset: u64) -> Result<u64, OutOfBounds> {
+        let pointer = self.pointer(offset, 8)?.cast::<u64>();
+        if !pointer.is_aligned() {
+            return Err(OutOfBounds { offset, length: 8 });
+        }
+        // SAFETY: as in `atomic`, with eight bytes.
+        let word = unsafe { AtomicU64::from_ptr(pointer) };
+        Ok(word.load(Ordering::Acquire))
     }
 
     /// Writes a word that publishes what we wrote before it.

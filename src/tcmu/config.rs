@@ -1,8 +1,9 @@
 //! What the kernel calls a device, and what the administrator wrote into its config string.
 //!
-//! A backstore's config string (targetcli: `cfgstring=`) names the backing object and the I_T nexus that
-//! the backstore stands for: `/srv/lun0.img;nexus=node-a`. targetcli puts our subtype in front, the kernel
-//! puts the backstore's name before that and gives the whole to the UIO device:
+//! A backstore's config string (targetcli: `cfgstring=`) names the backing object: `/srv/lun0.img`. Where the kernel
+//! can't say who sends a command, it also names the one I_T nexus that the backstore stands for:
+//! `/srv/lun0.img;nexus=node-a`. targetcli puts our subtype in front, the kernel puts the backstore's name before that
+//! and gives the whole to the UIO device:
 //!
 //! ```text
 //! tcm-user / 0 / lun0-a / pr / /srv/lun0.img;nexus=node-a      (without the spaces)
@@ -31,9 +32,7 @@ pub const LENGTH_MAX: usize = 254;
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum Error {
     /// The string is for another handler.
-    #[error(
-        "the config string is for the handler \"{0}\"; tcmu-pr serves \"{SUBTYPE}/<path>;nexus=<label>\""
-    )]
+    #[error("the config string is for the handler \"{0}\"; tcmu-pr serves \"{SUBTYPE}/<path>\"")]
     Subtype(String),
     /// The kernel would cut the string.
     #[error(
@@ -47,7 +46,7 @@ pub enum Error {
     )]
     Character(char),
     /// There is nothing before the first option.
-    #[error("the config string names no backing file or device; write /path/to/file;nexus=<label>")]
+    #[error("the config string names no backing file or device; write /path/to/file")]
     MissingPath,
     /// The path depends on a working directory.
     #[error("{path} is not an absolute path; write /{path}, or where else from the root it is", path = .0)]
@@ -77,12 +76,6 @@ pub enum Error {
     /// The same option again.
     #[error("the option {0} is given twice; leave one out")]
     DuplicateOption(&'static str),
-    /// No nexus label.
-    #[error(
-        "the config string does not say which I_T nexus this backstore is for; write {0};nexus=<label>, \
-         with a label of your choice, another one for every backstore of {0}"
-    )]
-    MissingNexus(String),
     /// The label cannot be used.
     #[error(transparent)]
     Label(#[from] LabelError),
@@ -194,8 +187,8 @@ impl<'a> Name<'a> {
 pub struct Options {
     /// The backing file: absolute, without `.`, `..` and doubled slashes.
     pub path: PathBuf,
-    /// The I_T nexus that the backstore stands for.
-    pub nexus: Label,
+    /// The I_T nexus that the backstore stands for; `None` if any number of initiators share it.
+    pub nexus: Option<Label>,
     /// What concerns the reservations, the same for all backstores of a unit.
     pub reservations: ReservationOptions,
 }
@@ -256,14 +249,11 @@ impl Options {
                 _ => nexus = Some(value.parse()?),
             }
         }
-        match nexus {
-            Some(nexus) => Ok(Options {
-                path,
-                nexus,
-                reservations,
-            }),
-            None => Err(Error::MissingNexus(path.display().to_string())),
-        }
+        Ok(Options {
+            path,
+            nexus,
+            reservations,
+        })
     }
 }
 
@@ -383,7 +373,11 @@ mod tests {
             let options = Options::parse(text).unwrap_or_else(|error| panic!("{text}: {error}"));
             // As text: Path's own comparison takes "/a//b" and "/a/b" for the same.
             assert_eq!(options.path.to_str(), Some(path), "{text}");
-            assert_eq!(options.nexus.as_str(), "node-a", "{text}");
+            assert_eq!(
+                options.nexus.as_ref().map(Label::as_str),
+                Some("node-a"),
+                "{text}"
+            );
         }
     }
 
@@ -391,9 +385,9 @@ mod tests {
     fn bad_config_strings_are_refused_with_what_to_write() {
         let long = format!("/{};nexus=a", "x".repeat(243));
         let table = [
-            ("", "write /path/to/file;nexus=<label>"),
-            ("\n", "write /path/to/file;nexus=<label>"),
-            (";nexus=node-a", "write /path/to/file;nexus=<label>"),
+            ("", "write /path/to/file"),
+            ("\n", "write /path/to/file"),
+            (";nexus=node-a", "write /path/to/file"),
             ("srv/lun0;nexus=a", "write /srv/lun0"),
             ("nexus=node-a", "is not an absolute path"),
             ("/srv/../etc/passwd;nexus=a", "has \"..\" in it"),
@@ -401,7 +395,6 @@ mod tests {
             ("/srv/;nexus=a", "/srv/ names a directory"),
             ("/srv/.;nexus=a", "/srv/. names a directory"),
             ("/;nexus=a", "/ names a directory"),
-            ("/srv/lun0.img", "write /srv/lun0.img;nexus=<label>"),
             ("/srv/lun0.img;nexus=", "the nexus label is empty"),
             ("/srv/lun0.img;nexus", "the nexus label is empty"),
             ("/srv/lun0.img;nexus=a;nexus=a", "nexus is given twice"),

@@ -179,7 +179,7 @@ fn a_reset_aborts_the_commands_of_every_nexus() {
     );
     bench.storing(A, REGISTER, [KEY_A, 0xaa]);
     bench.reserve_out(A, REGISTER, [0xaa, 0xab]);
-    bench.unit.reset(None);
+    bench.unit.reset(&[]);
     assert_eq!(bench.settle(), [ABORTED]);
     assert_eq!(bench.end_store(true), Some(ABORTED));
     assert_eq!(bench.keys(), [0xaa], "what was stored stands");

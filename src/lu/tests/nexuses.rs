@@ -66,14 +66,14 @@ fn reset_leaves_registrations_reservation_and_generation_as_they_are() {
         let mut bench = Bench::held(kind);
         let before = bench.unit.reservations().clone();
         assert_eq!(before.generation(), 2);
-        bench.unit.reset(None);
+        bench.unit.reset(&[]);
         assert!(bench.settle().is_empty());
         assert_eq!(*bench.unit.reservations(), before);
     }
     let mut bench = Bench::new(setup());
     let step = bench.reserve_6(A);
     assert_eq!(bench.conclude(step), Some(Response::Good));
-    bench.unit.reset(None);
+    bench.unit.reset(&[]);
     assert!(bench.settle().is_empty());
     assert_eq!(*bench.unit.reservations(), Reservations::default());
 }
@@ -82,7 +82,7 @@ fn reset_leaves_registrations_reservation_and_generation_as_they_are() {
 fn reset_keeps_unit_attentions_behind_its_own() {
     let mut bench = Bench::reserved();
     bench.change(A, PREEMPT, [KEY_A, KEY_B]);
-    bench.unit.reset(None);
+    bench.unit.reset(&[]);
     assert!(bench.settle().is_empty());
     let reset = Response::Check(Sense::bus_device_reset_function_occurred());
     let preempted = Response::Check(Sense::registrations_preempted());

@@ -145,7 +145,7 @@ fn who_waits_for_a_look_is_aborted_by_a_reset_and_by_its_own_going() {
     bench.unit.detach(bench.nexuses[B]);
     assert_eq!(bench.settle(), [ABORTED]);
     bench.reserve_6(C);
-    bench.unit.reset(None);
+    bench.unit.reset(&[]);
     assert_eq!(bench.settle(), [ABORTED]);
     assert!(bench.unit.is_idle());
     assert_eq!(bench.unit.reserve(), None);

@@ -1,0 +1,358 @@
+//! Bringing the tap into the kernel, and seeing that it stays there.
+
+use std::fs;
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use libbpf_rs::{
+    ErrorKind, Link, MapCore, MapFlags, Object, ObjectBuilder, OpenObject, PrintLevel, RingBuffer,
+    RingBufferBuilder, query::LinkTypeInfo,
+};
+use zerocopy::{Immutable, IntoBytes};
+
+use super::{DEVICES_LENGTH, NOTES_LENGTH, Notes, SESSIONS, SESSIONS_LENGTH};
+use crate::sys::process;
+use crate::sys::region::Region;
+
+/// The programs, as the build has compiled them.
+static PROGRAMS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/tap.bpf.o"));
+
+/// The functions of the kernel that the tap is attached to and can't do without, and their modules.
+const FUNCTIONS: [(&str, &str); 3] = [
+    ("queue_cmd_ring", "target_core_user"),
+    ("__transport_register_session", "target_core_mod"),
+    ("transport_deregister_session", "target_core_mod"),
+];
+/// The one that lets notes be made before entries can be seen. Without it they are made right after.
+const EARLY_FUNCTION: &str = "ring_insert_padding";
+const EARLY_PROGRAM: &str = "command_has_id";
+
+/// Why there is no tap, and what to do about it.
+#[derive(Debug, thiserror::Error)]
+pub enum Unavailable {
+    /// No BPF at all.
+    #[error("this kernel has no BPF (CONFIG_BPF_SYSCALL, CONFIG_BPF_JIT): it needs another kernel")]
+    NoBpf,
+    /// The kernel does not describe itself.
+    #[error(
+        "this kernel does not describe its types: there is no /sys/kernel/btf/{0} (CONFIG_DEBUG_INFO_BTF and \
+         CONFIG_DEBUG_INFO_BTF_MODULES)"
+    )]
+    NoBtf(String),
+    /// Nobody may look into the kernel.
+    #[error(
+        "the kernel is locked down for confidentiality, so that nobody may look into it (see \
+         /sys/kernel/security/lockdown); only the boot parameter lockdown= or the kernel's configuration can change that"
+    )]
+    LockedDown,
+    /// We may not.
+    #[error(
+        "tcmu-pr may not load BPF programs: it needs the capabilities CAP_BPF, CAP_PERFMON and CAP_SYS_ADMIN when it \
+         starts (run it as root; in a unit file, see CapabilityBoundingSet=)"
+    )]
+    NotAllowed,
+    /// The kernel's target is not what it was.
+    #[error(
+        "this kernel ({kernel}) has no function {function} in {module}: is the module loaded? If it is, this version of \
+         tcmu-pr does not know this kernel"
+    )]
+    NoFunction {
+        /// The kernel's release.
+        kernel: String,
+        /// What is missing.
+        function: &'static str,
+        /// Where it should be.
+        module: &'static str,
+    },
+    /// The kernel does not take the programs.
+    #[error(
+        "this kernel ({kernel}) does not take the programs of the tap, so this version of tcmu-pr does not know it \
+         (--log-level debug says more)"
+    )]
+    Refused {
+        /// The kernel's release.
+        kernel: String,
+        /// Why.
+        #[source]
+        source: libbpf_rs::Error,
+    },
+    /// Something else went wrong.
+    #[error("{what}")]
+    System {
+        /// What was tried.
+        what: &'static str,
+        /// Why it failed.
+        #[source]
+        source: io::Error,
+    },
+}
+
+/// Faults of the tap, for tests: its constants.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, IntoBytes, Immutable)]
+#[repr(C)]
+pub struct Faults {
+    /// Notes are made only after the entry can be seen, and this many steps of a loop later. 0: in earnest.
+    pub late: u32,
+    /// About one of so many notes is left out. 0: none.
+    pub every: u32,
+}
+
+/// The tap, attached. Dropping it takes it out of the kernel.
+pub struct Tap {
+    links: Vec<(u32, Link)>,
+    ended: RingBuffer<'static>,
+    notes: Notes,
+    early: bool,
+    iscsi: bool,
+    _object: Object,
+}
+
+impl Tap {
+    /// Loads and attaches the tap. Uses the capabilities that that takes, and lays them down again.
+    pub fn attach(faults: Faults) -> Result<Tap, Unavailable> {
+        lets_look()?;
+        let functions = functions()?;
+        has_functions(&functions)?;
+        describes_types(&functions)?;
+        let early = faults.late == 0 && place(&functions, EARLY_FUNCTION).is_some();
+        let mut open = open(faults)?;
+        for mut program in open.progs_mut() {
+            if program.name() == EARLY_PROGRAM {
+                program.set_autoload(early);
+            }
+        }
+        let iscsi = Tap::could_know_iscsi();
+        let (object, links) = process::with_bpf(|| -> Result<_, libbpf_rs::Error> {
+            let object = open.load()?;
+            let mut links = Vec::new();
+            for program in object.progs_mut().filter(|program| program.autoload()) {
+                let link = program.attach()?;
+                links.push((link.info()?.prog_id, link));
+            }
+            // Who was never there is in no slot.
+            let slots = map(&object, "slots")?;
+            for slot in 1..u32::from(SESSIONS) {
+                slots.update(&[], slot.as_bytes(), MapFlags::ANY)?;
+            }
+            Ok((object, links))
+        })
+        .map_err(|source| Unavailable::System {
+            what: "taking up the capabilities to load BPF programs",
+            source: io::Error::other(source),
+        })?
+        .map_err(refused)?;
+        let notes = notes(&object)?;
+        let ended = map(&object, "ended").and_then(|ended| {
+            let mut builder = RingBufferBuilder::new();
+            builder.add(&ended, |_| 0)?;
+            builder.build()
+        });
+        Ok(Tap {
+            links,
+            ended: ended.map_err(refused)?,
+            notes,
+            early,
+            iscsi,
+            _object: object,
+        })
+    }
+
+    /// What it notes.
+    pub fn notes(&self) -> &Notes {
+        &self.notes
+    }
+
+    /// Whether notes are made before the entry can be seen.
+    pub fn is_early(&self) -> bool {
+        self.early
+    }
+
+    /// Whether it can read the ISIDs of iSCSI sessions. If not, it has to be attached anew when the iSCSI target's module
+    /// is loaded.
+    pub fn knows_iscsi(&self) -> bool {
+        self.iscsi
+    }
+
+    /// Whether a tap that is attached now can read them.
+    pub fn could_know_iscsi() -> bool {
+        has_btf("iscsi_target_mod")
+    }
+
+    /// Whether every program is still attached.
+    pub fn is_attached(&self) -> bool {
+        self.links.iter().all(|(program, link)| {
+            let info = link.info();
+            info.is_ok_and(|info| {
+                info.prog_id == *program && matches!(info.info, LinkTypeInfo::Tracing(_))
+            })
+        })
+    }
+
+    /// Waits until sessions have ended, but not longer than that; tells whether any have.
+    pub fn wait(&self, patience: Duration) -> bool {
+        self.ended.poll_raw(patience) > 0
+    }
+}
+
+/// Whether a module, or the kernel itself, describes its types.
+fn has_btf(module: &str) -> bool {
+    Path::new("/sys/kernel/btf").join(module).exists()
+}
+
+/// What the kernel must have for the tap, one after the other: for `tcmu-pr check`.
+pub fn requirements() -> Vec<(&'static str, Result<(), Unavailable>)> {
+    let mut found = vec![("the kernel lets itself be looked into", lets_look())];
+    match functions() {
+        Ok(functions) => found.extend([
+            (
+                "the kernel's target is one that we know",
+                has_functions(&functions),
+            ),
+            (
+                "the kernel describes its types",
+                describes_types(&functions),
+            ),
+        ]),
+        Err(why) => found.push(("the kernel's functions can be listed", Err(why))),
+    }
+    found
+}
+
+fn lets_look() -> Result<(), Unavailable> {
+    // [none] integrity confidentiality
+    let lockdown = fs::read_to_string("/sys/kernel/security/lockdown").unwrap_or_default();
+    if lockdown.contains("[confidentiality]") {
+        return Err(Unavailable::LockedDown);
+    }
+    Ok(())
+}
+
+fn functions() -> Result<String, Unavailable> {
+    fs::read_to_string("/proc/kallsyms").map_err(|source| Unavailable::System {
+        what: "reading /proc/kallsyms",
+        source,
+    })
+}
+
+fn has_functions(functions: &str) -> Result<(), Unavailable> {
+    let mut needed = FUNCTIONS.iter();
+    match needed.find(|(function, _)| place(functions, function).is_none()) {
+        Some((function, module)) => Err(Unavailable::NoFunction {
+            kernel: kernel(),
+            function,
+            module,
+        }),
+        None => Ok(()),
+    }
+}
+
+fn describes_types(functions: &str) -> Result<(), Unavailable> {
+    let modules = FUNCTIONS.iter();
+    let modules = modules.filter_map(|(function, _)| place(functions, function)?);
+    let mut needed = std::iter::once("vmlinux").chain(modules);
+    match needed.find(|module| !has_btf(module)) {
+        Some(module) => Err(Unavailable::NoBtf(module.to_owned())),
+        None => Ok(()),
+    }
+}
+
+/// Finds a function among the kernel's (`/proc/kallsyms`), and its module if it is in one.
+fn place<'a>(functions: &'a str, function: &str) -> Option<Option<&'a str>> {
+    functions.lines().find_map(|line| {
+        let mut words = line.split_ascii_whitespace().skip(1);
+        let (kind, name, module) = (words.next()?, words.next()?, words.next());
+        let found = name == function && kind.eq_ignore_ascii_case("t");
+        let module = module.and_then(|module| module.strip_prefix('[')?.strip_suffix(']'));
+        found.then_some(module)
+    })
+}
+
+fn open(faults: Faults) -> Result<OpenObject, Unavailable> {
+    libbpf_rs::set_print(Some((PrintLevel::Debug, |level, line| {
+        let line = line.trim_end();
+        match level {
+            PrintLevel::Debug => log::trace!("libbpf: {line}"),
+            PrintLevel::Info | PrintLevel::Warn => log::debug!("libbpf: {line}"),
+        }
+    })));
+    let mut open = ObjectBuilder::default()
+        .name("tcmu_pr")
+        .and_then(|builder| builder.open_memory(PROGRAMS))
+        .map_err(refused)?;
+    for mut map in open.maps_mut() {
+        if map.name().to_string_lossy().ends_with(".rodata") {
+            map.set_initial_value(faults.as_bytes()).map_err(refused)?;
+        }
+    }
+    Ok(open)
+}
+
+fn map<'a>(object: &'a Object, name: &str) -> Result<libbpf_rs::Map<'a>, libbpf_rs::Error> {
+    let found = object.maps().find(|map| map.name() == name);
+    found.ok_or_else(|| io::Error::from(io::ErrorKind::NotFound).into())
+}
+
+fn notes(object: &Object) -> Result<Notes, Unavailable> {
+    let region = |name, length| -> io::Result<Arc<Region>> {
+        let map = map(object, name).map_err(io::Error::other)?;
+        let length = usize::try_from(length).map_err(io::Error::other)?;
+        Ok(Arc::new(Region::map(map, length)?))
+    };
+    let all = || -> io::Result<Notes> {
+        Notes::new(
+            region("notes", NOTES_LENGTH)?,
+            region("devices", DEVICES_LENGTH)?,
+            region("sessions", SESSIONS_LENGTH)?,
+        )
+        .map_err(io::Error::other)
+    };
+    all().map_err(|source| Unavailable::System {
+        what: "mapping the notes of the tap",
+        source,
+    })
+}
+
+fn refused(source: libbpf_rs::Error) -> Unavailable {
+    match source.kind() {
+        ErrorKind::PermissionDenied => Unavailable::NotAllowed,
+        ErrorKind::Unsupported => Unavailable::NoBpf,
+        _ => Unavailable::Refused {
+            kernel: kernel(),
+            source,
+        },
+    }
+}
+
+fn kernel() -> String {
+    let release = nix::sys::utsname::uname();
+    release.map_or_else(
+        |_| "unknown".to_owned(),
+        |name| name.release().to_string_lossy().into_owned(),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn functions_are_found_with_their_modules() {
+        let functions = "0000000000000000 T transport_init_session\n\
+                         0000000000000000 t queue_cmd_ring\t[target_core_user]\n\
+                         0000000000000000 t ring_insert_padding.isra.0\t[target_core_user]\n\
+                         0000000000000000 r __transport_register_session\t[target_core_mod]\n";
+        assert_eq!(place(functions, "transport_init_session"), Some(None));
+        assert_eq!(
+            place(functions, "queue_cmd_ring"),
+            Some(Some("target_core_user"))
+        );
+        assert_eq!(place(functions, "ring_insert_padding"), None, "dissolved");
+        assert_eq!(
+            place(functions, "__transport_register_session"),
+            None,
+            "data"
+        );
+    }
+}
