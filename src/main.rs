@@ -66,7 +66,11 @@ fn serve(options: &Serve) -> Result<(), Box<dyn Error>> {
 }
 
 fn log_to_standard_error(level: LevelFilter) {
-    env_logger::Builder::new().filter_level(level).init();
+    // RUST_LOG can say more of a single part: tcmu_pr::daemon::worker=trace names every command and who sends it.
+    env_logger::Builder::new()
+        .filter_level(level)
+        .parse_default_env()
+        .init();
 }
 
 /// A panic is a broken invariant. The process ends, whichever thread it was; systemd starts it again, and it

@@ -302,6 +302,8 @@ pub struct Counters {
     pub unknown_nexus: u64,
     /// Those of them of which the nexus tap has no note.
     pub not_noted: u64,
+    /// Commands that were noted only after they could be seen, and so had to be waited for.
+    pub noted_late: u64,
 }
 
 #[cfg(test)]
@@ -366,6 +368,7 @@ pub(crate) mod tests {
                     conflicts: 4,
                     unknown_nexus: 1,
                     not_noted: 0,
+                    noted_late: 0,
                 },
                 in_flight: 32,
                 waiting: WaitingStatus::default(),

@@ -102,5 +102,6 @@ pub(super) fn counters(report: &Report) -> Counters {
         conflicts: report.counters.conflicts,
         unknown_nexus: report.unknown_nexus,
         not_noted: report.not_noted,
+        noted_late: report.noted_late,
     }
 }

@@ -91,7 +91,9 @@ fn watch(tap: &Tap, events: &Sender<Event>) -> Option<&'static str> {
             events.send(Event::SessionsEnded).ok()?;
         }
         if !tap.is_attached() {
-            return Some("something has taken it out of the kernel");
+            return Some(
+                "something has taken it out of the kernel, or keeps the kernel from calling it",
+            );
         }
         if !tap.knows_iscsi() && Tap::could_know_iscsi() {
             return Some("iscsi_target_mod was loaded, and the tap has to be attached anew");

@@ -113,6 +113,8 @@ pub struct Report {
     pub unknown_nexus: u64,
     /// Those of them that the tap has not noted.
     pub not_noted: u64,
+    /// Commands that were noted only after they could be seen, so that the worker had to wait.
+    pub noted_late: u64,
     /// The I_T nexuses that the tap has told of and that are logged in, and what each may do.
     pub sessions: Vec<(ItNexus, Mapping)>,
     /// Commands in the store's hands.
@@ -213,6 +215,7 @@ pub struct Worker<S, R> {
     sessions: Sessions,
     unknown_nexus: u64,
     not_noted: u64,
+    noted_late: u64,
     /// Who waits for the end of an order of the administrator's.
     administrators: HashMap<u64, Sender<Result<(), String>>>,
     next_ticket: u64,
@@ -262,6 +265,7 @@ impl<S: Store<Pending>, R: Record> Worker<S, R> {
             sessions: Sessions::default(),
             unknown_nexus: 0,
             not_noted: 0,
+            noted_late: 0,
             administrators: HashMap::new(),
             next_ticket: 0,
             reserve: None,
@@ -597,7 +601,9 @@ impl<S: Store<Pending>, R: Record> Worker<S, R> {
             if let Err(removed) = port.device.kick() {
                 log::debug!("port {}: {removed}", id.0);
             }
-            notes.take(command)
+            let note = notes.take(command);
+            self.noted_late += u64::from(note != Err(Missing::NotNoted));
+            note
         });
         let note = match (port.whose, note) {
             (Whose::Unknown, _) => {
@@ -637,6 +643,12 @@ impl<S: Store<Pending>, R: Record> Worker<S, R> {
             self.unknown_nexus += 1;
             return self.answer(lu::busy(tag, command.data));
         };
+        log::trace!(
+            "port {}: command {command_id} of {}: {:02x?}",
+            id.0,
+            self.parts.unit.name(nexus),
+            &command.cdb[..16]
+        );
         if command.bidirectional {
             return self.answer(lu::refuse_bidirectional(tag, command.data));
         }
@@ -771,6 +783,7 @@ impl<S: Store<Pending>, R: Record> Worker<S, R> {
             counters: unit.counters(),
             unknown_nexus: self.unknown_nexus,
             not_noted: self.not_noted,
+            noted_late: self.noted_late,
             sessions: self.sessions.list(),
             in_flight: unit.in_flight(),
             waiting: unit.waiting(),

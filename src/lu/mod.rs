@@ -16,6 +16,7 @@ mod reserve;
 pub mod task;
 
 use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
+use std::fmt;
 use std::sync::Arc;
 
 use slab::Slab;
@@ -227,6 +228,14 @@ impl LogicalUnit {
             self.abort_awaited(|nexus| nexus == id);
         }
         self.forget_unneeded();
+    }
+
+    /// What a nexus is called in the log.
+    pub fn name(&self, id: NexusId) -> &dyn fmt::Display {
+        match &self.nexuses[id.0].nexus {
+            Some(nexus) => nexus,
+            None => &"nobody",
+        }
     }
 
     /// Whether a target port has a relative target port identifier.

@@ -47,6 +47,12 @@ pub enum Unavailable {
          /sys/kernel/security/lockdown); only the boot parameter lockdown= or the kernel's configuration can change that"
     )]
     LockedDown,
+    /// The kernel calls nobody.
+    #[error(
+        "the tracing of functions is switched off, by which the kernel calls the tap: switch it on again (sysctl \
+         kernel.ftrace_enabled=1)"
+    )]
+    SwitchedOff,
     /// We may not.
     #[error(
         "tcmu-pr may not load BPF programs: it needs the capabilities CAP_BPF, CAP_PERFMON and CAP_SYS_ADMIN when it \
@@ -113,6 +119,9 @@ impl Tap {
     /// Loads and attaches the tap. Uses the capabilities that that takes, and lays them down again.
     pub fn attach(faults: Faults) -> Result<Tap, Unavailable> {
         lets_look()?;
+        if !has_btf("vmlinux") {
+            return Err(Unavailable::NoBtf("vmlinux".to_owned()));
+        }
         let functions = functions()?;
         has_functions(&functions)?;
         describes_types(&functions)?;
@@ -180,14 +189,15 @@ impl Tap {
         has_btf("iscsi_target_mod")
     }
 
-    /// Whether every program is still attached.
+    /// Whether every program is still attached, and called.
     pub fn is_attached(&self) -> bool {
-        self.links.iter().all(|(program, link)| {
-            let info = link.info();
-            info.is_ok_and(|info| {
-                info.prog_id == *program && matches!(info.info, LinkTypeInfo::Tracing(_))
+        !is_switched_off()
+            && self.links.iter().all(|(program, link)| {
+                let info = link.info();
+                info.is_ok_and(|info| {
+                    info.prog_id == *program && matches!(info.info, LinkTypeInfo::Tracing(_))
+                })
             })
-        })
     }
 
     /// Waits until sessions have ended, but not longer than that; tells whether any have.
@@ -226,7 +236,16 @@ fn lets_look() -> Result<(), Unavailable> {
     if lockdown.contains("[confidentiality]") {
         return Err(Unavailable::LockedDown);
     }
+    if is_switched_off() {
+        return Err(Unavailable::SwitchedOff);
+    }
     Ok(())
+}
+
+/// Whether the kernel calls nobody who is attached to its functions, and tells nobody of that.
+fn is_switched_off() -> bool {
+    let switch = fs::read_to_string("/proc/sys/kernel/ftrace_enabled");
+    switch.is_ok_and(|switch| switch.trim() == "0")
 }
 
 fn functions() -> Result<String, Unavailable> {
