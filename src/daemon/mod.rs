@@ -99,13 +99,14 @@ pub fn chain(error: &dyn std::error::Error) -> String {
 /// Serves until it is told to stop by SIGTERM or SIGINT, or can't any more.
 pub fn run(config: &Config) -> Result<(), Error> {
     let started = Instant::now();
-    let signals = signals()?;
+    let stop = block_signals()?;
+    // While there is no other thread that could load programs into the kernel.
+    let happened = tap::start(config.faults)?;
+    let signals = signals(stop)?;
     // A disk of this node may be one of ours: to free memory by writing to it must not need memory of us.
     if let Err(error) = process::become_io_flusher() {
         log::warn!("memory can run out under a disk that this node itself uses: {error}");
     }
-    // While there is no other thread that could load programs into the kernel.
-    let happened = tap::start(config.faults)?;
     let records = Records::open(&config.run_directory, &config.state_directory)?;
     let (orders, asked) = Orders::new();
     // First the names: while another handler has them, the kernel's messages are none of our business.
@@ -213,16 +214,20 @@ fn heard(devices: &mut Devices, event: Event) {
     systemd::status(&devices.summary());
 }
 
-/// A channel on which SIGTERM and SIGINT come. To be called while there is one thread only.
-fn signals() -> Result<Receiver<Signal>, Error> {
+/// Blocks SIGTERM and SIGINT for this thread and those it starts. To be called while there is one thread only.
+fn block_signals() -> Result<SigSet, Error> {
     let mut set = SigSet::empty();
     set.add(Signal::SIGTERM);
     set.add(Signal::SIGINT);
-    let failed = |source| Error::Thread {
+    set.thread_block().map_err(|errno| Error::Thread {
         what: "signals",
-        source,
-    };
-    set.thread_block().map_err(|errno| failed(errno.into()))?;
+        source: errno.into(),
+    })?;
+    Ok(set)
+}
+
+/// A channel on which those signals come.
+fn signals(set: SigSet) -> Result<Receiver<Signal>, Error> {
     let (sender, receiver) = bounded(1);
     spawn("signals", move || {
         while let Ok(signal) = set.wait() {
