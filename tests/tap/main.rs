@@ -14,7 +14,7 @@ mod random;
 use kernel::{Buffer, Completed};
 use node::{Node, host, of_group_2, target_ports, write};
 use tap::{Noting, Tap, Who};
-use tcmu_pr::daemon::worker::Order;
+use tcmu_pr::daemon::worker::{Order, PortId};
 use tcmu_pr::scsi::nexus::TargetPorts;
 
 const GOOD: u8 = 0x00;
@@ -146,6 +146,23 @@ fn what_was_noted_before_a_reset_of_the_ring_is_nobodys() {
 }
 
 #[test]
+fn notes_of_what_a_reset_has_ended_are_not_taken_for_others() {
+    let mut node = Node::new();
+    let a = node.login(host("a", 0x0a));
+    let b = node.login(host("b", 0x0b));
+    node.reserved_by(&a);
+    assert_eq!(node.read(&b), GOOD);
+    let command = || (&WRITE[..], Buffer::Out(&[1; 512]));
+    let lost = node.send(0, &a, command(), Noting::Early);
+    node.ports[0].reset(&node.tap);
+    node.run();
+    let answer = node.noted(0, &b, command(), Noting::Never);
+    assert_eq!((answer.id, answer.status), (lost, BUSY));
+    assert_eq!(node.write(&b, 2).status, CONFLICT, "in step");
+    assert_eq!(node.content(3), [0; 512]);
+}
+
+#[test]
 fn a_reset_that_the_ring_does_not_show_costs_one_command() {
     let mut node = Node::new();
     let a = node.login(host("a", 0x0a));
@@ -254,6 +271,24 @@ fn a_session_that_is_reinstated_has_lost_its_reserve() {
 }
 
 #[test]
+fn a_nexus_is_lost_with_the_last_of_its_sessions() {
+    let mut node = Node::new();
+    let old = node.login(host("a", 0x0a));
+    let new = node.login(host("a", 0x0a));
+    let b = node.login(host("b", 0x0b));
+    assert_eq!(node.status(&old, &RESERVE_6), GOOD);
+    assert_eq!(node.status(&new, &TEST_UNIT_READY), GOOD);
+    node.tap.logout(&old);
+    node.give(Order::SessionsEnded);
+    node.run();
+    assert_eq!(node.read(&b), CONFLICT);
+    node.tap.logout(&new);
+    node.give(Order::SessionsEnded);
+    node.run();
+    assert_eq!(node.read(&b), GOOD);
+}
+
+#[test]
 fn a_session_that_is_reinstated_is_still_registered() {
     let mut node = Node::new();
     let a = node.login(host("a", 0x0a));
@@ -273,14 +308,14 @@ fn a_reset_is_told_by_us_to_the_sessions_of_other_ports_only() {
     for session in [&a, &b, &c] {
         assert_eq!(node.status(session, &TEST_UNIT_READY), GOOD);
     }
+    // The note of the command behind it is not the reset's.
     node.ports[0].task_management(&node.tap, LOGICAL_UNIT_RESET);
-    node.run();
     assert_eq!(node.status(&a, &TEST_UNIT_READY), GOOD);
     assert_eq!(node.status(&b, &TEST_UNIT_READY), GOOD);
     let answer = node.command(&c, (&TEST_UNIT_READY, Buffer::None));
     assert_eq!(sense(&answer), (0x06, 0x29, 0x03));
     assert_eq!(node.status(&c, &TEST_UNIT_READY), GOOD);
-    assert_eq!(node.report().unknown_nexus, 0, "it has no note of its own");
+    assert_eq!(node.report().unknown_nexus, 0);
 }
 
 #[test]
@@ -397,6 +432,40 @@ fn a_new_tap_knows_nobody_and_takes_nothing_from_anybody() {
     assert_eq!(node.tap.slot(&a), before);
     assert_eq!(node.write(&b, 4).status, CONFLICT);
     assert_eq!(node.report().sessions.len(), 3);
+}
+
+#[test]
+fn a_new_tap_ends_the_notes_of_every_port() {
+    let mut node = Node::new();
+    let a = node.login(of_group_2(host("a", 0x0a)));
+    let b = node.login(host("b", 0x0b));
+    node.reserved_by(&a);
+    let before = node.tap.slot(&a);
+    // On the other port lies a command that the old tap has noted.
+    node.send(1, &a, (&WRITE, Buffer::Out(&[1; 512])), Noting::Early);
+    node.tap = Tap::new();
+    node.tapped(0);
+    node.run();
+    assert_eq!(node.ports[1].kernel.process()[0].status, BUSY);
+    assert_eq!(node.write(&b, 2).status, CONFLICT);
+    assert_eq!(node.tap.slot(&b), before, "it has what A had");
+    assert_eq!(node.content(3), [0; 512]);
+}
+
+#[test]
+fn notes_from_before_the_worker_has_them_are_nobodys() {
+    let mut node = Node::new();
+    let a = node.login(host("a", 0x0a));
+    let b = node.login(host("b", 0x0b));
+    node.reserved_by(&a);
+    assert_eq!(node.read(&b), GOOD);
+    // From here on they have not been read, but A's command has been served.
+    let notes = node.tap.notes().of_device(node.ports[0].minor).unwrap();
+    assert_eq!(node.write(&a, 1).status, GOOD);
+    node.give(Order::Tap(PortId(0), notes));
+    let answer = node.noted(0, &b, (&WRITE, Buffer::Out(&[2; 512])), Noting::Never);
+    assert_eq!(answer.status, BUSY);
+    assert_eq!(node.content(3), [1; 512]);
 }
 
 #[test]
