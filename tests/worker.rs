@@ -2,20 +2,21 @@
 //! and records that can fail.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on panics")]
 
+#[path = "sim/disk.rs"]
+mod disk;
 #[path = "sim/kernel.rs"]
 mod kernel;
 
-use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, bounded, unbounded};
+use disk::{BLOCKS, Disk, TestStore, end_first};
 use kernel::{Buffer, Completed, Kernel, RING_OFFSET, STALE};
 use proptest::prelude::*;
 use tcmu_pr::daemon::recorder::Recorder;
 use tcmu_pr::daemon::records::Keep;
 use tcmu_pr::daemon::worker::{self, Handle, Identity, Notice, Order, Parts, PortId, Report};
-use tcmu_pr::lu::task::Pending;
 use tcmu_pr::lu::{LogicalUnit, Mapping, Setup, ToStore};
 use tcmu_pr::pr::Reservations;
 use tcmu_pr::pr::admin::Action;
@@ -23,7 +24,7 @@ use tcmu_pr::pr::out::Context;
 use tcmu_pr::scsi::capacity::Geometry;
 use tcmu_pr::scsi::inquiry;
 use tcmu_pr::scsi::nexus::{ItNexus, Protocol, TargetPort, TargetPorts, TransportId};
-use tcmu_pr::store::{Done, Operation, Request, Store, saved};
+use tcmu_pr::store::saved;
 use tcmu_pr::sys::wake::Waker;
 
 const SOON: Duration = Duration::from_secs(20);
@@ -44,68 +45,11 @@ const READ: [u8; 10] = [0x28, 0, 0, 0, 0, 3, 0, 0, 1, 0];
 const WRITE: [u8; 10] = [0x2a, 0, 0, 0, 0, 3, 0, 0, 1, 0];
 const RESERVE_6: [u8; 6] = [0x16, 0, 0, 0, 0, 0];
 const RELEASE_6: [u8; 6] = [0x17, 0, 0, 0, 0, 0];
-const BLOCKS: usize = 64;
 
 const REGISTER: u8 = 0;
 const RESERVE: u8 = 1;
 const PREEMPT: u8 = 4;
 const PREEMPT_AND_ABORT: u8 = 5;
-
-/// A disk in memory. While it is held, operations wait for the test to let them go.
-#[derive(Default)]
-struct Disk {
-    content: Vec<u8>,
-    held: bool,
-    waiting: VecDeque<(Request, Pending)>,
-    done: VecDeque<Done<Pending>>,
-}
-
-#[derive(Clone)]
-struct TestStore {
-    disk: Arc<Mutex<Disk>>,
-    waker: Waker,
-}
-
-impl Disk {
-    fn perform(&mut self, (request, ticket): (Request, Pending)) {
-        let at = |offset: u64, length: u64| {
-            let from = usize::try_from(offset).unwrap();
-            from..from + usize::try_from(length).unwrap()
-        };
-        match request.operation {
-            Operation::Read { offset, length, .. } => {
-                request.data.write_at(0, &self.content[at(offset, length)]);
-            }
-            Operation::Write { offset, length, .. } => {
-                request
-                    .data
-                    .read_at(0, &mut self.content[at(offset, length)]);
-            }
-            Operation::Flush => {}
-        }
-        self.done.push_back(Done {
-            ticket,
-            data: request.data,
-            result: Ok(()),
-        });
-    }
-}
-
-impl Store<Pending> for TestStore {
-    fn submit(&mut self, request: Request, ticket: Pending) {
-        let mut disk = self.disk.lock().unwrap();
-        if disk.held {
-            disk.waiting.push_back((request, ticket));
-        } else {
-            disk.perform((request, ticket));
-            self.waker.wake();
-        }
-    }
-
-    fn reap(&mut self) -> Option<Done<Pending>> {
-        self.disk.lock().unwrap().done.pop_front()
-    }
-}
 
 /// Records in memory.
 #[derive(Clone, Default)]
@@ -155,10 +99,7 @@ impl Node {
     /// A unit of 64 blocks with a port for A and one for B, of which nobody knows yet who sends.
     fn unidentified() -> Node {
         let waker = Waker::new().unwrap();
-        let disk = Arc::new(Mutex::new(Disk {
-            content: vec![0; 512 * BLOCKS],
-            ..Disk::default()
-        }));
+        let disk = Arc::new(Mutex::new(Disk::new()));
         let keeper = TestKeeper::default();
         let (notices_in, notices) = unbounded();
         let parts = Parts {
@@ -287,12 +228,7 @@ impl Node {
 
     /// Ends the operations that wait, and holds no more.
     fn let_go(&self) {
-        let mut disk = self.disk.lock().unwrap();
-        disk.held = false;
-        while let Some(operation) = disk.waiting.pop_front() {
-            disk.perform(operation);
-        }
-        drop(disk);
+        self.disk.lock().unwrap().let_go();
         self.waker.wake();
     }
 
@@ -315,15 +251,6 @@ impl Node {
     fn stop(self) {
         assert!(self.handle.stop(SOON));
     }
-}
-
-/// Ends the operation that has waited the longest.
-fn end_first(disk: &Mutex<Disk>, waker: &Waker) {
-    let mut disk = disk.lock().unwrap();
-    let operation = disk.waiting.pop_front().unwrap();
-    disk.perform(operation);
-    drop(disk);
-    waker.wake();
 }
 
 fn sense(answer: &Completed) -> (u8, u8, u8) {

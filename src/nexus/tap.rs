@@ -163,7 +163,9 @@ impl Session {
         let tag = self
             .group
             .strip_prefix("tpgt_")
-            .and_then(|tag| tag.parse().ok());
+            .and_then(|tag| tag.parse::<u16>().ok())
+            // The kernel takes other spellings too, and a leading 0 for octal.
+            .filter(|tag| self.group == format!("tpgt_{tag}"));
         let tag = tag.ok_or_else(|| Unidentified::Group(self.group.clone()))?;
         let target_port = fabric.target_port(&self.target, tag);
         let target_port =

@@ -109,6 +109,16 @@ impl Kernel {
 
     /// Queues a command and rings. `None` when the ring or the data area is full.
     pub(crate) fn submit(&mut self, cdb: &[u8], buffer: Buffer<'_>) -> Option<u16> {
+        self.submit_after(cdb, buffer, |_| {})
+    }
+
+    /// Queues a command, as [`Kernel::submit`]; its id is told before it can be seen.
+    pub(crate) fn submit_after(
+        &mut self,
+        cdb: &[u8],
+        buffer: Buffer<'_>,
+        told: impl FnOnce(u16),
+    ) -> Option<u16> {
         let (length, data_in) = match buffer {
             Buffer::None => (0, false),
             Buffer::Out(bytes) => (bytes.len(), false),
@@ -158,6 +168,7 @@ impl Kernel {
                 data_in,
             },
         );
+        told(id);
         self.advance(at, size);
         Some(id)
     }

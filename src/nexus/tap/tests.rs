@@ -286,7 +286,7 @@ fn isids_and_port_groups_make_nexuses() {
 fn who_can_not_be_named_is_nobody() {
     let long = "x".repeat(255);
     type Check = fn(&Unidentified) -> bool;
-    let table: [(Slot<'_>, Check); 6] = [
+    let table: [(Slot<'_>, Check); 7] = [
         (
             Slot {
                 initiator: "",
@@ -311,6 +311,14 @@ fn who_can_not_be_named_is_nobody() {
         (
             Slot {
                 group: "tpgt_x",
+                ..ISCSI
+            },
+            |why| matches!(why, Unidentified::Group(_)),
+        ),
+        (
+            // The kernel's port group 8.
+            Slot {
+                group: "tpgt_010",
                 ..ISCSI
             },
             |why| matches!(why, Unidentified::Group(_)),

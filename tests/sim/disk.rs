@@ -1,0 +1,96 @@
+//! A disk in memory whose operations the test ends when it likes.
+
+#![allow(dead_code, reason = "each test crate uses a part of it")]
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on panics")]
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex};
+
+use tcmu_pr::lu::task::Pending;
+use tcmu_pr::store::{Done, Operation, Request, Store};
+use tcmu_pr::sys::wake::Waker;
+
+/// Of 512 bytes.
+pub(crate) const BLOCKS: usize = 64;
+
+/// A disk in memory. While it is held, operations wait for the test to let them go.
+pub(crate) struct Disk {
+    pub(crate) content: Vec<u8>,
+    pub(crate) held: bool,
+    pub(crate) waiting: VecDeque<(Request, Pending)>,
+    done: VecDeque<Done<Pending>>,
+}
+
+/// The store of a worker.
+#[derive(Clone)]
+pub(crate) struct TestStore {
+    pub(crate) disk: Arc<Mutex<Disk>>,
+    pub(crate) waker: Waker,
+}
+
+impl Disk {
+    pub(crate) fn new() -> Disk {
+        Disk {
+            content: vec![0; 512 * BLOCKS],
+            held: false,
+            waiting: VecDeque::new(),
+            done: VecDeque::new(),
+        }
+    }
+
+    /// Ends the operations that wait, and holds no more.
+    pub(crate) fn let_go(&mut self) {
+        self.held = false;
+        while let Some(operation) = self.waiting.pop_front() {
+            self.perform(operation);
+        }
+    }
+
+    pub(crate) fn perform(&mut self, (request, ticket): (Request, Pending)) {
+        let at = |offset: u64, length: u64| {
+            let from = usize::try_from(offset).unwrap();
+            from..from + usize::try_from(length).unwrap()
+        };
+        match request.operation {
+            Operation::Read { offset, length, .. } => {
+                request.data.write_at(0, &self.content[at(offset, length)]);
+            }
+            Operation::Write { offset, length, .. } => {
+                request
+                    .data
+                    .read_at(0, &mut self.content[at(offset, length)]);
+            }
+            Operation::Flush => {}
+        }
+        self.done.push_back(Done {
+            ticket,
+            data: request.data,
+            result: Ok(()),
+        });
+    }
+}
+
+impl Store<Pending> for TestStore {
+    fn submit(&mut self, request: Request, ticket: Pending) {
+        let mut disk = self.disk.lock().unwrap();
+        if disk.held {
+            disk.waiting.push_back((request, ticket));
+        } else {
+            disk.perform((request, ticket));
+            self.waker.wake();
+        }
+    }
+
+    fn reap(&mut self) -> Option<Done<Pending>> {
+        self.disk.lock().unwrap().done.pop_front()
+    }
+}
+
+/// Ends the operation that has waited the longest.
+pub(crate) fn end_first(disk: &Mutex<Disk>, waker: &Waker) {
+    let mut disk = disk.lock().unwrap();
+    let operation = disk.waiting.pop_front().unwrap();
+    disk.perform(operation);
+    drop(disk);
+    waker.wake();
+}
