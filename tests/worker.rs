@@ -623,7 +623,7 @@ impl Node {
         let mut node = Node::new();
         node.handle.give(Order::ExpectLooks);
         assert_eq!(node.command(A, &RESERVE_6, Buffer::None).status, GOOD);
-        assert_eq!(node.notice(), "Reserved(PortId(0), 1)");
+        assert!(node.notice().starts_with("Reserved(PortId(0), 1, "));
         node
     }
 
@@ -636,11 +636,11 @@ impl Node {
 fn the_main_thread_is_told_of_each_reserve_and_of_its_end() {
     let mut node = Node::reserved_6();
     assert_eq!(node.command(A, &RESERVE_6, Buffer::None).status, GOOD);
-    assert_eq!(node.notice(), "Reserved(PortId(0), 2)");
+    assert!(node.notice().starts_with("Reserved(PortId(0), 2, "));
     assert_eq!(node.command(A, &RELEASE_6, Buffer::None).status, GOOD);
     assert_eq!(node.notice(), "Released(PortId(0))");
     assert_eq!(node.command(B, &RESERVE_6, Buffer::None).status, GOOD);
-    assert_eq!(node.notice(), "Reserved(PortId(1), 3)");
+    assert!(node.notice().starts_with("Reserved(PortId(1), 3, "));
     node.stop();
 }
 
@@ -657,7 +657,7 @@ fn a_reserve_that_conflicts_waits_for_the_main_thread_to_look() {
     node.handle.give(Order::Looked);
     assert_eq!(node.kernels[B].wait_for(1)[0].status, GOOD);
     assert_eq!(node.notice(), "Released(PortId(0))");
-    assert_eq!(node.notice(), "Reserved(PortId(1), 2)");
+    assert!(node.notice().starts_with("Reserved(PortId(1), 2, "));
     assert_eq!(node.command(A, &READ, Buffer::In(512)).status, CONFLICT);
     node.stop();
 }

@@ -300,7 +300,7 @@ pub struct Counters {
     pub conflicts: u64,
     /// Commands answered with BUSY because their I_T nexus was not known.
     pub unknown_nexus: u64,
-    /// Those of them of which the nexus tap has no note.
+    /// Those of them that the nexus tap has not noted, or not whose they are.
     pub not_noted: u64,
     /// Commands that were noted only after they could be seen, and so had to be waited for.
     pub noted_late: u64,

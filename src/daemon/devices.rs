@@ -250,7 +250,7 @@ impl Devices {
     /// Tells the workers which sessions that had reserved their units by RESERVE are gone.
     fn look_for_sessions(&mut self, walk: &Walk) {
         let ports = &self.ports;
-        let name = |id: PortId| ports[&id].backstore.name();
+        let name = |id: PortId| (ports[&id].backstore.name(), ports[&id].label.is_none());
         for (id, order) in self.reserves.walked(walk, name) {
             self.units[&ports[&id].unit].worker.give(order);
         }
@@ -369,8 +369,8 @@ impl Devices {
             Notice::Failed(id, why) => self.failed(id, &why),
             Notice::Released(id) => self.reserves.give_up(id),
             // A port that is gone has nothing reserved any more.
-            Notice::Reserved(id, number) if self.ports.contains_key(&id) => {
-                self.reserves.take_up(id, number, Instant::now());
+            Notice::Reserved(id, number, nexus) if self.ports.contains_key(&id) => {
+                self.reserves.take_up(id, number, nexus, Instant::now());
             }
             Notice::Doubted(id) => {
                 if let (false, Some(port)) = (self.reserves.doubt(id), self.ports.get(&id)) {

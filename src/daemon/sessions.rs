@@ -15,12 +15,16 @@
 //! (vhost, Xen, loopback), only the removal of the initiator's way to the unit is. RESERVE is served there all the same:
 //! what stays reserved too long is ended by a LOGICAL UNIT RESET, which hosts that use RESERVE send to break it, and refusing
 //! the command would take the disk from them altogether.
+//!
+//! Where initiators share a backstore, the nexus tap tells at once which session has ended. It is looked for here only
+//! who has reserved before the tap was attached, and has sent nothing since.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use super::worker::{Order, PortId};
-use crate::nexus::declared;
+use crate::nexus::{declared, tap};
+use crate::scsi::nexus::ItNexus;
 use crate::tcmu::configfs::{BackstoreName, Session};
 use crate::tcmu::watch::{Again, Walk};
 
@@ -35,6 +39,7 @@ const REPLACED_AFTER: Duration = Duration::from_millis(500);
 #[derive(Debug)]
 struct Held {
     number: u64,
+    nexus: ItNexus,
     /// When we knew. Walks that began before say nothing of the session that has sent the RESERVE.
     since: Instant,
     /// A session that was the only one after that: it has sent the RESERVE, or one that is gone.
@@ -80,12 +85,13 @@ impl Reserves {
     }
 
     /// The I_T nexus of a port has reserved the unit, or has sent another RESERVE.
-    pub(super) fn take_up(&mut self, port: PortId, number: u64, now: Instant) {
+    pub(super) fn take_up(&mut self, port: PortId, number: u64, nexus: ItNexus, now: Instant) {
         let doubted = self.held.get(&port).and_then(|held| held.doubted);
         self.held.insert(
             port,
             Held {
                 number,
+                nexus,
                 since: now,
                 only: None,
                 other: None,
@@ -117,24 +123,27 @@ impl Reserves {
         true
     }
 
-    /// Takes what a walk has found, and gives what the workers of the ports have to know.
+    /// Takes what a walk has found, and gives what the workers of the ports have to know. `name` tells a port's backstore,
+    /// and whether any number of initiators share it.
     pub(super) fn walked<'a>(
         &mut self,
         walk: &Walk,
-        name: impl Fn(PortId) -> &'a BackstoreName,
+        name: impl Fn(PortId) -> (&'a BackstoreName, bool),
     ) -> Vec<(PortId, Order)> {
         let ports: Vec<PortId> = self.held.keys().copied().collect();
         let mut orders = Vec::new();
         for port in ports {
+            let (name, shared) = name(port);
             let session = match &walk.groups {
-                Ok(groups) => declared::session(groups, name(port)),
+                Ok(groups) if shared => tap::session_of(groups, &self.held[&port].nexus),
+                Ok(groups) => declared::session(groups, name),
                 Err(_) => Session::Unknown,
             };
             for order in self.judge(port, walk.began, session, Instant::now()) {
                 if matches!(order, Order::SessionLost(..)) {
                     log::info!(
                         "backstore {}: its initiator's session is gone, and so its RESERVE ends",
-                        name(port)
+                        name
                     );
                 }
                 orders.push((port, order));
@@ -189,9 +198,20 @@ impl Reserves {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::scsi::nexus::{Protocol, TargetPort, TransportId};
     use crate::tcmu::watch;
 
     const PORT: PortId = PortId(3);
+
+    fn nexus() -> ItNexus {
+        ItNexus {
+            initiator_port: TransportId::Sas(1),
+            target_port: TargetPort {
+                protocol: Protocol::Sas,
+                name: "naa.5".into(),
+            },
+        }
+    }
 
     struct Bench {
         reserves: Reserves,
@@ -205,7 +225,7 @@ mod tests {
             let (_, again) = watch::start(folder.path(), Duration::MAX, || ()).unwrap();
             let start = Instant::now();
             let mut reserves = Reserves::new(again);
-            reserves.take_up(PORT, 5, start + Duration::from_secs(1));
+            reserves.take_up(PORT, 5, nexus(), start + Duration::from_secs(1));
             Bench { reserves, start }
         }
 
@@ -287,7 +307,7 @@ mod tests {
     fn another_reserve_may_be_of_another_session() {
         let mut bench = Bench::new();
         assert_eq!(bench.judge(2, Session::Only(7)), NOTHING);
-        bench.reserves.take_up(PORT, 6, bench.at(4));
+        bench.reserves.take_up(PORT, 6, nexus(), bench.at(4));
         assert_eq!(bench.judge(3, Session::None), NOTHING, "before it");
         assert_eq!(bench.judge(5, Session::Only(8)), NOTHING);
         assert_eq!(bench.judge(6, Session::None), ["SessionLost(PortId(3), 6)"]);

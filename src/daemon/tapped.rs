@@ -124,6 +124,18 @@ impl Sessions {
         }
     }
 
+    /// Lets go of those whose first command came through a port that is removed.
+    pub(super) fn leave(&mut self, unit: &mut LogicalUnit, port: PortId) {
+        let came_so = |known: &mut Known| {
+            let attached = known.attached.as_ref();
+            attached.is_some_and(|attached| attached.port == port)
+        };
+        let gone = self.0.iter_mut().filter_map(|slot| slot.take_if(came_so));
+        for attached in gone.filter_map(|known| known.attached) {
+            unit.detach(attached.id);
+        }
+    }
+
     /// Lets go of all sessions, of which nobody knows any more whether they have ended: what they have reserved stays.
     pub(super) fn clear(&mut self, unit: &mut LogicalUnit) {
         for known in self.0.drain(..).flatten() {
@@ -131,6 +143,11 @@ impl Sessions {
                 unit.detach(attached.id);
             }
         }
+    }
+
+    /// Whether an I_T nexus has a session.
+    pub(super) fn knows(&self, nexus: &ItNexus) -> bool {
+        self.attached().any(|attached| attached.nexus == *nexus)
     }
 
     /// The I_T nexuses whose commands come through a port.

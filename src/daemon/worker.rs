@@ -111,7 +111,7 @@ pub struct Report {
     pub counters: Counters,
     /// Commands that were answered with BUSY because nobody knew who sent them.
     pub unknown_nexus: u64,
-    /// Those of them that the tap has not noted.
+    /// Those of them that the tap has not noted, or not whose they are.
     pub not_noted: u64,
     /// Commands that were noted only after they could be seen, so that the worker had to wait.
     pub noted_late: u64,
@@ -132,7 +132,7 @@ pub enum Notice {
     WhoSends(PortId),
     /// The I_T nexus of this port has reserved the unit by RESERVE, or has sent another one, with that number. Told again
     /// for each, and when its port comes while the unit is reserved.
-    Reserved(PortId, u64),
+    Reserved(PortId, u64, ItNexus),
     /// It has reserved it no more.
     Released(PortId),
     /// Another's RESERVE waits to know whether the session of this port's I_T nexus is still there.
@@ -397,9 +397,7 @@ impl<S: Store<Pending>, R: Record> Worker<S, R> {
                 }
                 Order::ExpectLooks => self.parts.unit.expect_looks(),
                 Order::SessionLost(id, number) => {
-                    if let Some(nexus) = self.ports.get(&id).and_then(|port| port.served.as_ref()) {
-                        self.parts.unit.session_lost(nexus, number);
-                    }
+                    self.session_lost(id, number);
                 }
                 Order::Looked => {
                     self.looking = false;
@@ -411,6 +409,18 @@ impl<S: Store<Pending>, R: Record> Worker<S, R> {
                     self.parts.unit.looked();
                 }
             }
+        }
+    }
+
+    fn session_lost(&mut self, id: PortId, number: u64) {
+        let served = self.ports.get(&id).and_then(|port| port.served.clone());
+        // Of a shared port's, only one that the tap does not see is asked for.
+        let holder = served.or_else(|| {
+            let (holder, _) = self.parts.unit.reserve()?;
+            (!self.sessions.knows(holder)).then(|| holder.clone())
+        });
+        if let Some(nexus) = holder {
+            self.parts.unit.session_lost(&nexus, number);
         }
     }
 
@@ -474,7 +484,9 @@ impl<S: Store<Pending>, R: Record> Worker<S, R> {
     fn share(&mut self, id: PortId) {
         if let Some(port) = self.ports.get_mut(&id) {
             port.asked = false;
-            port.whose = Whose::Shared;
+            if let Whose::Of(before) = std::mem::replace(&mut port.whose, Whose::Shared) {
+                self.parts.unit.detach(before);
+            }
         }
     }
 
@@ -499,8 +511,11 @@ impl<S: Store<Pending>, R: Record> Worker<S, R> {
                 self.parts.unit.nexus_lost(served);
             }
         }
-        if let Whose::Of(nexus) = port.whose {
-            self.parts.unit.detach(nexus);
+        match port.whose {
+            Whose::Unknown => {}
+            Whose::Of(nexus) => self.parts.unit.detach(nexus),
+            // Those that come through another are known again with their next command.
+            Whose::Shared => self.sessions.leave(&mut self.parts.unit, id),
         }
     }
 
@@ -677,7 +692,12 @@ impl<S: Store<Pending>, R: Record> Worker<S, R> {
     fn follow_reserve(&mut self) -> bool {
         let reserve = self.parts.unit.reserve().and_then(|(holder, number)| {
             let mut ports = self.ports.iter();
-            let (&id, _) = ports.find(|(_, port)| port.served.as_ref() == Some(holder))?;
+            // A session that the tap has not seen since it was attached is to be looked for like one of a nexus that has a
+            // port for itself.
+            let (&id, _) = ports.find(|(_, port)| match port.whose {
+                Whose::Shared => !self.sessions.knows(holder),
+                Whose::Of(_) | Whose::Unknown => port.served.as_ref() == Some(holder),
+            })?;
             Some((id, number))
         });
         // The main thread may be gone while we stop.
@@ -689,8 +709,9 @@ impl<S: Store<Pending>, R: Record> Worker<S, R> {
                     tell(Notice::Released(id));
                 }
             }
-            if let Some((id, number)) = reserve {
-                tell(Notice::Reserved(id, number));
+            let holder = self.parts.unit.reserve().map(|(holder, _)| holder.clone());
+            if let (Some((id, number)), Some(holder)) = (reserve, holder) {
+                tell(Notice::Reserved(id, number, holder));
             }
         }
         if !self.parts.unit.is_in_doubt() {

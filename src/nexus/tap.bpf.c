@@ -15,6 +15,8 @@
  * good only if its number is the one that follows the number of the command before it on the same ring. So a
  * command for which these programs did not run has no note, and is never taken for another's.
  *
+ * When the administrator has the ring emptied, that is counted: notes of commands that were on it are void.
+ *
  * A session is told by its address in the kernel, and when it is registered or deregistered, whatever is known
  * of that address is forgotten.
  */
@@ -96,7 +98,11 @@ struct uio_device {
 struct uio_info {
 	struct uio_device *uio_dev;
 };
+struct se_device {
+	struct config_group dev_action_group;
+};
 struct tcmu_dev {
+	struct se_device se_dev;
 	struct uio_info uio_info;
 };
 struct tcmu_cmd {
@@ -138,7 +144,8 @@ struct {
 } notes SEC(".maps");
 
 struct device {
-	u64 number;  /* of the last note */
+	u32 number;  /* of the last note */
+	u32 resets;  /* how often the ring was emptied: what was noted before counts no more */
 	u64 command; /* the struct tcmu_cmd that is being queued and has no note yet, else 0 */
 	u64 note;    /* its note, without the number */
 };
@@ -198,7 +205,7 @@ struct {
 /* Wakes user space when a session has ended. */
 struct {
 	__uint(type, BPF_MAP_TYPE_RINGBUF);
-	__uint(max_entries, 4096);
+	__uint(max_entries, 65536);
 } ended SEC(".maps");
 
 /* Faults, for tests; 0 in earnest. */
@@ -272,7 +279,8 @@ static __always_inline bool learn(struct se_session *se_session, struct known *n
 		if (!bpf_core_read(session->isid, sizeof session->isid, &of_fabric->isid))
 			session->has_isid = 1;
 	}
-	now->generation = session->generation;
+	/* A barrier: who sees the generation in a note sees all this. */
+	now->generation = __sync_fetch_and_add(&session->generation, 0);
 	/* Another CPU may have been faster; then this slot was not needed. */
 	if (bpf_map_update_elem(&known, &address, now, BPF_NOEXIST)) {
 		struct known *other = bpf_map_lookup_elem(&known, &address);
@@ -351,7 +359,7 @@ static __always_inline void write_note(struct device *device, u32 minor, u16 id)
 		return;
 	if (fault_every && bpf_get_prandom_u32() % fault_every == 0)
 		return;
-	device->number = (u32)(device->number + 1);
+	device->number++;
 	*(volatile u64 *)note = device->note | device->number;
 }
 
@@ -389,16 +397,29 @@ int BPF_PROG(command_is_queued, struct tcmu_cmd *command, void *reason, int resu
 	u32 minor;
 	struct device *device = device_of(command->tcmu_dev, &minor);
 
-	if (!device || device->command != (u64)command)
+	if (!device)
 		return 0;
-	if (result) {
-		/* It waits for room, and comes again; or it was refused. */
+	/* The note was made; or the command waits for room and comes again, or was refused; or its entry was missed. */
+	if (device->command != (u64)command || result) {
 		device->command = 0;
 		return 0;
 	}
 	for (u32 i = 0; i < fault_late && i < 100000; i++)
 		*(volatile u64 *)&device->command = (u64)command;
 	write_note(device, minor, command->cmd_id);
+	return 0;
+}
+
+SEC("fexit/tcmu_reset_ring_store")
+int BPF_PROG(ring_is_reset, struct config_item *item)
+{
+	struct se_device *of = (void *)item - bpf_core_field_offset(struct se_device, dev_action_group);
+	struct tcmu_dev *udev = (void *)of - bpf_core_field_offset(struct tcmu_dev, se_dev);
+	u32 minor = BPF_CORE_READ(udev, uio_info.uio_dev, minor);
+	struct device *device = bpf_map_lookup_elem(&devices, &minor);
+
+	if (device)
+		__sync_fetch_and_add(&device->resets, 1);
 	return 0;
 }
 

@@ -22,6 +22,7 @@ use zerocopy::FromBytes;
 use super::fabric::{Fabric, made_up_port};
 use crate::scsi::nexus::ItNexus;
 use crate::sys::region::{OutOfBounds, Region};
+use crate::tcmu::configfs::{self, PortGroup};
 pub use attach::{Faults, Tap, Unavailable, requirements};
 
 /// The devices for which there is room, by minor number.
@@ -32,8 +33,9 @@ pub const COMMANDS: u16 = 8192;
 const SESSIONS: u16 = 4096;
 
 const NOTE_LENGTH: u64 = 8;
-/// `struct device`: the number of the last note, and what is of use in the kernel only.
+/// `struct device`: the number of the last note, how often the ring was reset, and what is of use in the kernel only.
 const DEVICE_LENGTH: u64 = 24;
+const RESETS_OFFSET: u64 = 4;
 const SESSION_LENGTH: u64 = size_of::<RawSession>() as u64;
 
 /// How long the array `notes` is.
@@ -74,7 +76,7 @@ pub enum Missing {
     NotNoted,
     /// One was made, but whose the command is could not be made out.
     Unidentified,
-    /// Commands have been noted before it that never came.
+    /// Commands have been noted before it that never came, or the ring was reset.
     OutOfStep,
 }
 
@@ -192,6 +194,34 @@ impl Session {
     }
 }
 
+/// Whether the initiator of an I_T nexus may be logged in, as far as the target configuration shows: for one that the tap
+/// has not seen. Which session it has is not asked.
+pub fn session_of(groups: &[PortGroup], nexus: &ItNexus) -> configfs::Session {
+    let there = groups.iter().any(|group| {
+        let Some(fabric) = Fabric::parse(&group.fabric) else {
+            return false;
+        };
+        if fabric.target_port(&group.target, group.tag).as_ref() != Some(&nexus.target_port) {
+            return false;
+        }
+        let Fabric::WithAcls(transport) = fabric else {
+            return group.nexus.is_some();
+        };
+        let is_it = |name: &str| {
+            let port = transport.initiator_port(name, None);
+            port.is_some_and(|port| port.is_of_same_initiator(&nexus.initiator_port))
+        };
+        let mut acls = group.acls.iter();
+        group.dynamic_sessions.iter().any(|name| is_it(name))
+            || acls.any(|acl| is_it(&acl.initiator) && acl.session != configfs::Session::None)
+    });
+    if there {
+        configfs::Session::Unknown
+    } else {
+        configfs::Session::None
+    }
+}
+
 impl Notes {
     /// From the arrays `notes`, `devices` and `sessions`: the kernel's, or what a test puts in their place.
     ///
@@ -229,6 +259,7 @@ impl Notes {
             notes: self.clone(),
             minor,
             last: 0,
+            resets: 0,
         })?;
         of_device.restart();
         Some(of_device)
@@ -291,6 +322,8 @@ pub struct DeviceNotes {
     minor: u32,
     /// The number of the note that was taken last.
     last: u32,
+    /// How often the ring had been reset then.
+    resets: u32,
 }
 
 impl DeviceNotes {
@@ -299,6 +332,10 @@ impl DeviceNotes {
     pub fn take(&mut self, id: u16) -> Result<Note, Missing> {
         if id >= COMMANDS {
             return Err(Missing::NotNoted);
+        }
+        if self.resets() != self.resets {
+            self.restart();
+            return Err(Missing::OutOfStep);
         }
         let index = u64::from(self.minor) * u64::from(COMMANDS) + u64::from(id);
         let word = self
@@ -331,11 +368,17 @@ impl DeviceNotes {
 
     /// Goes on with the commands that are put on the ring from now on: the ring was emptied.
     pub fn restart(&mut self) {
-        let number = self
-            .notes
-            .devices
-            .load_acquire(u64::from(self.minor) * DEVICE_LENGTH);
-        self.last = number.expect(IN_BOUNDS);
+        self.resets = self.resets();
+        self.last = self.of_device(0);
+    }
+
+    fn resets(&self) -> u32 {
+        self.of_device(RESETS_OFFSET)
+    }
+
+    fn of_device(&self, offset: u64) -> u32 {
+        let at = u64::from(self.minor) * DEVICE_LENGTH + offset;
+        self.notes.devices.load_acquire(at).expect(IN_BOUNDS)
     }
 
     /// Who has sent what, and is still there.

@@ -139,6 +139,13 @@ impl Tap {
         known
     }
 
+    /// Counts a reset of a device's ring: bytes 4-7 of its entry.
+    fn count_reset(&self, minor: u32) {
+        let at = u64::from(minor) * 24 + 4;
+        let resets = self.devices.load_acquire(at).unwrap().wrapping_add(1);
+        self.devices.store_release(at, resets).unwrap();
+    }
+
     fn write_note(&self, minor: u32, id: u16, word: u64) {
         let device = u64::from(minor) * 24;
         let number = self.devices.load_acquire(device).unwrap().wrapping_add(1);
@@ -212,6 +219,7 @@ impl Port {
     pub(crate) fn reset(&mut self, tap: &Tap) {
         self.note_late(tap);
         self.kernel.reset();
+        tap.count_reset(self.minor);
     }
 
     /// How often the daemon has kicked since the last call.

@@ -163,6 +163,21 @@ fn notes_of_what_a_reset_has_ended_are_not_taken_for_others() {
 }
 
 #[test]
+fn a_note_from_before_a_reset_that_the_ring_does_not_show_is_not_taken() {
+    let mut node = Node::new();
+    let a = node.login(host("a", 0x0a));
+    let b = node.login(host("b", 0x0b));
+    // The ring is new: after the reset it looks as if nothing had been there. The id comes back, without a note.
+    let command = || (&WRITE[..], Buffer::Out(&[1; 512]));
+    let lost = node.send(0, &a, command(), Noting::Early);
+    node.ports[0].reset(&node.tap);
+    let answer = node.noted(0, &b, command(), Noting::Never);
+    assert_eq!((answer.id, answer.status), (lost, BUSY));
+    assert_eq!(node.content(3), [0; 512]);
+    assert_eq!(node.report().sessions, [], "nobody has been served");
+}
+
+#[test]
 fn a_reset_that_the_ring_does_not_show_costs_one_command() {
     let mut node = Node::new();
     let a = node.login(host("a", 0x0a));
@@ -470,18 +485,53 @@ fn notes_from_before_the_worker_has_them_are_nobodys() {
 
 #[test]
 fn a_reserve_outlives_the_tap() {
-    let mut node = Node::new();
+    let mut node = reserved_before_a_new_tap();
+    let b = node.login(host("b", 0x0b));
+    // Nobody knows whether A is still there: its session is looked for.
+    node.send(0, &b, (&RESERVE_6, Buffer::None), Noting::Early);
+    node.run();
+    assert_eq!(node.ports[0].kernel.process().len(), 0, "it waits");
+    assert!(node.notice().starts_with("Reserved(PortId(0), 1, "));
+    assert_eq!(node.notice(), "Doubted(PortId(0))");
+    node.give(Order::Looked);
+    node.run();
+    assert_eq!(node.ports[0].kernel.process()[0].status, CONFLICT);
+}
+
+#[test]
+fn a_reserve_of_who_has_gone_with_the_tap_ends() {
+    let mut node = reserved_before_a_new_tap();
+    let b = node.login(host("b", 0x0b));
+    node.send(0, &b, (&RESERVE_6, Buffer::None), Noting::Early);
+    node.run();
+    node.give(Order::SessionLost(PortId(0), 1));
+    node.give(Order::Looked);
+    node.run();
+    assert_eq!(node.ports[0].kernel.process()[0].status, GOOD);
+}
+
+#[test]
+fn a_reserve_of_who_is_there_with_a_new_tap_does_not_end() {
+    let mut node = reserved_before_a_new_tap();
     let a = node.login(host("a", 0x0a));
     let b = node.login(host("b", 0x0b));
+    assert_eq!(node.read(&a), GOOD, "it has come back into sight");
+    node.give(Order::SessionLost(PortId(0), 1));
+    assert_eq!(node.status(&b, &RESERVE_6), CONFLICT);
+    node.tap.logout(&a);
+    assert_eq!(node.status(&b, &RESERVE_6), GOOD);
+}
+
+/// A has reserved the unit, and the tap is a new one.
+fn reserved_before_a_new_tap() -> Node {
+    let mut node = Node::new();
+    let a = node.login(host("a", 0x0a));
     assert_eq!(node.status(&a, &RESERVE_6), GOOD);
     node.tap = Tap::new();
     node.tapped(0);
     node.tapped(1);
     node.run();
-    assert_eq!(node.status(&b, &RESERVE_6), CONFLICT);
-    assert_eq!(node.read(&a), GOOD);
-    node.tap.logout(&a);
-    assert_eq!(node.status(&b, &RESERVE_6), GOOD);
+    node
 }
 
 #[test]

@@ -137,9 +137,6 @@ impl Simulation {
         let noting = match self.rng.u8(0..10) {
             0..6 => Noting::Early,
             6..9 => Noting::Late,
-            // A ring that is reset before anything is taken from it does not show that. Its notes would do for commands
-            // that come next and are not noted.
-            _ if self.stray[port] => Noting::Early,
             _ => Noting::Never,
         };
         let host_byte = u8::try_from(index).unwrap();

@@ -20,8 +20,9 @@ use crate::sys::region::Region;
 static PROGRAMS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/tap.bpf.o"));
 
 /// The functions of the kernel that the tap is attached to and can't do without, and their modules.
-const FUNCTIONS: [(&str, &str); 3] = [
+const FUNCTIONS: [(&str, &str); 4] = [
     ("queue_cmd_ring", "target_core_user"),
+    ("tcmu_reset_ring_store", "target_core_user"),
     ("__transport_register_session", "target_core_mod"),
     ("transport_deregister_session", "target_core_mod"),
 ];

@@ -43,7 +43,7 @@ impl Bench {
     fn note(&self, id: u16, word: u64) {
         let offset = (u64::from(MINOR) * 8192 + u64::from(id)) * 8;
         self.notes.notes.write(offset, &word).unwrap();
-        let number = word & 0xffff_ffff;
+        let number = u32::try_from(word & 0xffff_ffff).unwrap();
         let of_device = u64::from(MINOR) * 24;
         self.notes.devices.write(of_device, &number).unwrap();
     }
@@ -125,6 +125,21 @@ fn notes_of_commands_that_never_came_are_stepped_over() {
     assert_eq!(device.take(3), Err(Missing::NotNoted));
     bench.note(4, 0x0000_0001_0000_0006);
     assert!(device.take(4).is_ok());
+}
+
+#[test]
+fn what_was_noted_before_a_reset_is_void() {
+    let bench = Bench::new();
+    let mut device = bench.device();
+    bench.note(1, 0x0000_0001_0000_0001);
+    bench
+        .notes
+        .devices
+        .write(u64::from(MINOR) * 24 + 4, &1u32)
+        .unwrap();
+    assert_eq!(device.take(1), Err(Missing::OutOfStep));
+    bench.note(1, 0x0000_0001_0000_0002);
+    assert!(device.take(1).is_ok(), "in step again");
 }
 
 #[test]
@@ -342,4 +357,51 @@ fn who_can_not_be_named_is_nobody() {
         let why = nexus(&slot).unwrap_err();
         assert!(check(&why), "{why}");
     }
+}
+
+#[test]
+fn who_is_not_in_the_target_configuration_is_not_logged_in() {
+    use crate::tcmu::configfs::{Session as LoggedIn, port_groups, tests::Tree};
+    let who = |initiator, isid, target: &str, group| {
+        let slot = Slot {
+            isid: Some([0, 2, 0x3d, 0, 0, isid]),
+            target,
+            group,
+            initiator,
+            ..ISCSI
+        };
+        let bench = Bench::new();
+        bench.slot(1, &slot);
+        let nexus = bench.notes.session(session(1, 7)).unwrap().nexus();
+        nexus.unwrap()
+    };
+    let tree = Tree::new();
+    let target = "iqn.2026-11.example:t";
+    let group = tree.iscsi(target, 1);
+    tree.lun(&group, 0, "user_0/lun0");
+    let logged_in = |initiator, group| {
+        let groups = port_groups(tree.root()).unwrap();
+        session_of(&groups, &who(initiator, 1, target, group))
+    };
+    assert_eq!(logged_in("iqn.2026-11.example:a", "tpgt_1"), LoggedIn::None);
+    tree.file(
+        &format!("{group}/dynamic_sessions"),
+        "iqn.2026-11.example:A\n",
+    );
+    assert_eq!(
+        logged_in("iqn.2026-11.example:a", "tpgt_1"),
+        LoggedIn::Unknown
+    );
+    assert_eq!(
+        logged_in("iqn.2026-11.example:a", "tpgt_2"),
+        LoggedIn::None,
+        "another port"
+    );
+    assert_eq!(logged_in("iqn.2026-11.example:b", "tpgt_1"), LoggedIn::None);
+    tree.acl(&group, "iqn.2026-11.example:b", 0, 0);
+    tree.file(&format!("{group}/acls/iqn.2026-11.example:b/info"), "?\n");
+    assert_eq!(
+        logged_in("iqn.2026-11.example:b", "tpgt_1"),
+        LoggedIn::Unknown
+    );
 }
