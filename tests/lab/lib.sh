@@ -193,6 +193,11 @@ daemon_gone() {
     [[ ! -e /proc/$1 || $(cut --delimiter=' ' --fields=3 "/proc/$1/stat") == Z ]]
 }
 
+# Whether the daemon can tell initiators apart that share a backstore.
+has_tap() {
+    [[ $(tcmu-pr status --json | jq --raw-output .tap.state) == attached ]]
+}
+
 # Asks the daemon to end and waits for it: its exit status.
 daemon_stop() {
     kill -TERM "$daemon_pid"
