@@ -119,6 +119,7 @@ impl Node {
             recorder: Recorder::start(keeper.clone(), &waker).unwrap(),
             waker: waker.clone(),
             notices: notices_in,
+            logout_patience: Duration::ZERO,
         };
         let handle = worker::start("unit", parts).unwrap();
         let mut kernels = Vec::new();

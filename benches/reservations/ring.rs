@@ -106,6 +106,7 @@ fn node(registrants: usize) -> (Kernel, Worker<Memory, NoRecord>) {
         recorder: NoRecord,
         waker: Waker::new().unwrap(),
         notices,
+        logout_patience: Duration::ZERO,
     };
     let (orders, to_do) = unbounded();
     let mut worker = Worker::new(parts, to_do).unwrap();

@@ -603,6 +603,7 @@ impl Devices {
                 .map_err(start)?,
             waker,
             notices: self.notices.clone(),
+            logout_patience: worker::LOGOUT_PATIENCE,
         };
         let worker = worker::start("unit", parts).map_err(start)?;
         worker.give(Order::ExpectLooks);

@@ -36,6 +36,10 @@ const TICK: Duration = Duration::from_secs(1);
 /// After how many ticks it is worth a line in the log that an answer waits for commands in flight.
 const TICKS_TO_LOG: u32 = 5;
 
+/// For how long a RESERVE that conflicts with that of a session waits for the end of the session. The kernel answers a
+/// LOGOUT before it ends the session, and a host that has learned of the one may act on it before the other.
+pub const LOGOUT_PATIENCE: Duration = Duration::from_millis(250);
+
 /// What the waker is called among the ports in `epoll`.
 const WAKER: u64 = u64::MAX;
 
@@ -204,6 +208,8 @@ pub struct Parts<S, R> {
     pub waker: Waker,
     /// Where notices go.
     pub notices: Sender<Notice>,
+    /// For how long a RESERVE that conflicts with a session's waits for the end of that session: see [`LOGOUT_PATIENCE`].
+    pub logout_patience: Duration,
 }
 
 /// What the thread of a logical unit does. Only tests take its turns themselves.
@@ -223,6 +229,8 @@ pub struct Worker<S, R> {
     reserve: Option<(PortId, u64)>,
     /// The main thread was asked to look for its session.
     looking: bool,
+    /// Since when a RESERVE waits for the end of a session that the tap sees.
+    doubted: Option<Instant>,
     stopping: bool,
 }
 
@@ -270,6 +278,7 @@ impl<S: Store<Pending>, R: Record> Worker<S, R> {
             next_ticket: 0,
             reserve: None,
             looking: false,
+            doubted: None,
             stopping: false,
         })
     }
@@ -329,6 +338,8 @@ impl<S: Store<Pending>, R: Record> Worker<S, R> {
         let mut events = [EpollEvent::empty(); 64];
         let timeout = if more {
             EpollTimeout::ZERO
+        } else if self.doubted.is_some() {
+            EpollTimeout::try_from(self.parts.logout_patience).expect("it is shorter than a second")
         } else if self.parts.unit.needs_ticks() {
             EpollTimeout::try_from(TICK).expect("a second fits")
         } else {
@@ -716,18 +727,31 @@ impl<S: Store<Pending>, R: Record> Worker<S, R> {
         }
         if !self.parts.unit.is_in_doubt() {
             self.looking = false;
+            self.doubted = None;
         } else if let Some((id, _)) = reserve {
             if !std::mem::replace(&mut self.looking, true) {
                 tell(Notice::Doubted(id));
             }
         } else {
-            // The tap's notes show whose session has ended; otherwise there is nobody to look for any more, or nobody
-            // knows whom.
-            self.sweep();
-            self.parts.unit.looked();
-            return true;
+            return self.doubt_what_the_tap_sees();
         }
         false
+    }
+
+    /// A RESERVE conflicts with another that no other port than shared ones can have brought. Tells whether there is more to
+    /// do at once.
+    fn doubt_what_the_tap_sees(&mut self) -> bool {
+        self.sweep();
+        let since = *self.doubted.get_or_insert_with(Instant::now);
+        let holder = self.parts.unit.reserve().map(|(holder, _)| holder);
+        let live = holder.is_some_and(|holder| self.sessions.knows(holder));
+        if live && since.elapsed() < self.parts.logout_patience {
+            return false;
+        }
+        // It stays, or there is nobody to look for any more, or nobody knows whom.
+        self.doubted = None;
+        self.parts.unit.looked();
+        true
     }
 
     fn ask_who_sends(&mut self, id: PortId) {

@@ -4,6 +4,7 @@ use std::cell::RefCell;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::path::Path;
 use std::rc::Rc;
+use std::time::Duration;
 
 use crossbeam_channel::{Sender, unbounded};
 use fastrand::Rng;
@@ -330,6 +331,7 @@ impl Node {
             },
             waker,
             notices,
+            logout_patience: Duration::ZERO,
         };
         let (orders, to_do) = unbounded();
         let worker = Worker::new(parts, to_do).unwrap();

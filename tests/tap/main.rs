@@ -11,6 +11,8 @@ mod tap;
 mod node;
 mod random;
 
+use std::time::Duration;
+
 use kernel::{Buffer, Completed};
 use node::{Node, host, of_group_2, target_ports, write};
 use tap::{Noting, Tap, Who};
@@ -196,7 +198,7 @@ fn a_reset_that_the_ring_does_not_show_costs_one_command() {
 
 #[test]
 fn a_slot_that_is_used_again_is_another_session() {
-    let mut node = Node::with(Tap::with_slots(2));
+    let mut node = Node::with(Tap::with_slots(2), Duration::ZERO);
     let a = node.login(host("a", 0x0a));
     let b = node.login(host("b", 0x0b));
     node.reserved_by(&a);
@@ -481,6 +483,22 @@ fn notes_from_before_the_worker_has_them_are_nobodys() {
     let answer = node.noted(0, &b, (&WRITE, Buffer::Out(&[2; 512])), Noting::Never);
     assert_eq!(answer.status, BUSY);
     assert_eq!(node.content(3), [1; 512]);
+}
+
+#[test]
+fn a_reserve_waits_for_a_session_that_is_about_to_end() {
+    let mut node = Node::with(Tap::new(), Duration::from_secs(3600));
+    let a = node.login(host("a", 0x0a));
+    let b = node.login(host("b", 0x0b));
+    assert_eq!(node.status(&a, &RESERVE_6), GOOD);
+    node.send(0, &b, (&RESERVE_6, Buffer::None), Noting::Early);
+    node.run();
+    assert_eq!(node.ports[0].kernel.process().len(), 0, "A may be leaving");
+    assert_eq!(node.read(&a), GOOD, "others go on");
+    node.tap.logout(&a);
+    node.give(Order::SessionsEnded);
+    node.run();
+    assert_eq!(node.ports[0].kernel.process()[0].status, GOOD);
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 use tcmu_pr::daemon::recorder::Record;
@@ -80,10 +81,10 @@ pub(crate) fn of_group_2(who: Who) -> Who {
 impl Node {
     /// A unit of 64 blocks with two ports that are shared.
     pub(crate) fn new() -> Node {
-        Node::with(Tap::new())
+        Node::with(Tap::new(), Duration::ZERO)
     }
 
-    pub(crate) fn with(tap: Tap) -> Node {
+    pub(crate) fn with(tap: Tap, logout_patience: Duration) -> Node {
         let waker = Waker::new().unwrap();
         let disk = Arc::new(Mutex::new(Disk::new()));
         let (notices_in, notices) = unbounded();
@@ -104,6 +105,7 @@ impl Node {
             recorder: TestRecorder::default(),
             waker,
             notices: notices_in,
+            logout_patience,
         };
         let (orders, to_do) = unbounded();
         let mut node = Node {

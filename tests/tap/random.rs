@@ -5,6 +5,8 @@
 //! others are shut out. Each writes its own blocks, with its own bytes. So a command that is performed for another
 //! than its sender is answered wrongly, or leaves bytes on the disk.
 
+use std::time::Duration;
+
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
@@ -70,7 +72,7 @@ struct Simulation {
 
 impl Simulation {
     fn new(seed: u64) -> Simulation {
-        let mut node = Node::with(Tap::with_slots(SLOTS));
+        let mut node = Node::with(Tap::with_slots(SLOTS), Duration::ZERO);
         let hosts = (0..HOSTS).map(|index| {
             // 0 and 3 have one name, 1 and 4 are one initiator port, which comes through both target ports.
             let isid = u8::try_from(index).unwrap();
