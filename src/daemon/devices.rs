@@ -163,9 +163,11 @@ impl Devices {
                 }
                 self.tap = Ok(notes);
                 self.resolve();
-                // Those that were refused for want of it are tried again.
-                self.look_since = Some(Instant::now());
-                self.again.ask();
+                // Those that were refused for want of it are tried again; before the first walk, none was.
+                if self.walk.is_some() {
+                    self.look_since = Some(Instant::now());
+                    self.again.ask();
+                }
             }
         }
     }

@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: MIT OR Apache-2.0
+/* SPDX-License-Identifier: MIT OR GPL-2.0-only
  *
  * The nexus tap: notes, for every command that the kernel puts on a ring of TCMU, which session it belongs to.
  *
@@ -363,6 +363,21 @@ static __always_inline void write_note(struct device *device, u32 minor, u16 id)
 	*(volatile u64 *)note = device->note | device->number;
 }
 
+/* These come first, and so are attached first: who is known is never known for longer than he is there. */
+SEC("fentry/__transport_register_session")
+int BPF_PROG(session_begins, void *group, void *acl, struct se_session *session)
+{
+	forget(session);
+	return 0;
+}
+
+SEC("fentry/transport_deregister_session")
+int BPF_PROG(session_ends, struct se_session *session)
+{
+	forget(session);
+	return 0;
+}
+
 SEC("fentry/queue_cmd_ring")
 int BPF_PROG(command_comes, struct tcmu_cmd *command)
 {
@@ -420,20 +435,6 @@ int BPF_PROG(ring_is_reset, struct config_item *item)
 
 	if (device)
 		__sync_fetch_and_add(&device->resets, 1);
-	return 0;
-}
-
-SEC("fentry/__transport_register_session")
-int BPF_PROG(session_begins, void *group, void *acl, struct se_session *session)
-{
-	forget(session);
-	return 0;
-}
-
-SEC("fentry/transport_deregister_session")
-int BPF_PROG(session_ends, struct se_session *session)
-{
-	forget(session);
 	return 0;
 }
 
