@@ -54,7 +54,7 @@ fn keep(faults: Faults, events: &Sender<Event>) {
                 }
                 log::info!("nexus tap: attached{}", shortcomings(tap));
                 match watch(tap, events) {
-                    Some(why) => why.to_owned(),
+                    Some(why) => why,
                     None => return,
                 }
             }
@@ -85,18 +85,17 @@ fn shortcomings(tap: &Tap) -> &'static str {
 
 /// Passes on that sessions have ended until the tap has to be attached anew, and tells why; `None` if nobody listens
 /// any more.
-fn watch(tap: &Tap, events: &Sender<Event>) -> Option<&'static str> {
+fn watch(tap: &Tap, events: &Sender<Event>) -> Option<String> {
     loop {
         if tap.wait(LOOK_INTERVAL) {
             events.send(Event::SessionsEnded).ok()?;
         }
-        if !tap.is_attached() {
-            return Some(
-                "something has taken it out of the kernel, or keeps the kernel from calling it",
-            );
+        if let Some(why) = tap.lost() {
+            return Some(chain(&why));
         }
         if !tap.knows_iscsi() && Tap::could_know_iscsi() {
-            return Some("iscsi_target_mod was loaded, and the tap has to be attached anew");
+            let why = "iscsi_target_mod was loaded, and the tap has to be attached anew";
+            return Some(why.to_owned());
         }
     }
 }

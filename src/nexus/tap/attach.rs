@@ -54,6 +54,9 @@ pub enum Unavailable {
          kernel.ftrace_enabled=1)"
     )]
     SwitchedOff,
+    /// It was there.
+    #[error("something has taken it out of the kernel; it is attached again")]
+    TakenOut,
     /// We may not.
     #[error(
         "tcmu-pr may not load BPF programs: it needs the capabilities CAP_BPF, CAP_PERFMON and CAP_SYS_ADMIN when it \
@@ -190,15 +193,18 @@ impl Tap {
         has_btf("iscsi_target_mod")
     }
 
-    /// Whether every program is still attached, and called.
-    pub fn is_attached(&self) -> bool {
-        !is_switched_off()
-            && self.links.iter().all(|(program, link)| {
-                let info = link.info();
-                info.is_ok_and(|info| {
-                    info.prog_id == *program && matches!(info.info, LinkTypeInfo::Tracing(_))
-                })
+    /// Why the kernel does not call every program any more, if it does not.
+    pub fn lost(&self) -> Option<Unavailable> {
+        if is_switched_off() {
+            return Some(Unavailable::SwitchedOff);
+        }
+        let attached = self.links.iter().all(|(program, link)| {
+            let info = link.info();
+            info.is_ok_and(|info| {
+                info.prog_id == *program && matches!(info.info, LinkTypeInfo::Tracing(_))
             })
+        });
+        (!attached).then_some(Unavailable::TakenOut)
     }
 
     /// Waits until sessions have ended, but not longer than that; tells whether any have.
