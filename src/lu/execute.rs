@@ -28,6 +28,13 @@ impl LogicalUnit {
                     Err(sense) => Step::Answer(task.answer(sense.into())),
                 };
             }
+            // One host does not stop what others use: what it asks for is that nothing is lost in the cache.
+            Command::StartStopUnit(asked) if !asked.no_flush => return self.flush(row, task),
+            Command::SendDiagnostic { .. } => {
+                return self.start(row, task, Operation::Examine, Transfer::Examine);
+            }
+            // The medium can't be removed in any case.
+            Command::StartStopUnit(_) | Command::PreventAllowMediumRemoval { .. } => Response::Good,
             Command::PersistentReserveOut { .. } | Command::Reserve | Command::Release => {
                 return self.change(task, &command);
             }
@@ -161,13 +168,13 @@ impl LogicalUnit {
         )
     }
 
-    /// SYNCHRONIZE CACHE. IMMED makes no difference: the answer waits, and so tells of errors.
+    /// SYNCHRONIZE CACHE, START STOP UNIT. IMMED makes no difference: the answer waits, and so tells of errors.
     fn flush(&mut self, row: &Row, task: Task) -> Step {
         self.start(row, task, Operation::Flush, Transfer::Flush)
     }
 
     fn start(&mut self, row: &Row, task: Task, operation: Operation, transfer: Transfer) -> Step {
-        let key = self.tasks.begin(task.nexus, row.access);
+        let key = self.tasks.begin(task.nexus, row.access_of(&task.cdb));
         // Whatever hangs of one I_T nexus, the others are served. The number is not given to another meanwhile.
         let lane = Lane(task.nexus.0);
         let (data, pending) = task.suspend(key, transfer);

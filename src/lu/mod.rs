@@ -352,7 +352,7 @@ impl LogicalUnit {
         if self.fenced && reports {
             return Err(Sense::manual_intervention_required().into());
         }
-        if !nexus.standing.admits(row.access) {
+        if !nexus.standing.admits(row.access_of(&task.cdb)) {
             self.counters.conflicts += 1;
             return Err(Response::Status(Status::ReservationConflict).into());
         }
@@ -497,6 +497,7 @@ fn sense_of(error: &std::io::Error, transfer: Transfer) -> Sense {
             match transfer {
                 Transfer::In(_) => Sense::unrecovered_read_error(),
                 Transfer::Out | Transfer::Flush => Sense::write_error(),
+                Transfer::Examine => Sense::internal_target_failure(),
             }
         }
         _ => Sense::internal_target_failure(),

@@ -206,8 +206,10 @@ pub(super) enum Transfer {
     In(u64),
     /// Data from the initiator.
     Out,
-    /// None.
+    /// None: data goes to the medium.
     Flush,
+    /// None: the unit tests itself.
+    Examine,
 }
 
 /// A command whose data is in the store's hands. [`super::LogicalUnit::finish`] takes it back.

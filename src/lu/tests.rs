@@ -4,6 +4,7 @@
 mod access;
 mod attentions;
 mod changes;
+mod dataless;
 mod many;
 mod nexuses;
 mod order;

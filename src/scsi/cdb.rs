@@ -51,6 +51,18 @@ pub enum Command {
         /// IMMED: status may come before the data is on the medium.
         immed: bool,
     },
+    /// START STOP UNIT (SBC-3).
+    StartStopUnit(StartStopUnit),
+    /// SEND DIAGNOSTIC (SPC-4), without parameters.
+    SendDiagnostic {
+        /// SELFTEST: the default self-test; else no test at all.
+        self_test: bool,
+    },
+    /// PREVENT ALLOW MEDIUM REMOVAL (SPC-4).
+    PreventAllowMediumRemoval {
+        /// PREVENT is 01b: the medium shall not be removed.
+        prevent: bool,
+    },
     /// RESERVE(6), RESERVE(10) (SPC-2).
     Reserve,
     /// RELEASE(6), RELEASE(10) (SPC-2).
@@ -104,6 +116,21 @@ pub struct Transfer {
     /// The TRANSFER LENGTH field, to point at when it exceeds the limit. `None` for READ(6) and WRITE(6),
     /// to which MAXIMUM TRANSFER LENGTH does not apply (SBC-3, Block Limits VPD page).
     pub length_field: Option<Field>,
+}
+
+/// What START STOP UNIT asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StartStopUnit {
+    /// IMMED: status may come before it is done.
+    pub immed: bool,
+    /// POWER CONDITION: 0h for what START says, 1h for active, 7h for what the unit thinks best.
+    pub power_condition: u8,
+    /// POWER CONDITION MODIFIER.
+    pub power_condition_modifier: u8,
+    /// NO_FLUSH: what is in the cache may stay there.
+    pub no_flush: bool,
+    /// START: be ready for use, or else be stopped.
+    pub start: bool,
 }
 
 /// What MODE SENSE asks for.
@@ -171,6 +198,14 @@ pub enum Reporting {
 const FUA: u8 = 0x08;
 /// DPO of READ and WRITE, byte 1.
 const DPO: u8 = 0x10;
+/// IMMED of START STOP UNIT, byte 1.
+const START_STOP_IMMED: u8 = 0x01;
+/// NO_FLUSH of START STOP UNIT, byte 4.
+const NO_FLUSH: u8 = 0x04;
+/// START of START STOP UNIT, byte 4.
+const START: u8 = 0x01;
+/// SELFTEST of SEND DIAGNOSTIC, byte 1.
+const SELFTEST: u8 = 0x04;
 /// IMMED of SYNCHRONIZE CACHE, byte 1.
 const IMMED: u8 = 0x02;
 /// The part of READ(6)'s and WRITE(6)'s byte 1 that belongs to the LOGICAL BLOCK ADDRESS.
@@ -228,6 +263,16 @@ layout! {
 layout! {
     /// READ(16), WRITE(16), SYNCHRONIZE CACHE(16), READ CAPACITY(16).
     Medium16 { _opcode: u8, flags: u8, lba: U64, length: U32, _group: u8, _control: u8, }
+}
+layout! {
+    /// START STOP UNIT, PREVENT ALLOW MEDIUM REMOVAL.
+    StartStopCdb { _opcode: u8, flags: u8, _reserved: u8, modifier: u8, what: u8, _control: u8, }
+}
+layout! {
+    /// SEND DIAGNOSTIC.
+    SendDiagnosticCdb {
+        _opcode: u8, flags: u8, _reserved: u8, parameter_list_length: U16, _control: u8,
+    }
 }
 layout! {
     /// READ CAPACITY(10).
@@ -469,6 +514,41 @@ pub(super) fn synchronize_cache_16(cdb: &[u8]) -> Result<Command, Sense> {
         lba: Lba(cdb.lba.get()),
         blocks: Blocks(cdb.length.get().into()),
         immed: cdb.flags & IMMED != 0,
+    })
+}
+
+/// The power conditions that a unit without power management has (SBC-3, START STOP UNIT): START_VALID, ACTIVE and
+/// LU_CONTROL.
+pub(super) fn start_stop_unit(cdb: &[u8]) -> Result<Command, Sense> {
+    let cdb = StartStopCdb::of(cdb)?;
+    let power_condition = cdb.what >> 4;
+    if !matches!(power_condition, 0x0 | 0x1 | 0x7) {
+        return Err(Sense::invalid_field_in_cdb(Field::cdb_bit(4, 7)));
+    }
+    Ok(Command::StartStopUnit(StartStopUnit {
+        immed: cdb.flags & START_STOP_IMMED != 0,
+        power_condition,
+        power_condition_modifier: cdb.modifier & 0x0f,
+        no_flush: cdb.what & NO_FLUSH != 0,
+        start: cdb.what & START != 0,
+    }))
+}
+
+/// There are no diagnostic pages that a parameter list could hold.
+pub(super) fn send_diagnostic(cdb: &[u8]) -> Result<Command, Sense> {
+    let cdb = SendDiagnosticCdb::of(cdb)?;
+    if cdb.parameter_list_length.get() != 0 {
+        return Err(Sense::invalid_field_in_cdb(Field::cdb(3)));
+    }
+    Ok(Command::SendDiagnostic {
+        self_test: cdb.flags & SELFTEST != 0,
+    })
+}
+
+pub(super) fn prevent_allow_medium_removal(cdb: &[u8]) -> Result<Command, Sense> {
+    let cdb = StartStopCdb::of(cdb)?;
+    Ok(Command::PreventAllowMediumRemoval {
+        prevent: cdb.what & 0x01 != 0,
     })
 }
 

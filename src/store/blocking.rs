@@ -216,6 +216,11 @@ fn perform(backing: &Backing, request: &Request) -> Result<(), Failure> {
             }
         }
         Operation::Flush => sync(),
+        Operation::Examine => match file.metadata() {
+            Ok(metadata) if metadata.len() < backing.size() => Err(Failure::Truncated),
+            Ok(_) => Ok(()),
+            Err(error) => Err(Failure::Io(error)),
+        },
     }
 }
 
@@ -375,6 +380,19 @@ mod tests {
         let mut bench = Bench::new();
         let data = bench.data(0, 0);
         assert!(bench.run(Operation::Flush, data).result.is_ok());
+    }
+
+    #[test]
+    fn an_examination_finds_a_file_that_was_made_shorter() {
+        let mut bench = Bench::new();
+        let data = bench.data(0, 0);
+        assert!(bench.run(Operation::Examine, data).result.is_ok());
+        bench.backing.file().set_len((1 << 20) - 1).unwrap();
+        let data = bench.data(0, 0);
+        assert!(matches!(
+            bench.run(Operation::Examine, data).result,
+            Err(Failure::Truncated)
+        ));
     }
 
     /// A store whose operations hang until they are let go, each known by its length.

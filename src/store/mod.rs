@@ -36,6 +36,8 @@ pub enum Operation {
     },
     /// Put everything that was written before on stable storage.
     Flush,
+    /// See whether the backing object is there and has its size.
+    Examine,
 }
 
 /// When a write must be on stable storage.

@@ -229,6 +229,66 @@ fn read_capacity_16_has_a_32_bit_allocation_length() {
 }
 
 #[test]
+fn start_stop_unit_names_its_fields() {
+    let expected = StartStopUnit {
+        immed: true,
+        power_condition: 7,
+        power_condition_modifier: 0x0a,
+        no_flush: true,
+        start: false,
+    };
+    let cdb = [0x1b, 0x01, 0, 0x0a, 0x74, 0];
+    assert_eq!(decode(&cdb), Ok(Command::StartStopUnit(expected)));
+    let expected = StartStopUnit {
+        immed: false,
+        power_condition: 0,
+        power_condition_modifier: 0,
+        no_flush: false,
+        start: true,
+    };
+    let cdb = [0x1b, 0, 0, 0, 0x01, 0];
+    assert_eq!(decode(&cdb), Ok(Command::StartStopUnit(expected)));
+}
+
+#[test]
+fn power_conditions_are_start_valid_active_and_lu_control() {
+    let refused = Err(Sense::invalid_field_in_cdb(Field::cdb_bit(4, 7)));
+    for power_condition in 0..0x10 {
+        let decoded = decode(&[0x1b, 0, 0, 0, power_condition << 4, 0]);
+        if [0, 1, 7].contains(&power_condition) {
+            assert!(decoded.is_ok(), "{power_condition:x}");
+        } else {
+            assert_eq!(decoded, refused, "{power_condition:x}");
+        }
+    }
+}
+
+#[test]
+fn prevent_is_one_bit_and_the_other_is_refused() {
+    let decode = |prevent| decode(&[0x1e, 0, 0, 0, prevent, 0]);
+    let expected = |prevent| Ok(Command::PreventAllowMediumRemoval { prevent });
+    assert_eq!(decode(0), expected(false));
+    assert_eq!(decode(1), expected(true));
+    let refused = Err(Sense::invalid_field_in_cdb(Field::cdb_bit(4, 1)));
+    assert_eq!(decode(2), refused);
+    assert_eq!(decode(3), refused);
+}
+
+#[test]
+fn send_diagnostic_has_the_default_self_test_and_no_parameters() {
+    let expected = |self_test| Ok(Command::SendDiagnostic { self_test });
+    assert_eq!(decode(&[0x1d, 0x04, 0, 0, 0, 0]), expected(true));
+    // PF, DEVOFFL, UNITOFFL
+    assert_eq!(decode(&[0x1d, 0x13, 0, 0, 0, 0]), expected(false));
+    assert_eq!(decode(&[0x1d, 0x10, 0, 1, 0, 0]), refused(3));
+    assert_eq!(decode(&[0x1d, 0x10, 0, 0, 1, 0]), refused(3));
+    for code in [1, 2, 4, 5, 6] {
+        let wrong = Err(Sense::invalid_field_in_cdb(Field::cdb_bit(1, 7)));
+        assert_eq!(decode(&[0x1d, code << 5, 0, 0, 0, 0]), wrong, "{code}");
+    }
+}
+
+#[test]
 fn reserve_and_release_of_either_length_are_one() {
     assert_eq!(decode(&[0x16, 0, 0, 0, 0, 0]), Ok(Command::Reserve));
     assert_eq!(
