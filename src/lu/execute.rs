@@ -4,12 +4,15 @@ use super::change::Origin;
 use super::task::{Reply, Response, Task, Transfer};
 use super::{LogicalUnit, Mapping, NexusId, Step};
 use crate::pr::{self, Change, Refusal};
-use crate::scsi::cdb::{self, Command};
+use crate::scsi::cdb::{self, CacheRange, Command};
 use crate::scsi::commands::Row;
 use crate::scsi::nexus::ItNexus;
 use crate::scsi::sense::Sense;
-use crate::scsi::{self, Status, capacity, inquiry, mode, report};
+use crate::scsi::{self, Blocks, Status, capacity, inquiry, mode, report};
 use crate::store::{Durability, Flush, Lane, Operation, Request};
+
+/// The most bytes that a PRE-FETCH brings into the cache, which others need too.
+const PRE_FETCH_MAX: u64 = 64 << 20;
 
 impl LogicalUnit {
     pub(super) fn execute(&mut self, row: &Row, task: Task) -> Step {
@@ -22,8 +25,9 @@ impl LogicalUnit {
         let done = match command {
             Command::Read(transfer) => return self.read(row, task, &transfer),
             Command::Write(transfer) => return self.write(row, task, &transfer),
-            Command::SynchronizeCache { lba, blocks, .. } => {
-                return match self.geometry.check_range(lba, blocks) {
+            Command::PreFetch(range) => return self.pre_fetch(row, task, range),
+            Command::SynchronizeCache(range) => {
+                return match self.geometry.check_range(range.lba, range.blocks) {
                     Ok(()) => self.flush(row, task),
                     Err(sense) => Step::Answer(task.answer(sense.into())),
                 };
@@ -31,7 +35,7 @@ impl LogicalUnit {
             // One host does not stop what others use: what it asks for is that nothing is lost in the cache.
             Command::StartStopUnit(asked) if !asked.no_flush => return self.flush(row, task),
             Command::SendDiagnostic { .. } => {
-                return self.start(row, task, Operation::Examine, Transfer::Examine);
+                return self.start(row, task, Operation::Examine, Transfer::None);
             }
             // The medium can't be removed in any case.
             Command::StartStopUnit(_) | Command::PreventAllowMediumRemoval { .. } => Response::Good,
@@ -165,6 +169,25 @@ impl LogicalUnit {
                 durability,
             },
             Transfer::Out,
+        )
+    }
+
+    /// PRE-FETCH. GOOD and not CONDITION MET, which would promise that all of it is in the cache, and stays there.
+    fn pre_fetch(&mut self, row: &Row, task: Task, range: CacheRange) -> Step {
+        if let Err(sense) = self.geometry.check_range(range.lba, range.blocks) {
+            return Step::Answer(task.answer(sense.into()));
+        }
+        let offset = self.geometry.byte_offset(range.lba);
+        let length = match range.blocks {
+            Blocks(0) => self.geometry.byte_length(self.geometry.blocks()) - offset,
+            blocks => self.geometry.byte_length(blocks),
+        };
+        let length = length.min(PRE_FETCH_MAX);
+        self.start(
+            row,
+            task,
+            Operation::PreFetch { offset, length },
+            Transfer::None,
         )
     }
 

@@ -497,7 +497,7 @@ fn sense_of(error: &std::io::Error, transfer: Transfer) -> Sense {
             match transfer {
                 Transfer::In(_) => Sense::unrecovered_read_error(),
                 Transfer::Out | Transfer::Flush => Sense::write_error(),
-                Transfer::Examine => Sense::internal_target_failure(),
+                Transfer::None => Sense::internal_target_failure(),
             }
         }
         _ => Sense::internal_target_failure(),

@@ -208,8 +208,8 @@ pub(super) enum Transfer {
     Out,
     /// None: data goes to the medium.
     Flush,
-    /// None: the unit tests itself.
-    Examine,
+    /// None.
+    None,
 }
 
 /// A command whose data is in the store's hands. [`super::LogicalUnit::finish`] takes it back.

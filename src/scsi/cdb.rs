@@ -42,15 +42,10 @@ pub enum Command {
     Read(Transfer),
     /// WRITE(6), (10), (12), (16) (SBC-3).
     Write(Transfer),
+    /// PRE-FETCH(10), (16) (SBC-3).
+    PreFetch(CacheRange),
     /// SYNCHRONIZE CACHE(10), (16) (SBC-3).
-    SynchronizeCache {
-        /// The first block.
-        lba: Lba,
-        /// How many; 0 means all to the end.
-        blocks: Blocks,
-        /// IMMED: status may come before the data is on the medium.
-        immed: bool,
-    },
+    SynchronizeCache(CacheRange),
     /// START STOP UNIT (SBC-3).
     StartStopUnit(StartStopUnit),
     /// SEND DIAGNOSTIC (SPC-4), without parameters.
@@ -116,6 +111,17 @@ pub struct Transfer {
     /// The TRANSFER LENGTH field, to point at when it exceeds the limit. `None` for READ(6) and WRITE(6),
     /// to which MAXIMUM TRANSFER LENGTH does not apply (SBC-3, Block Limits VPD page).
     pub length_field: Option<Field>,
+}
+
+/// Which blocks PRE-FETCH shall bring into the cache, or SYNCHRONIZE CACHE from it to the medium.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CacheRange {
+    /// The first block.
+    pub lba: Lba,
+    /// How many; 0 means all to the end.
+    pub blocks: Blocks,
+    /// IMMED: status may come before it is done.
+    pub immed: bool,
 }
 
 /// What START STOP UNIT asks for.
@@ -206,7 +212,7 @@ const NO_FLUSH: u8 = 0x04;
 const START: u8 = 0x01;
 /// SELFTEST of SEND DIAGNOSTIC, byte 1.
 const SELFTEST: u8 = 0x04;
-/// IMMED of SYNCHRONIZE CACHE, byte 1.
+/// IMMED of PRE-FETCH and SYNCHRONIZE CACHE, byte 1.
 const IMMED: u8 = 0x02;
 /// The part of READ(6)'s and WRITE(6)'s byte 1 that belongs to the LOGICAL BLOCK ADDRESS.
 const LBA_6: u8 = 0x1f;
@@ -253,7 +259,7 @@ layout! {
     Medium6 { _opcode: u8, lba_high: u8, lba_low: U16, length: u8, _control: u8, }
 }
 layout! {
-    /// READ(10), WRITE(10), SYNCHRONIZE CACHE(10).
+    /// READ(10), WRITE(10), PRE-FETCH(10), SYNCHRONIZE CACHE(10).
     Medium10 { _opcode: u8, flags: u8, lba: U32, _group: u8, length: U16, _control: u8, }
 }
 layout! {
@@ -261,7 +267,7 @@ layout! {
     Medium12 { _opcode: u8, flags: u8, lba: U32, length: U32, _group: u8, _control: u8, }
 }
 layout! {
-    /// READ(16), WRITE(16), SYNCHRONIZE CACHE(16), READ CAPACITY(16).
+    /// READ(16), WRITE(16), PRE-FETCH(16), SYNCHRONIZE CACHE(16), READ CAPACITY(16).
     Medium16 { _opcode: u8, flags: u8, lba: U64, length: U32, _group: u8, _control: u8, }
 }
 layout! {
@@ -499,18 +505,34 @@ fn transfer(lba: u64, blocks: u32, flags: u8, length_field: Field) -> Transfer {
     }
 }
 
+pub(super) fn pre_fetch_10(cdb: &[u8]) -> Result<Command, Sense> {
+    cache_range_10(cdb).map(Command::PreFetch)
+}
+
+pub(super) fn pre_fetch_16(cdb: &[u8]) -> Result<Command, Sense> {
+    cache_range_16(cdb).map(Command::PreFetch)
+}
+
 pub(super) fn synchronize_cache_10(cdb: &[u8]) -> Result<Command, Sense> {
+    cache_range_10(cdb).map(Command::SynchronizeCache)
+}
+
+pub(super) fn synchronize_cache_16(cdb: &[u8]) -> Result<Command, Sense> {
+    cache_range_16(cdb).map(Command::SynchronizeCache)
+}
+
+fn cache_range_10(cdb: &[u8]) -> Result<CacheRange, Sense> {
     let cdb = Medium10::of(cdb)?;
-    Ok(Command::SynchronizeCache {
+    Ok(CacheRange {
         lba: Lba(cdb.lba.get().into()),
         blocks: Blocks(cdb.length.get().into()),
         immed: cdb.flags & IMMED != 0,
     })
 }
 
-pub(super) fn synchronize_cache_16(cdb: &[u8]) -> Result<Command, Sense> {
+fn cache_range_16(cdb: &[u8]) -> Result<CacheRange, Sense> {
     let cdb = Medium16::of(cdb)?;
-    Ok(Command::SynchronizeCache {
+    Ok(CacheRange {
         lba: Lba(cdb.lba.get()),
         blocks: Blocks(cdb.length.get().into()),
         immed: cdb.flags & IMMED != 0,

@@ -282,6 +282,12 @@ const SYNCHRONIZE_CACHE: Row = Row {
     recommended_timeout_s: 60,
     ..OTHER
 };
+const PRE_FETCH: Row = Row {
+    access: Access::Read,
+    media: Media::Read,
+    recommended_timeout_s: 60,
+    ..OTHER
+};
 const RESERVE_RELEASE: Row = Row {
     access: Access::Reserve,
     ..OTHER
@@ -426,6 +432,12 @@ pub static COMMANDS: &[Row] = &[
         ..WRITE
     },
     Row {
+        name: "PRE-FETCH(10)",
+        usage: &[0x34, 0x02, FF, FF, FF, FF, 0, FF, FF, 0],
+        decode: cdb::pre_fetch_10,
+        ..PRE_FETCH
+    },
+    Row {
         name: "SYNCHRONIZE CACHE(10)",
         usage: &[0x35, 0x02, FF, FF, FF, FF, 0, FF, FF, 0],
         decode: cdb::synchronize_cache_10,
@@ -540,6 +552,14 @@ pub static COMMANDS: &[Row] = &[
         ],
         decode: cdb::write_16,
         ..WRITE
+    },
+    Row {
+        name: "PRE-FETCH(16)",
+        usage: &[
+            0x90, 0x02, FF, FF, FF, FF, FF, FF, FF, FF, FF, FF, FF, FF, 0, 0,
+        ],
+        decode: cdb::pre_fetch_16,
+        ..PRE_FETCH
     },
     Row {
         name: "SYNCHRONIZE CACHE(16)",

@@ -6,12 +6,14 @@
 
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, VecDeque};
+use std::fs::File;
 use std::io;
 use std::ops::Range;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 
 use crossbeam_channel::{Receiver, Sender, unbounded};
+use nix::fcntl::{PosixFadviseAdvice, posix_fadvise};
 
 use super::{Backing, Done, Durability, Failure, Flush, Lane, Operation, Request, Store};
 use crate::sys::vectored;
@@ -216,11 +218,30 @@ fn perform(backing: &Backing, request: &Request) -> Result<(), Failure> {
             }
         }
         Operation::Flush => sync(),
+        Operation::PreFetch { offset, length } => {
+            advise(
+                file,
+                offset,
+                length,
+                PosixFadviseAdvice::POSIX_FADV_WILLNEED,
+            );
+            Ok(())
+        }
         Operation::Examine => match file.metadata() {
             Ok(metadata) if metadata.len() < backing.size() => Err(Failure::Truncated),
             Ok(_) => Ok(()),
             Err(error) => Err(Failure::Io(error)),
         },
+    }
+}
+
+/// Tells the system what will become of a part of the file. Where it does not want to know, nothing is lost.
+fn advise(file: &File, offset: u64, length: u64, advice: PosixFadviseAdvice) {
+    let (Ok(offset), Ok(length)) = (offset.try_into(), length.try_into()) else {
+        return;
+    };
+    if let Err(error) = posix_fadvise(file, offset, length, advice) {
+        log::debug!("{advice:?} was not taken: {error}");
     }
 }
 
@@ -380,6 +401,24 @@ mod tests {
         let mut bench = Bench::new();
         let data = bench.data(0, 0);
         assert!(bench.run(Operation::Flush, data).result.is_ok());
+    }
+
+    #[test]
+    fn a_pre_fetch_leaves_the_buffer_alone_and_is_no_failure_wherever_it_is() {
+        let mut bench = Bench::new();
+        for offset in [0, 513, 1 << 20, u64::MAX] {
+            let data = bench.data(0, 1);
+            data.write_at(0, &[0x5a]);
+            let pre_fetch = Operation::PreFetch {
+                offset,
+                length: 1 << 19,
+            };
+            let done = bench.run(pre_fetch, data);
+            assert!(done.result.is_ok(), "{offset}");
+            let mut bytes = [0];
+            done.data.read_at(0, &mut bytes);
+            assert_eq!(bytes, [0x5a]);
+        }
     }
 
     #[test]

@@ -36,6 +36,13 @@ pub enum Operation {
     },
     /// Put everything that was written before on stable storage.
     Flush,
+    /// Get ready to be read soon. A hint: that it was not followed is no failure.
+    PreFetch {
+        /// Where in the backing object.
+        offset: u64,
+        /// How much.
+        length: u64,
+    },
     /// See whether the backing object is there and has its size.
     Examine,
 }

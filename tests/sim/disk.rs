@@ -60,7 +60,7 @@ impl Disk {
                     .data
                     .read_at(0, &mut self.content[at(offset, length)]);
             }
-            Operation::Flush | Operation::Examine => {}
+            Operation::Flush | Operation::PreFetch { .. } | Operation::Examine => {}
         }
         self.done.push_back(Done {
             ticket,

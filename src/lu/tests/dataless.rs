@@ -1,4 +1,4 @@
-//! Commands that move no data: START STOP UNIT, PREVENT ALLOW MEDIUM REMOVAL, SEND DIAGNOSTIC.
+//! Commands that move no data: START STOP UNIT, PREVENT ALLOW MEDIUM REMOVAL, SEND DIAGNOSTIC, PRE-FETCH.
 
 use super::*;
 
@@ -102,4 +102,76 @@ fn send_diagnostic_looks_at_the_backing_object() {
         let test = bench.io(A, &SEND_DIAGNOSTIC, 0);
         assert_eq!(bench.fail(test, failure), failed);
     }
+}
+
+/// The range of the backing object that a PRE-FETCH asks for.
+fn pre_fetched(bench: &mut Bench, cdb: &[u8]) -> (u64, u64) {
+    let pre_fetch = bench.io(A, cdb, 0);
+    let Operation::PreFetch { offset, length } = pre_fetch.0.operation else {
+        panic!("{:?}", pre_fetch.0.operation)
+    };
+    assert_eq!(bench.end(pre_fetch), Response::Good);
+    (offset, length)
+}
+
+#[test]
+fn pre_fetch_brings_its_blocks_into_the_cache() {
+    let mut bench = Bench::new(setup());
+    for immed in [0x00, 0x02] {
+        let cdb = [0x34, immed, 0, 0, 0, 7, 0, 0, 3, 0];
+        assert_eq!(pre_fetched(&mut bench, &cdb), (3584, 1536));
+        let cdb = [0x90, immed, 0, 0, 0, 0, 0, 0, 0, 7, 0, 0, 0, 3, 0, 0];
+        assert_eq!(pre_fetched(&mut bench, &cdb), (3584, 1536));
+    }
+}
+
+#[test]
+fn pre_fetch_of_length_0_goes_to_the_end() {
+    let mut bench = Bench::new(setup());
+    // LBA 998 of 1,000.
+    let cdb = [0x34, 0, 0, 0, 0x03, 0xe6, 0, 0, 0, 0];
+    assert_eq!(pre_fetched(&mut bench, &cdb), (510_976, 1024));
+}
+
+#[test]
+fn pre_fetch_takes_64_mib_of_the_cache_at_most() {
+    let mut bench = Bench::new(Setup {
+        geometry: Geometry::new(512, 1 << 24, 0).unwrap(),
+        ..setup()
+    });
+    let cdb = |blocks| {
+        let [a, b, c, d] = u32::to_be_bytes(blocks);
+        [0x90, 0, 0, 0, 0, 0, 0, 0, 0, 1, a, b, c, d, 0, 0]
+    };
+    for (blocks, length) in [
+        (0, 67_108_864),
+        (0x1_ffff, 67_108_352),
+        (0x2_0000, 67_108_864),
+        (0x2_0001, 67_108_864),
+    ] {
+        assert_eq!(pre_fetched(&mut bench, &cdb(blocks)), (512, length));
+    }
+}
+
+#[test]
+fn pre_fetch_past_the_end_is_out_of_range() {
+    let mut bench = Bench::new(setup());
+    let out_of_range = Response::Check(Sense::logical_block_address_out_of_range());
+    // LBA 999 and two blocks, LBA 1,000 and to the end.
+    for (lba, blocks) in [(0xe7, 2), (0xe8, 0)] {
+        let cdb = [0x34, 0, 0, 0, 0x03, lba, 0, 0, blocks, 0];
+        assert_eq!(bench.answer(A, &cdb, 0), out_of_range);
+    }
+}
+
+#[test]
+fn pre_fetch_is_a_read_to_reservations_and_to_write_protection() {
+    let cdb = [0x34, 0, 0, 0, 0, 7, 0, 0, 1, 0];
+    assert_eq!(Bench::held(3).answer(B, &cdb, 0), CONFLICT);
+    let mut bench = Bench::held(1);
+    bench.nexuses[B] = bench.unit.attach(Some(nexus(B)), Mapping::ReadOnly);
+    let changed = Response::Check(Sense::mode_parameters_changed());
+    assert_eq!(bench.answer(B, &cdb, 0), changed);
+    let pre_fetch = bench.io(B, &cdb, 0);
+    assert_eq!(bench.end(pre_fetch), Response::Good);
 }

@@ -99,26 +99,30 @@ fn protection_information_is_refused() {
 }
 
 #[test]
-fn synchronize_cache_names_its_fields() {
-    let expected = Command::SynchronizeCache {
+fn pre_fetch_and_synchronize_cache_name_their_fields() {
+    let expected = CacheRange {
         lba: Lba(0x1122_3344),
         blocks: Blocks(0x5566),
         immed: true,
     };
-    let cdb = [0x35, 0x02, 0x11, 0x22, 0x33, 0x44, 0, 0x55, 0x66, 0];
-    assert_eq!(decode(&cdb), Ok(expected));
-    let expected = Command::SynchronizeCache {
+    let cdb = |opcode| [opcode, 0x02, 0x11, 0x22, 0x33, 0x44, 0, 0x55, 0x66, 0];
+    assert_eq!(decode(&cdb(0x34)), Ok(Command::PreFetch(expected)));
+    assert_eq!(decode(&cdb(0x35)), Ok(Command::SynchronizeCache(expected)));
+    let expected = CacheRange {
         lba: Lba(0x1122_3344_5566_7788),
         blocks: Blocks(0x99aa_bbcc),
         immed: false,
     };
-    let cdb = [
-        0x91, 0, // IMMED=0
-        0x11, 0x22, 0x33, 0x44, 0x55, 0x66, 0x77, 0x88, // LOGICAL BLOCK ADDRESS
-        0x99, 0xaa, 0xbb, 0xcc, // NUMBER OF LOGICAL BLOCKS
-        0, 0,
-    ];
-    assert_eq!(decode(&cdb), Ok(expected));
+    let cdb = |opcode| {
+        [
+            opcode, 0, // IMMED=0
+            0x11, 0x22, 0x33, 0x44, 0x55, 0x66, 0x77, 0x88, // LOGICAL BLOCK ADDRESS
+            0x99, 0xaa, 0xbb, 0xcc, // NUMBER OF LOGICAL BLOCKS
+            0, 0,
+        ]
+    };
+    assert_eq!(decode(&cdb(0x90)), Ok(Command::PreFetch(expected)));
+    assert_eq!(decode(&cdb(0x91)), Ok(Command::SynchronizeCache(expected)));
 }
 
 #[test]

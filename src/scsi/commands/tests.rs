@@ -370,6 +370,7 @@ fn only_reads_writes_and_flushes_touch_the_medium() {
             0x08 | 0x28 | 0xa8 | 0x88 => (Media::Read, DataDirection::In),
             0x0a | 0x2a | 0xaa | 0x8a => (Media::Write, DataDirection::Out),
             0x35 | 0x91 | 0x1b => (Media::Sync, DataDirection::None),
+            0x34 | 0x90 => (Media::Read, DataDirection::None),
             0x5f => (Media::None, DataDirection::Out),
             0x00 | 0x16 | 0x17 | 0x1d | 0x1e | 0x56 | 0x57 => (Media::None, DataDirection::None),
             _ => (Media::None, DataDirection::In),
@@ -418,8 +419,8 @@ fn answer(command: Command) -> Result<Vec<u8>, Sense> {
             assert!(end <= 512 << 20);
             Ok(Vec::new())
         }
-        Command::SynchronizeCache { lba, blocks, .. } => {
-            geometry.check_range(lba, blocks)?;
+        Command::PreFetch(range) | Command::SynchronizeCache(range) => {
+            geometry.check_range(range.lba, range.blocks)?;
             Ok(Vec::new())
         }
         Command::ReportSupportedOperationCodes {
