@@ -4,12 +4,12 @@ use super::change::Origin;
 use super::task::{Reply, Response, Task, Transfer};
 use super::{LogicalUnit, Mapping, NexusId, Step};
 use crate::pr::{self, Change, Refusal};
-use crate::scsi::cdb::{self, CacheRange, Command};
+use crate::scsi::cdb::{self, ByteCheck, CacheRange, Command};
 use crate::scsi::commands::Row;
 use crate::scsi::nexus::ItNexus;
 use crate::scsi::sense::Sense;
 use crate::scsi::{self, Blocks, Status, capacity, inquiry, mode, report};
-use crate::store::{Durability, Flush, Lane, Operation, Request};
+use crate::store::{Against, Durability, Flush, Lane, Operation, Request};
 
 /// The most bytes that a PRE-FETCH brings into the cache, which others need too.
 const PRE_FETCH_MAX: u64 = 64 << 20;
@@ -25,6 +25,9 @@ impl LogicalUnit {
         let done = match command {
             Command::Read(transfer) => return self.read(row, task, &transfer),
             Command::Write(transfer) => return self.write(row, task, &transfer),
+            Command::Verify(transfer, byte_check) => {
+                return self.verify(row, task, &transfer, byte_check);
+            }
             Command::PreFetch(range) => return self.pre_fetch(row, task, range),
             Command::SynchronizeCache(range) => {
                 return match self.geometry.check_range(range.lba, range.blocks) {
@@ -169,6 +172,52 @@ impl LogicalUnit {
                 durability,
             },
             Transfer::Out,
+        )
+    }
+
+    /// VERIFY. What it looks at is what is on the medium: what is newer in the cache goes there first, as for FUA
+    /// (SBC-3, caches).
+    fn verify(
+        &mut self,
+        row: &Row,
+        task: Task,
+        transfer: &cdb::Transfer,
+        byte_check: ByteCheck,
+    ) -> Step {
+        let length = self.geometry.byte_length(transfer.blocks);
+        let block = u64::from(self.geometry.block_size());
+        let (against, data_out) = match byte_check {
+            ByteCheck::Nothing => (Against::Nothing, None),
+            ByteCheck::All => (Against::Data, Some(length)),
+            ByteCheck::One => (Against::Repeated(block), Some(block)),
+        };
+        let checked = self.check_transfer(transfer).and_then(|()| {
+            if self.flush_failed {
+                return Err(Sense::internal_target_failure());
+            }
+            match data_out {
+                Some(data_out) if length > 0 && task.data.len() != data_out => {
+                    Err(Sense::invalid_field_in_command_information_unit())
+                }
+                _ => Ok(()),
+            }
+        });
+        if let Err(sense) = checked {
+            return Step::Answer(task.answer(sense.into()));
+        }
+        if length == 0 {
+            return Step::Answer(task.answer(Response::Good));
+        }
+        let offset = self.geometry.byte_offset(transfer.lba);
+        self.start(
+            row,
+            task,
+            Operation::Verify {
+                offset,
+                length,
+                against,
+            },
+            Transfer::None,
         )
     }
 

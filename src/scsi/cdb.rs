@@ -42,6 +42,8 @@ pub enum Command {
     Read(Transfer),
     /// WRITE(6), (10), (12), (16) (SBC-3).
     Write(Transfer),
+    /// VERIFY(10), (12), (16) (SBC-3): what the transfer names is read, and compared with the data-out if there is any.
+    Verify(Transfer, ByteCheck),
     /// PRE-FETCH(10), (16) (SBC-3).
     PreFetch(CacheRange),
     /// SYNCHRONIZE CACHE(10), (16) (SBC-3).
@@ -97,7 +99,7 @@ pub enum Command {
     },
 }
 
-/// What a READ or WRITE moves, and how.
+/// What a READ or WRITE moves, or a VERIFY looks at, and how.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Transfer {
     /// The first block.
@@ -108,9 +110,20 @@ pub struct Transfer {
     pub fua: bool,
     /// DPO: the blocks are not worth keeping in the cache.
     pub dpo: bool,
-    /// The TRANSFER LENGTH field, to point at when it exceeds the limit. `None` for READ(6) and WRITE(6),
-    /// to which MAXIMUM TRANSFER LENGTH does not apply (SBC-3, Block Limits VPD page).
+    /// The TRANSFER LENGTH field, to point at when it exceeds the limit. `None` for READ(6), WRITE(6) and a VERIFY that
+    /// does not move its blocks, to which MAXIMUM TRANSFER LENGTH does not apply (SBC-3, Block Limits VPD page).
     pub length_field: Option<Field>,
+}
+
+/// BYTCHK: with what VERIFY compares the blocks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ByteCheck {
+    /// 00b: with nothing. They are read, and there is no data-out.
+    Nothing,
+    /// 01b: with as many blocks of data-out.
+    All,
+    /// 11b: each of them with the one block of data-out.
+    One,
 }
 
 /// Which blocks PRE-FETCH shall bring into the cache, or SYNCHRONIZE CACHE from it to the medium.
@@ -202,8 +215,10 @@ pub enum Reporting {
 
 /// FUA of READ and WRITE, byte 1.
 const FUA: u8 = 0x08;
-/// DPO of READ and WRITE, byte 1.
+/// DPO of READ, WRITE and VERIFY, byte 1.
 const DPO: u8 = 0x10;
+/// BYTCHK of VERIFY, byte 1.
+const BYTCHK: u8 = 0x06;
 /// IMMED of START STOP UNIT, byte 1.
 const START_STOP_IMMED: u8 = 0x01;
 /// NO_FLUSH of START STOP UNIT, byte 4.
@@ -259,15 +274,15 @@ layout! {
     Medium6 { _opcode: u8, lba_high: u8, lba_low: U16, length: u8, _control: u8, }
 }
 layout! {
-    /// READ(10), WRITE(10), PRE-FETCH(10), SYNCHRONIZE CACHE(10).
+    /// READ(10), WRITE(10), VERIFY(10), PRE-FETCH(10), SYNCHRONIZE CACHE(10).
     Medium10 { _opcode: u8, flags: u8, lba: U32, _group: u8, length: U16, _control: u8, }
 }
 layout! {
-    /// READ(12), WRITE(12).
+    /// READ(12), WRITE(12), VERIFY(12).
     Medium12 { _opcode: u8, flags: u8, lba: U32, length: U32, _group: u8, _control: u8, }
 }
 layout! {
-    /// READ(16), WRITE(16), PRE-FETCH(16), SYNCHRONIZE CACHE(16), READ CAPACITY(16).
+    /// READ(16), WRITE(16), VERIFY(16), PRE-FETCH(16), SYNCHRONIZE CACHE(16), READ CAPACITY(16).
     Medium16 { _opcode: u8, flags: u8, lba: U64, length: U32, _group: u8, _control: u8, }
 }
 layout! {
@@ -460,6 +475,34 @@ pub(super) fn write_12(cdb: &[u8]) -> Result<Command, Sense> {
 
 pub(super) fn write_16(cdb: &[u8]) -> Result<Command, Sense> {
     transfer_16(cdb).map(Command::Write)
+}
+
+pub(super) fn verify_10(cdb: &[u8]) -> Result<Command, Sense> {
+    verify(cdb, transfer_10(cdb)?)
+}
+
+pub(super) fn verify_12(cdb: &[u8]) -> Result<Command, Sense> {
+    verify(cdb, transfer_12(cdb)?)
+}
+
+pub(super) fn verify_16(cdb: &[u8]) -> Result<Command, Sense> {
+    verify(cdb, transfer_16(cdb)?)
+}
+
+fn verify(cdb: &[u8], transfer: Transfer) -> Result<Command, Sense> {
+    let byte_check = match cdb[1] & BYTCHK {
+        0b000 => ByteCheck::Nothing,
+        0b010 => ByteCheck::All,
+        0b110 => ByteCheck::One,
+        _ => return Err(Sense::invalid_field_in_cdb(Field::cdb_bit(1, 2))),
+    };
+    let moves_all = byte_check == ByteCheck::All;
+    let transfer = Transfer {
+        fua: false, // its bit is reserved in VERIFY
+        length_field: transfer.length_field.filter(|_| moves_all),
+        ..transfer
+    };
+    Ok(Command::Verify(transfer, byte_check))
 }
 
 fn transfer_6(cdb: &[u8]) -> Result<Transfer, Sense> {

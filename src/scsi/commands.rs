@@ -228,8 +228,10 @@ const NACA: u8 = 0x04;
 const FF: u8 = 0xff;
 /// In usage data of READ and WRITE: DPO and FUA.
 const DF: u8 = 0x18;
+/// In usage data of VERIFY: DPO and BYTCHK.
+const DB: u8 = 0x16;
 
-/// RDPROTECT and WRPROTECT: there is no protection information.
+/// RDPROTECT, WRPROTECT and VRPROTECT: there is no protection information.
 const PROTECT: Bits = Bits::new(1, 0xe0);
 /// LOEJ of START STOP UNIT: the medium cannot be removed.
 const LOEJ: Bits = Bits::new(4, 0x02);
@@ -280,6 +282,14 @@ const SYNCHRONIZE_CACHE: Row = Row {
     access: Access::Write,
     media: Media::Sync,
     recommended_timeout_s: 60,
+    ..OTHER
+};
+const VERIFY: Row = Row {
+    refuse: &[PROTECT],
+    direction: DataDirection::Out,
+    access: Access::Read,
+    media: Media::Read,
+    recommended_timeout_s: 600,
     ..OTHER
 };
 const PRE_FETCH: Row = Row {
@@ -432,6 +442,12 @@ pub static COMMANDS: &[Row] = &[
         ..WRITE
     },
     Row {
+        name: "VERIFY(10)",
+        usage: &[0x2f, DB, FF, FF, FF, FF, 0, FF, FF, 0],
+        decode: cdb::verify_10,
+        ..VERIFY
+    },
+    Row {
         name: "PRE-FETCH(10)",
         usage: &[0x34, 0x02, FF, FF, FF, FF, 0, FF, FF, 0],
         decode: cdb::pre_fetch_10,
@@ -554,6 +570,14 @@ pub static COMMANDS: &[Row] = &[
         ..WRITE
     },
     Row {
+        name: "VERIFY(16)",
+        usage: &[
+            0x8f, DB, FF, FF, FF, FF, FF, FF, FF, FF, FF, FF, FF, FF, 0, 0,
+        ],
+        decode: cdb::verify_16,
+        ..VERIFY
+    },
+    Row {
         name: "PRE-FETCH(16)",
         usage: &[
             0x90, 0x02, FF, FF, FF, FF, FF, FF, FF, FF, FF, FF, FF, FF, 0, 0,
@@ -610,6 +634,12 @@ pub static COMMANDS: &[Row] = &[
         usage: &[0xaa, DF, FF, FF, FF, FF, FF, FF, FF, FF, 0, 0],
         decode: cdb::write_12,
         ..WRITE
+    },
+    Row {
+        name: "VERIFY(12)",
+        usage: &[0xaf, DB, FF, FF, FF, FF, FF, FF, FF, FF, 0, 0],
+        decode: cdb::verify_12,
+        ..VERIFY
     },
 ];
 

@@ -6,15 +6,15 @@
 
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, VecDeque};
-use std::fs::File;
 use std::io;
 use std::ops::Range;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 
 use crossbeam_channel::{Receiver, Sender, unbounded};
-use nix::fcntl::{PosixFadviseAdvice, posix_fadvise};
+use nix::fcntl::PosixFadviseAdvice;
 
+use super::verify::verify;
 use super::{Backing, Done, Durability, Failure, Flush, Lane, Operation, Request, Store};
 use crate::sys::vectored;
 use crate::sys::wake::Waker;
@@ -218,13 +218,16 @@ fn perform(backing: &Backing, request: &Request) -> Result<(), Failure> {
             }
         }
         Operation::Flush => sync(),
+        Operation::Verify {
+            offset,
+            length,
+            against,
+        } => {
+            sync()?;
+            verify(backing, offset, length, data, against)
+        }
         Operation::PreFetch { offset, length } => {
-            advise(
-                file,
-                offset,
-                length,
-                PosixFadviseAdvice::POSIX_FADV_WILLNEED,
-            );
+            backing.advise(offset, length, PosixFadviseAdvice::POSIX_FADV_WILLNEED);
             Ok(())
         }
         Operation::Examine => match file.metadata() {
@@ -232,16 +235,6 @@ fn perform(backing: &Backing, request: &Request) -> Result<(), Failure> {
             Ok(_) => Ok(()),
             Err(error) => Err(Failure::Io(error)),
         },
-    }
-}
-
-/// Tells the system what will become of a part of the file. Where it does not want to know, nothing is lost.
-fn advise(file: &File, offset: u64, length: u64, advice: PosixFadviseAdvice) {
-    let (Ok(offset), Ok(length)) = (offset.try_into(), length.try_into()) else {
-        return;
-    };
-    if let Err(error) = posix_fadvise(file, offset, length, advice) {
-        log::debug!("{advice:?} was not taken: {error}");
     }
 }
 
@@ -267,6 +260,7 @@ mod tests {
     use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
     use super::*;
+    use crate::store::Against;
     use crate::sys::region::{Data, Region, Segment};
 
     struct Bench {
@@ -401,6 +395,27 @@ mod tests {
         let mut bench = Bench::new();
         let data = bench.data(0, 0);
         assert!(bench.run(Operation::Flush, data).result.is_ok());
+    }
+
+    #[test]
+    fn a_verification_finds_what_differs_and_leaves_the_buffer_alone() {
+        let mut bench = Bench::new();
+        bench.backing.file().write_all_at(&[1, 2, 3], 512).unwrap();
+        for (byte, is_equal) in [(3, true), (4, false)] {
+            let data = bench.data(0, 3);
+            data.write_at(0, &[1, 2, byte]);
+            let verify = Operation::Verify {
+                offset: 512,
+                length: 3,
+                against: Against::Data,
+            };
+            let done = bench.run(verify, data);
+            assert_eq!(done.result.is_ok(), is_equal);
+            assert_eq!(matches!(done.result, Err(Failure::Miscompare)), !is_equal);
+            let mut bytes = [0; 3];
+            done.data.read_at(0, &mut bytes);
+            assert_eq!(bytes, [1, 2, byte]);
+        }
     }
 
     #[test]

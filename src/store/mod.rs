@@ -7,6 +7,7 @@
 pub mod backing;
 pub mod blocking;
 pub mod saved;
+mod verify;
 
 use std::io;
 
@@ -36,6 +37,16 @@ pub enum Operation {
     },
     /// Put everything that was written before on stable storage.
     Flush,
+    /// Read from the medium and compare; the buffer stays as it is. What was written before is put on stable storage
+    /// first.
+    Verify {
+        /// Where in the backing object.
+        offset: u64,
+        /// How much.
+        length: u64,
+        /// With what to compare.
+        against: Against,
+    },
     /// Get ready to be read soon. A hint: that it was not followed is no failure.
     PreFetch {
         /// Where in the backing object.
@@ -65,6 +76,17 @@ pub enum Flush {
     First,
 }
 
+/// What data is compared with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Against {
+    /// Nothing: that it can be read is all.
+    Nothing,
+    /// The buffer.
+    Data,
+    /// The first so many bytes of the buffer, again and again.
+    Repeated(u64),
+}
+
 /// Who an operation is for: one that hangs never holds up those of another lane.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Lane(pub usize);
@@ -87,6 +109,10 @@ pub enum Failure {
     Io(io::Error),
     /// The system could not put data on stable storage. What is on the medium is not known from here on.
     Flush(io::Error),
+    /// The system said so while data was read to be verified.
+    Verify(io::Error),
+    /// The data is not what it was compared with.
+    Miscompare,
     /// The backing object ends before the data does: somebody made it shorter.
     Truncated,
 }

@@ -6,6 +6,9 @@ use super::*;
 const READ_CAPACITY_10: [u8; 10] = [0x25, 0, 0, 0, 0, 0, 0, 0, 0, 0];
 const READ_CAPACITY_16: [u8; 16] = [0x9e, 0x10, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 32, 0, 0];
 const SYNCHRONIZE_CACHE_16: [u8; 16] = [0x91, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+/// BYTCHK=01b.
+const VERIFY_10: [u8; 10] = [0x2f, 0x02, 0, 0, 0, 0, 0, 0, 1, 0];
+const VERIFY_16: [u8; 16] = [0x8f, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0];
 const START: [u8; 6] = [0x1b, 0, 0, 0, 0x01, 0];
 const STOP: [u8; 6] = [0x1b, 0, 0, 0, 0x00, 0];
 const ACTIVE: [u8; 6] = [0x1b, 0, 0, 0, 0x11, 0];
@@ -17,11 +20,10 @@ const MODE_SENSE_10: [u8; 10] = [0x5a, 0x08, 0x08, 0, 0, 0, 0, 0, 24, 0];
 
 /// The commands that shut-out nexuses are most often wrongly let in with, or wrongly refused. None is served here, and
 /// that is said before any reservation is asked: one that is served some day has its class in the table of commands.
-const NOT_SERVED: [(&str, &[u8]); 12] = [
+const NOT_SERVED: [(&str, &[u8]); 10] = [
     ("FORMAT UNIT", &[0x04, 0, 0, 0, 0, 0]),
     ("MODE SELECT(6)", &[0x15, 0x10, 0, 0, 24, 0]),
     ("WRITE AND VERIFY(10)", &[0x2e, 0, 0, 0, 0, 0, 0, 0, 1, 0]),
-    ("VERIFY(10), BYTCHK", &[0x2f, 0x02, 0, 0, 0, 0, 0, 0, 1, 0]),
     ("WRITE SAME(10)", &[0x41, 0, 0, 0, 0, 0, 0, 0, 1, 0]),
     ("UNMAP", &[0x42, 0, 0, 0, 0, 0, 0, 0, 24, 0]),
     ("LOG SELECT", &[0x4c, 0, 0, 0, 0, 0, 0, 0, 0, 0]),
@@ -33,10 +35,6 @@ const NOT_SERVED: [(&str, &[u8]); 12] = [
     (
         "ORWRITE(16)",
         &[0x8b, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0],
-    ),
-    (
-        "VERIFY(16)",
-        &[0x8f, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0],
     ),
     (
         "WRITE SAME(16)",
@@ -67,6 +65,8 @@ fn write_exclusive_lets_outsiders_read_and_neither_write_nor_flush() {
         (&READ, 512, true),
         (&MODE_SENSE_6, 24, true),
         (&MODE_SENSE_10, 24, true),
+        (&VERIFY_10, 512, true),
+        (&VERIFY_16, 0, true),
         (&START, 0, true),
         (&ALLOW_REMOVAL, 0, true),
         (&STOP, 0, false),
@@ -101,6 +101,8 @@ fn exclusive_access_lets_outsiders_see_no_more_than_size_and_state() {
         (&ACTIVE, 0, false),
         (&PREVENT_REMOVAL, 0, false),
         (&SEND_DIAGNOSTIC, 0, false),
+        (&VERIFY_10, 512, false),
+        (&VERIFY_16, 0, false),
         (&READ, 512, false),
         (&MODE_SENSE_6, 24, false),
         (&MODE_SENSE_10, 24, false),
@@ -128,6 +130,7 @@ fn registrants_types_let_registrants_do_everything() {
         let read_only = kind == 5 || kind == 7;
         for (cdb, length, is_read) in [
             (&READ[..], 512, true),
+            (&VERIFY_10, 512, true),
             (&MODE_SENSE_6, 24, true),
             (&WRITE, 512, false),
             (&SYNCHRONIZE_CACHE, 0, false),

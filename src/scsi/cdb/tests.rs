@@ -90,6 +90,50 @@ fn read_and_write_16_name_their_fields() {
 }
 
 #[test]
+fn verify_names_its_fields() {
+    let expected = |lba, blocks, length_field| Transfer {
+        lba: Lba(lba),
+        blocks: Blocks(blocks),
+        fua: false,
+        dpo: true,
+        length_field,
+    };
+    for (bits, byte_check) in [
+        (0x00, ByteCheck::Nothing),
+        (0x02, ByteCheck::All),
+        (0x06, ByteCheck::One),
+    ] {
+        let field = |byte| (byte_check == ByteCheck::All).then_some(Field::cdb(byte));
+        let flags = 0x10 | bits; // DPO
+        let cdb = [0x2f, flags, 0x11, 0x22, 0x33, 0x44, 0, 0x55, 0x66, 0];
+        let transfer = expected(0x1122_3344, 0x5566, field(7));
+        assert_eq!(decode(&cdb), Ok(Command::Verify(transfer, byte_check)));
+        let cdb = [
+            0xaf, flags, 0x11, 0x22, 0x33, 0x44, 0x55, 0x66, 0x77, 0x88, 0, 0,
+        ];
+        let transfer = expected(0x1122_3344, 0x5566_7788, field(6));
+        assert_eq!(decode(&cdb), Ok(Command::Verify(transfer, byte_check)));
+        let cdb = [
+            0x8f, flags, // DPO, BYTCHK
+            0x11, 0x22, 0x33, 0x44, 0x55, 0x66, 0x77, 0x88, // LOGICAL BLOCK ADDRESS
+            0x99, 0xaa, 0xbb, 0xcc, // VERIFICATION LENGTH
+            0, 0,
+        ];
+        let transfer = expected(0x1122_3344_5566_7788, 0x99aa_bbcc, field(10));
+        assert_eq!(decode(&cdb), Ok(Command::Verify(transfer, byte_check)));
+    }
+}
+
+#[test]
+fn byte_check_10b_is_reserved() {
+    let refused = Err(Sense::invalid_field_in_cdb(Field::cdb_bit(1, 2)));
+    assert_eq!(decode(&[0x2f, 0x04, 0, 0, 0, 0, 0, 0, 1, 0]), refused);
+    assert_eq!(decode(&[0xaf, 0x04, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0]), refused);
+    let cdb = [0x8f, 0x04, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0];
+    assert_eq!(decode(&cdb), refused);
+}
+
+#[test]
 fn protection_information_is_refused() {
     let refused = Err(Sense::invalid_field_in_cdb(Field::cdb_bit(1, 7)));
     for protect in [0x20, 0x40, 0x60, 0x80, 0xa0, 0xe0] {

@@ -160,7 +160,7 @@ fn every_refused_bit_is_pointed_at_by_the_first_bit_of_its_field() {
             let mut cdb = minimal(row);
             cdb[byte] |= mask;
             let first = match (row.name, byte, mask) {
-                (_, 1, 0x20 | 0x40 | 0x80) => 7, // RDPROTECT, WRPROTECT, SELF-TEST CODE
+                (_, 1, 0x20 | 0x40 | 0x80) => 7, // PROTECT fields, SELF-TEST CODE
                 (_, _, mask) => u8::try_from(mask.trailing_zeros()).unwrap(),
             };
             let field = Field::cdb_bit(u16::try_from(byte).unwrap(), first);
@@ -268,6 +268,7 @@ fn what_we_would_not_do_is_refused() {
     for row in COMMANDS {
         let refused: &[(u16, u8)] = match row.opcode() {
             0x28 | 0xa8 | 0x88 | 0x2a | 0xaa | 0x8a => &[(1, 0xe0)], // RDPROTECT, WRPROTECT
+            0x2f | 0xaf | 0x8f => &[(1, 0xe0)],                      // VRPROTECT
             0x12 => &[(1, 0x02)],                                    // CMDDT
             0x1b => &[(4, 0x02)],                                    // LOEJ
             0x1d => &[(1, 0xe0)],                                    // SELF-TEST CODE
@@ -371,6 +372,7 @@ fn only_reads_writes_and_flushes_touch_the_medium() {
             0x0a | 0x2a | 0xaa | 0x8a => (Media::Write, DataDirection::Out),
             0x35 | 0x91 | 0x1b => (Media::Sync, DataDirection::None),
             0x34 | 0x90 => (Media::Read, DataDirection::None),
+            0x2f | 0xaf | 0x8f => (Media::Read, DataDirection::Out),
             0x5f => (Media::None, DataDirection::Out),
             0x00 | 0x16 | 0x17 | 0x1d | 0x1e | 0x56 | 0x57 => (Media::None, DataDirection::None),
             _ => (Media::None, DataDirection::In),
@@ -412,7 +414,7 @@ fn answer(command: Command) -> Result<Vec<u8>, Sense> {
         Command::ModeSense(asked) => mode::sense(&asked, &state, &geometry),
         Command::ReadCapacity10 => Ok(capacity::read_capacity_10(&geometry)),
         Command::ReadCapacity16 { .. } => Ok(capacity::read_capacity_16(&geometry)),
-        Command::Read(transfer) | Command::Write(transfer) => {
+        Command::Read(transfer) | Command::Write(transfer) | Command::Verify(transfer, _) => {
             geometry.check_transfer_length(&transfer)?;
             geometry.check_range(transfer.lba, transfer.blocks)?;
             let end = geometry.byte_offset(transfer.lba) + geometry.byte_length(transfer.blocks);
