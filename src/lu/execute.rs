@@ -25,6 +25,9 @@ impl LogicalUnit {
         let done = match command {
             Command::Read(transfer) => return self.read(row, task, &transfer),
             Command::Write(transfer) => return self.write(row, task, &transfer),
+            Command::WriteAndVerify { transfer, compare } => {
+                return self.write_and_verify(row, task, &transfer, compare);
+            }
             Command::Verify(transfer, byte_check) => {
                 return self.verify(row, task, &transfer, byte_check);
             }
@@ -143,6 +146,49 @@ impl LogicalUnit {
 
     fn write(&mut self, row: &Row, task: Task, transfer: &cdb::Transfer) -> Step {
         self.counters.writes += 1;
+        let durability = if transfer.fua || !self.write_back {
+            Durability::Now
+        } else {
+            Durability::Later
+        };
+        self.write_out(row, task, transfer, |offset, length| Operation::Write {
+            offset,
+            length,
+            durability,
+        })
+    }
+
+    /// WRITE AND VERIFY. Durable whatever the cache mode is: it could not be verified otherwise.
+    fn write_and_verify(
+        &mut self,
+        row: &Row,
+        task: Task,
+        transfer: &cdb::Transfer,
+        compare: bool,
+    ) -> Step {
+        self.counters.writes += 1;
+        let against = if compare {
+            Against::Data
+        } else {
+            Against::Nothing
+        };
+        self.write_out(row, task, transfer, |offset, length| {
+            Operation::WriteAndVerify {
+                offset,
+                length,
+                against,
+            }
+        })
+    }
+
+    /// Starts a command that writes its data-out.
+    fn write_out(
+        &mut self,
+        row: &Row,
+        task: Task,
+        transfer: &cdb::Transfer,
+        operation: impl FnOnce(u64, u64) -> Operation,
+    ) -> Step {
         let length = self.geometry.byte_length(transfer.blocks);
         let checked = self.check_transfer(transfer).and_then(|()| {
             // Data beyond what the CDB moves, or less: nothing is written of a command that is at odds with itself.
@@ -157,22 +203,8 @@ impl LogicalUnit {
         if length == 0 {
             return Step::Answer(task.answer(Response::Good));
         }
-        let durability = if transfer.fua || !self.write_back {
-            Durability::Now
-        } else {
-            Durability::Later
-        };
         let offset = self.geometry.byte_offset(transfer.lba);
-        self.start(
-            row,
-            task,
-            Operation::Write {
-                offset,
-                length,
-                durability,
-            },
-            Transfer::Out,
-        )
+        self.start(row, task, operation(offset, length), Transfer::Out)
     }
 
     /// VERIFY. What it looks at is what is on the medium: what is newer in the cache goes there first, as for FUA

@@ -94,7 +94,7 @@ pub struct Counters {
     pub commands: u64,
     /// READ commands.
     pub reads: u64,
-    /// WRITE commands.
+    /// WRITE and WRITE AND VERIFY commands.
     pub writes: u64,
     /// Commands refused with RESERVATION CONFLICT.
     pub conflicts: u64,

@@ -42,6 +42,13 @@ pub enum Command {
     Read(Transfer),
     /// WRITE(6), (10), (12), (16) (SBC-3).
     Write(Transfer),
+    /// WRITE AND VERIFY(10), (12), (16) (SBC-3): to the medium, and read back from there.
+    WriteAndVerify {
+        /// What it moves. FUA goes without saying, and is not set.
+        transfer: Transfer,
+        /// BYTCHK: what is read back is compared with what was written.
+        compare: bool,
+    },
     /// VERIFY(10), (12), (16) (SBC-3): what the transfer names is read, and compared with the data-out if there is any.
     Verify(Transfer, ByteCheck),
     /// PRE-FETCH(10), (16) (SBC-3).
@@ -215,10 +222,12 @@ pub enum Reporting {
 
 /// FUA of READ and WRITE, byte 1.
 const FUA: u8 = 0x08;
-/// DPO of READ, WRITE and VERIFY, byte 1.
+/// DPO of READ, WRITE, VERIFY and WRITE AND VERIFY, byte 1.
 const DPO: u8 = 0x10;
-/// BYTCHK of VERIFY, byte 1.
+/// BYTCHK of VERIFY and WRITE AND VERIFY, byte 1.
 const BYTCHK: u8 = 0x06;
+/// Where sense data points if it is wrong.
+const BYTCHK_FIELD: Field = Field::cdb_bit(1, 2);
 /// IMMED of START STOP UNIT, byte 1.
 const START_STOP_IMMED: u8 = 0x01;
 /// NO_FLUSH of START STOP UNIT, byte 4.
@@ -274,15 +283,15 @@ layout! {
     Medium6 { _opcode: u8, lba_high: u8, lba_low: U16, length: u8, _control: u8, }
 }
 layout! {
-    /// READ(10), WRITE(10), VERIFY(10), PRE-FETCH(10), SYNCHRONIZE CACHE(10).
+    /// READ(10), WRITE(10), WRITE AND VERIFY(10), VERIFY(10), PRE-FETCH(10), SYNCHRONIZE CACHE(10).
     Medium10 { _opcode: u8, flags: u8, lba: U32, _group: u8, length: U16, _control: u8, }
 }
 layout! {
-    /// READ(12), WRITE(12), VERIFY(12).
+    /// READ(12), WRITE(12), WRITE AND VERIFY(12), VERIFY(12).
     Medium12 { _opcode: u8, flags: u8, lba: U32, length: U32, _group: u8, _control: u8, }
 }
 layout! {
-    /// READ(16), WRITE(16), VERIFY(16), PRE-FETCH(16), SYNCHRONIZE CACHE(16), READ CAPACITY(16).
+    /// READ(16), WRITE(16), WRITE AND VERIFY(16), VERIFY(16), PRE-FETCH(16), SYNCHRONIZE CACHE(16), READ CAPACITY(16).
     Medium16 { _opcode: u8, flags: u8, lba: U64, length: U32, _group: u8, _control: u8, }
 }
 layout! {
@@ -477,6 +486,40 @@ pub(super) fn write_16(cdb: &[u8]) -> Result<Command, Sense> {
     transfer_16(cdb).map(Command::Write)
 }
 
+pub(super) fn write_and_verify_10(cdb: &[u8]) -> Result<Command, Sense> {
+    write_and_verify(cdb, transfer_10(cdb)?)
+}
+
+pub(super) fn write_and_verify_12(cdb: &[u8]) -> Result<Command, Sense> {
+    write_and_verify(cdb, transfer_12(cdb)?)
+}
+
+pub(super) fn write_and_verify_16(cdb: &[u8]) -> Result<Command, Sense> {
+    write_and_verify(cdb, transfer_16(cdb)?)
+}
+
+fn write_and_verify(cdb: &[u8], transfer: Transfer) -> Result<Command, Sense> {
+    let compare = match byte_check(cdb)? {
+        ByteCheck::Nothing => false,
+        ByteCheck::All => true,
+        ByteCheck::One => return Err(Sense::invalid_field_in_cdb(BYTCHK_FIELD)),
+    };
+    let transfer = Transfer {
+        fua: false, // its bit is reserved here
+        ..transfer
+    };
+    Ok(Command::WriteAndVerify { transfer, compare })
+}
+
+fn byte_check(cdb: &[u8]) -> Result<ByteCheck, Sense> {
+    match cdb[1] & BYTCHK {
+        0b000 => Ok(ByteCheck::Nothing),
+        0b010 => Ok(ByteCheck::All),
+        0b110 => Ok(ByteCheck::One),
+        _ => Err(Sense::invalid_field_in_cdb(BYTCHK_FIELD)),
+    }
+}
+
 pub(super) fn verify_10(cdb: &[u8]) -> Result<Command, Sense> {
     verify(cdb, transfer_10(cdb)?)
 }
@@ -490,15 +533,10 @@ pub(super) fn verify_16(cdb: &[u8]) -> Result<Command, Sense> {
 }
 
 fn verify(cdb: &[u8], transfer: Transfer) -> Result<Command, Sense> {
-    let byte_check = match cdb[1] & BYTCHK {
-        0b000 => ByteCheck::Nothing,
-        0b010 => ByteCheck::All,
-        0b110 => ByteCheck::One,
-        _ => return Err(Sense::invalid_field_in_cdb(Field::cdb_bit(1, 2))),
-    };
+    let byte_check = byte_check(cdb)?;
     let moves_all = byte_check == ByteCheck::All;
     let transfer = Transfer {
-        fua: false, // its bit is reserved in VERIFY
+        fua: false, // its bit is reserved here
         length_field: transfer.length_field.filter(|_| moves_all),
         ..transfer
     };

@@ -228,7 +228,7 @@ const NACA: u8 = 0x04;
 const FF: u8 = 0xff;
 /// In usage data of READ and WRITE: DPO and FUA.
 const DF: u8 = 0x18;
-/// In usage data of VERIFY: DPO and BYTCHK.
+/// In usage data of VERIFY and WRITE AND VERIFY: DPO and BYTCHK.
 const DB: u8 = 0x16;
 
 /// RDPROTECT, WRPROTECT and VRPROTECT: there is no protection information.
@@ -442,6 +442,12 @@ pub static COMMANDS: &[Row] = &[
         ..WRITE
     },
     Row {
+        name: "WRITE AND VERIFY(10)",
+        usage: &[0x2e, DB, FF, FF, FF, FF, 0, FF, FF, 0],
+        decode: cdb::write_and_verify_10,
+        ..WRITE
+    },
+    Row {
         name: "VERIFY(10)",
         usage: &[0x2f, DB, FF, FF, FF, FF, 0, FF, FF, 0],
         decode: cdb::verify_10,
@@ -570,6 +576,14 @@ pub static COMMANDS: &[Row] = &[
         ..WRITE
     },
     Row {
+        name: "WRITE AND VERIFY(16)",
+        usage: &[
+            0x8e, DB, FF, FF, FF, FF, FF, FF, FF, FF, FF, FF, FF, FF, 0, 0,
+        ],
+        decode: cdb::write_and_verify_16,
+        ..WRITE
+    },
+    Row {
         name: "VERIFY(16)",
         usage: &[
             0x8f, DB, FF, FF, FF, FF, FF, FF, FF, FF, FF, FF, FF, FF, 0, 0,
@@ -633,6 +647,12 @@ pub static COMMANDS: &[Row] = &[
         name: "WRITE(12)",
         usage: &[0xaa, DF, FF, FF, FF, FF, FF, FF, FF, FF, 0, 0],
         decode: cdb::write_12,
+        ..WRITE
+    },
+    Row {
+        name: "WRITE AND VERIFY(12)",
+        usage: &[0xae, DB, FF, FF, FF, FF, FF, FF, FF, FF, 0, 0],
+        decode: cdb::write_and_verify_12,
         ..WRITE
     },
     Row {

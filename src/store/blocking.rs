@@ -190,6 +190,11 @@ impl<T: Send + 'static> Store<T> for Blocking<T> {
 fn perform(backing: &Backing, request: &Request) -> Result<(), Failure> {
     let (file, data) = (backing.file(), &request.data);
     let sync = || backing.flush().map_err(Failure::Flush);
+    let write = |offset, length| {
+        whole(length, |range| {
+            vectored::write(file, offset + range.start, data, range)
+        })
+    };
     match request.operation {
         Operation::Read {
             offset,
@@ -208,9 +213,7 @@ fn perform(backing: &Backing, request: &Request) -> Result<(), Failure> {
             length,
             durability,
         } => {
-            whole(length, |range| {
-                vectored::write(file, offset + range.start, data, range)
-            })?;
+            write(offset, length)?;
             match durability {
                 Durability::Later => Ok(()),
                 // Not RWF_DSYNC, whose error does not tell a full file system from a lost write.
@@ -218,6 +221,15 @@ fn perform(backing: &Backing, request: &Request) -> Result<(), Failure> {
             }
         }
         Operation::Flush => sync(),
+        Operation::WriteAndVerify {
+            offset,
+            length,
+            against,
+        } => {
+            write(offset, length)?;
+            sync()?;
+            verify(backing, offset, length, data, against)
+        }
         Operation::Verify {
             offset,
             length,
@@ -416,6 +428,39 @@ mod tests {
             done.data.read_at(0, &mut bytes);
             assert_eq!(bytes, [1, 2, byte]);
         }
+    }
+
+    #[test]
+    fn what_is_written_and_verified_is_in_the_file() {
+        for against in [Against::Nothing, Against::Data] {
+            let mut bench = Bench::new();
+            let data = bench.data(0, 4096);
+            data.write_at(0, &[0x5a; 4096]);
+            let operation = Operation::WriteAndVerify {
+                offset: 512,
+                length: 1024,
+                against,
+            };
+            assert!(bench.run(operation, data).result.is_ok());
+            let mut bytes = [0xff; 2048];
+            bench.backing.file().read_exact_at(&mut bytes, 0).unwrap();
+            assert_eq!(bytes[..512], [0; 512]);
+            assert_eq!(bytes[512..1536], [0x5a; 1024]);
+            assert_eq!(bytes[1536..], [0; 512]);
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_written_is_not_verified() {
+        let mut bench = Bench::new();
+        let data = bench.data(0, 512);
+        let operation = Operation::WriteAndVerify {
+            offset: u64::MAX - 512,
+            length: 512,
+            against: Against::Data,
+        };
+        let result = bench.run(operation, data).result;
+        assert!(matches!(result, Err(Failure::Io(_))), "{result:?}");
     }
 
     #[test]

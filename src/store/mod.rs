@@ -37,6 +37,15 @@ pub enum Operation {
     },
     /// Put everything that was written before on stable storage.
     Flush,
+    /// Write from the buffer to stable storage, read that back from the medium, and compare.
+    WriteAndVerify {
+        /// Where in the backing object.
+        offset: u64,
+        /// How much.
+        length: u64,
+        /// With what to compare.
+        against: Against,
+    },
     /// Read from the medium and compare; the buffer stays as it is. What was written before is put on stable storage
     /// first.
     Verify {

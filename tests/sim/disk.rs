@@ -55,7 +55,8 @@ impl Disk {
             Operation::Read { offset, length, .. } => {
                 request.data.write_at(0, &self.content[at(offset, length)]);
             }
-            Operation::Write { offset, length, .. } => {
+            Operation::Write { offset, length, .. }
+            | Operation::WriteAndVerify { offset, length, .. } => {
                 request
                     .data
                     .read_at(0, &mut self.content[at(offset, length)]);

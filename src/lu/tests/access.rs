@@ -6,6 +6,7 @@ use super::*;
 const READ_CAPACITY_10: [u8; 10] = [0x25, 0, 0, 0, 0, 0, 0, 0, 0, 0];
 const READ_CAPACITY_16: [u8; 16] = [0x9e, 0x10, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 32, 0, 0];
 const SYNCHRONIZE_CACHE_16: [u8; 16] = [0x91, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+const WRITE_AND_VERIFY: [u8; 10] = [0x2e, 0, 0, 0, 0, 0, 0, 0, 1, 0];
 /// BYTCHK=01b.
 const VERIFY_10: [u8; 10] = [0x2f, 0x02, 0, 0, 0, 0, 0, 0, 1, 0];
 const VERIFY_16: [u8; 16] = [0x8f, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0];
@@ -20,10 +21,9 @@ const MODE_SENSE_10: [u8; 10] = [0x5a, 0x08, 0x08, 0, 0, 0, 0, 0, 24, 0];
 
 /// The commands that shut-out nexuses are most often wrongly let in with, or wrongly refused. None is served here, and
 /// that is said before any reservation is asked: one that is served some day has its class in the table of commands.
-const NOT_SERVED: [(&str, &[u8]); 10] = [
+const NOT_SERVED: [(&str, &[u8]); 9] = [
     ("FORMAT UNIT", &[0x04, 0, 0, 0, 0, 0]),
     ("MODE SELECT(6)", &[0x15, 0x10, 0, 0, 24, 0]),
-    ("WRITE AND VERIFY(10)", &[0x2e, 0, 0, 0, 0, 0, 0, 0, 1, 0]),
     ("WRITE SAME(10)", &[0x41, 0, 0, 0, 0, 0, 0, 0, 1, 0]),
     ("UNMAP", &[0x42, 0, 0, 0, 0, 0, 0, 0, 24, 0]),
     ("LOG SELECT", &[0x4c, 0, 0, 0, 0, 0, 0, 0, 0, 0]),
@@ -75,6 +75,7 @@ fn write_exclusive_lets_outsiders_read_and_neither_write_nor_flush() {
         (&SEND_DIAGNOSTIC, 0, false),
         (&WRITE, 512, false),
         (&WRITE_FUA, 512, false),
+        (&WRITE_AND_VERIFY, 512, false),
         (&SYNCHRONIZE_CACHE, 0, false),
         (&SYNCHRONIZE_CACHE_16, 0, false),
     ] {
@@ -107,6 +108,7 @@ fn exclusive_access_lets_outsiders_see_no_more_than_size_and_state() {
         (&MODE_SENSE_6, 24, false),
         (&MODE_SENSE_10, 24, false),
         (&WRITE, 512, false),
+        (&WRITE_AND_VERIFY, 512, false),
         (&SYNCHRONIZE_CACHE, 0, false),
     ] {
         assert!(bench.passes(A, cdb, length), "the holder: {cdb:02x?}");
@@ -133,6 +135,7 @@ fn registrants_types_let_registrants_do_everything() {
             (&VERIFY_10, 512, true),
             (&MODE_SENSE_6, 24, true),
             (&WRITE, 512, false),
+            (&WRITE_AND_VERIFY, 512, false),
             (&SYNCHRONIZE_CACHE, 0, false),
             (&SYNCHRONIZE_CACHE_16, 0, false),
         ] {

@@ -1,4 +1,4 @@
-//! VERIFY.
+//! VERIFY and WRITE AND VERIFY.
 
 use super::*;
 
@@ -164,4 +164,109 @@ fn a_verify_in_flight_is_waited_for_like_a_read() {
         assert_eq!(bench.end(verify), Response::Good);
         assert_eq!(bench.released().is_some(), waits, "type {kind}");
     }
+}
+
+/// WRITE AND VERIFY(10) of two blocks at LBA 7, with these flags in byte 1.
+fn write_and_verify_10(flags: u8) -> [u8; 10] {
+    [0x2e, flags, 0, 0, 0, 7, 0, 0, 2, 0]
+}
+
+#[test]
+fn write_and_verify_goes_to_the_medium_and_back_whatever_the_cache_mode_is() {
+    for write_back in [true, false] {
+        let mut bench = Bench::new(Setup {
+            write_back,
+            ..setup()
+        });
+        for (flags, against) in [(0x00, Against::Nothing), (BYTCHK_01, Against::Data)] {
+            let expected = Operation::WriteAndVerify {
+                offset: 3584,
+                length: 1024,
+                against,
+            };
+            let long = [0x8e, flags, 0, 0, 0, 0, 0, 0, 0, 7, 0, 0, 0, 2, 0, 0];
+            let cdbs: [&[u8]; 3] = [
+                &write_and_verify_10(flags),
+                &[0xae, flags, 0, 0, 0, 7, 0, 0, 0, 2, 0, 0],
+                &long,
+            ];
+            for cdb in cdbs {
+                let write = bench.io(A, cdb, 1024);
+                assert_eq!(write.0.operation, expected, "{cdb:02x?}");
+                assert_eq!(bench.end(write), Response::Good);
+            }
+        }
+    }
+}
+
+#[test]
+fn write_and_verify_tells_whether_it_could_not_write_read_or_find_it_again() {
+    let mut bench = Bench::new(setup());
+    let eio = || io::Error::from_raw_os_error(libc::EIO);
+    for (failure, expected) in [
+        (Failure::Io(eio()), Sense::write_error()),
+        (Failure::Verify(eio()), Sense::unrecovered_read_error()),
+        (
+            Failure::Miscompare,
+            Sense::miscompare_during_verify_operation(),
+        ),
+        (
+            errno(libc::ENOSPC),
+            Sense::space_allocation_failed_write_protect(),
+        ),
+        (Failure::Flush(eio()), Sense::write_error()),
+    ] {
+        let write = bench.io(A, &write_and_verify_10(BYTCHK_01), 1024);
+        assert_eq!(bench.fail(write, failure), Response::Check(expected));
+    }
+    let latched = Response::Check(Sense::internal_target_failure());
+    let response = bench.answer(A, &write_and_verify_10(0), 1024);
+    assert_eq!(response, latched, "the last was a flush");
+}
+
+#[test]
+fn write_and_verify_has_the_checks_of_a_write() {
+    let mut bench = Bench::new(Setup {
+        geometry: Geometry::new(512, 1 << 20, 0).unwrap(),
+        ..setup()
+    });
+    for flags in [0, BYTCHK_01] {
+        let wrong = Response::Check(Sense::invalid_field_in_command_information_unit());
+        for length in [0, 512, 1023, 1025] {
+            let response = bench.answer(A, &write_and_verify_10(flags), length);
+            assert_eq!(response, wrong, "{length}");
+        }
+        // 8,193 blocks: one more than 4 MiB.
+        let too_long = Response::Check(Sense::invalid_field_in_cdb(Field::cdb(7)));
+        let cdb = [0x2e, flags, 0, 0, 0, 0, 0, 0x20, 0x01, 0];
+        assert_eq!(bench.answer(A, &cdb, 512), too_long);
+        // LBA FFFFFh and two blocks, LBA 100000h and none.
+        let out_of_range = Response::Check(Sense::logical_block_address_out_of_range());
+        let cdb = [0x2e, flags, 0, 0x0f, 0xff, 0xff, 0, 0, 2, 0];
+        assert_eq!(bench.answer(A, &cdb, 1024), out_of_range);
+        let cdb = [0x2e, flags, 0, 0x10, 0, 0, 0, 0, 0, 0];
+        assert_eq!(bench.answer(A, &cdb, 0), out_of_range);
+        let cdb = [0x2e, flags, 0, 0, 0, 7, 0, 0, 0, 0];
+        assert_eq!(bench.answer(A, &cdb, 0), Response::Good);
+    }
+    bench.nexuses[A] = bench.unit.attach(Some(nexus(A)), Mapping::ReadOnly);
+    bench.answer(A, &TEST_UNIT_READY, 0);
+    let protected = Response::Check(Sense::write_protected());
+    let response = bench.answer(A, &write_and_verify_10(0), 1024);
+    assert_eq!(response, protected);
+}
+
+#[test]
+fn write_and_verify_of_a_loser_conflicts_and_is_waited_for_like_a_write() {
+    let mut bench = Bench::reserved();
+    let write = bench.io(B, &write_and_verify_10(BYTCHK_01), 1024);
+    assert_eq!(bench.change(A, PREEMPT, [KEY_A, KEY_B]), None);
+    // BYTCHK=10b: the conflict goes before it.
+    for flags in [0, BYTCHK_01, 0x04] {
+        let response = bench.answer(B, &write_and_verify_10(flags), 1024);
+        assert_eq!(response, CONFLICT);
+    }
+    assert_eq!(bench.released(), None);
+    assert_eq!(bench.end(write), Response::Good);
+    assert_eq!(bench.released(), Some(Response::Good));
 }

@@ -125,6 +125,51 @@ fn verify_names_its_fields() {
 }
 
 #[test]
+fn write_and_verify_names_its_fields() {
+    let expected = |lba, blocks, field, compare| Command::WriteAndVerify {
+        transfer: Transfer {
+            lba: Lba(lba),
+            blocks: Blocks(blocks),
+            fua: false,
+            dpo: true,
+            length_field: Some(Field::cdb(field)),
+        },
+        compare,
+    };
+    for (bits, compare) in [(0x00, false), (0x02, true)] {
+        let flags = 0x18 | bits; // DPO, and a bit that is reserved
+        let cdb = [0x2e, flags, 0x11, 0x22, 0x33, 0x44, 0, 0x55, 0x66, 0];
+        let wanted = expected(0x1122_3344, 0x5566, 7, compare);
+        assert_eq!(decode(&cdb), Ok(wanted));
+        let cdb = [
+            0xae, flags, 0x11, 0x22, 0x33, 0x44, 0x55, 0x66, 0x77, 0x88, 0, 0,
+        ];
+        let wanted = expected(0x1122_3344, 0x5566_7788, 6, compare);
+        assert_eq!(decode(&cdb), Ok(wanted));
+        let cdb = [
+            0x8e, flags, // DPO, BYTCHK
+            0x11, 0x22, 0x33, 0x44, 0x55, 0x66, 0x77, 0x88, // LOGICAL BLOCK ADDRESS
+            0x99, 0xaa, 0xbb, 0xcc, // TRANSFER LENGTH
+            0, 0,
+        ];
+        let wanted = expected(0x1122_3344_5566_7788, 0x99aa_bbcc, 10, compare);
+        assert_eq!(decode(&cdb), Ok(wanted));
+    }
+}
+
+#[test]
+fn write_and_verify_cannot_repeat_a_block() {
+    let refused = Err(Sense::invalid_field_in_cdb(Field::cdb_bit(1, 2)));
+    for bytchk in [0x04, 0x06] {
+        assert_eq!(decode(&[0x2e, bytchk, 0, 0, 0, 0, 0, 0, 1, 0]), refused);
+        let cdb = [0xae, bytchk, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0];
+        assert_eq!(decode(&cdb), refused);
+        let cdb = [0x8e, bytchk, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0];
+        assert_eq!(decode(&cdb), refused);
+    }
+}
+
+#[test]
 fn byte_check_10b_is_reserved() {
     let refused = Err(Sense::invalid_field_in_cdb(Field::cdb_bit(1, 2)));
     assert_eq!(decode(&[0x2f, 0x04, 0, 0, 0, 0, 0, 0, 1, 0]), refused);
