@@ -9,7 +9,7 @@ use crate::scsi::commands::Row;
 use crate::scsi::nexus::ItNexus;
 use crate::scsi::sense::Sense;
 use crate::scsi::{self, Blocks, Status, capacity, inquiry, mode, report};
-use crate::store::{Against, Durability, Flush, Lane, Operation, Request};
+use crate::store::{Against, Cancellation, Durability, Flush, Lane, Operation, Request};
 
 /// The most bytes that a PRE-FETCH brings into the cache, which others need too.
 const PRE_FETCH_MAX: u64 = 64 << 20;
@@ -281,11 +281,16 @@ impl LogicalUnit {
         let key = self.tasks.begin(task.nexus, row.access_of(&task.cdb));
         // Whatever hangs of one I_T nexus, the others are served. The number is not given to another meanwhile.
         let lane = Lane(task.nexus.0);
+        let cancellation = match operation {
+            Operation::Verify { .. } => self.tasks.make_cancellable(key),
+            _ => Cancellation::default(),
+        };
         let (data, pending) = task.suspend(key, transfer);
         let request = Request {
             lane,
             operation,
             data,
+            cancellation,
         };
         Step::Io(request, pending)
     }

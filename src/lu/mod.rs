@@ -459,6 +459,8 @@ impl LogicalUnit {
                 log::error!("the backing object has become shorter than the unit");
                 Sense::internal_target_failure().into()
             }
+            // Nobody cancels what is not aborted.
+            Failure::Cancelled => Response::Status(Status::TaskAborted),
             Failure::Miscompare => Sense::miscompare_during_verify_operation().into(),
             Failure::Io(error) | Failure::Verify(error) if is_passing(error) => {
                 Response::Status(Status::Busy)

@@ -9,6 +9,7 @@ use slab::Slab;
 
 use crate::scsi::sense::{Format, SENSE_LENGTH, Sense};
 use crate::scsi::{Access, Status};
+use crate::store::Cancellation;
 use crate::sys::region::Data;
 
 /// Which command of which port an answer belongs to: the worker's words, which nothing here looks into.
@@ -239,6 +240,7 @@ struct InFlight {
     nexus: NexusId,
     access: Access,
     aborted: bool,
+    cancellation: Cancellation,
 }
 
 /// An order of the administrator's, by the worker's number, which nothing here looks into.
@@ -293,7 +295,15 @@ impl TaskSet {
             nexus,
             access,
             aborted: false,
+            cancellation: Cancellation::default(),
         }))
+    }
+
+    /// Has an abort cancel the operation of a command too: of one that takes long and changes nothing.
+    pub(super) fn make_cancellable(&mut self, key: TaskKey) -> Cancellation {
+        let task = &mut self.tasks[key.0];
+        task.cancellation = Cancellation::possible();
+        task.cancellation.clone()
     }
 
     /// How many are in flight.
@@ -319,7 +329,10 @@ impl TaskSet {
     /// answers of theirs that have waited, and need not any more.
     pub(super) fn abort(&mut self, nexuses: impl Fn(NexusId) -> bool) -> Vec<Answer> {
         for (_, task) in &mut self.tasks {
-            task.aborted |= nexuses(task.nexus);
+            if nexuses(task.nexus) {
+                task.aborted = true;
+                task.cancellation.cancel();
+            }
         }
         let mut aborted = Vec::new();
         for fence in std::mem::take(&mut self.fences) {

@@ -190,6 +190,7 @@ impl<T: Send + 'static> Store<T> for Blocking<T> {
 fn perform(backing: &Backing, request: &Request) -> Result<(), Failure> {
     let (file, data) = (backing.file(), &request.data);
     let sync = || backing.flush().map_err(Failure::Flush);
+    let is_cancelled = || request.cancellation.is_cancelled();
     let write = |offset, length| {
         whole(length, |range| {
             vectored::write(file, offset + range.start, data, range)
@@ -228,7 +229,13 @@ fn perform(backing: &Backing, request: &Request) -> Result<(), Failure> {
         } => {
             write(offset, length)?;
             sync()?;
-            verify(backing, offset, length, data, against)
+            verify(
+                backing,
+                offset..offset + length,
+                data,
+                against,
+                is_cancelled,
+            )
         }
         Operation::Verify {
             offset,
@@ -236,7 +243,13 @@ fn perform(backing: &Backing, request: &Request) -> Result<(), Failure> {
             against,
         } => {
             sync()?;
-            verify(backing, offset, length, data, against)
+            verify(
+                backing,
+                offset..offset + length,
+                data,
+                against,
+                is_cancelled,
+            )
         }
         Operation::PreFetch { offset, length } => {
             backing.advise(offset, length, PosixFadviseAdvice::POSIX_FADV_WILLNEED);
@@ -272,7 +285,7 @@ mod tests {
     use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
     use super::*;
-    use crate::store::Against;
+    use crate::store::{Against, Cancellation};
     use crate::sys::region::{Data, Region, Segment};
 
     struct Bench {
@@ -311,6 +324,7 @@ mod tests {
                     lane,
                     operation,
                     data,
+                    cancellation: Cancellation::default(),
                 },
                 7,
             );
@@ -550,6 +564,7 @@ mod tests {
                 lane,
                 operation,
                 data,
+                cancellation: Cancellation::default(),
             };
             self.store.submit(request, length);
         }

@@ -10,6 +10,8 @@ pub mod saved;
 mod verify;
 
 use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::sys::region::Data;
 pub use backing::Backing;
@@ -109,6 +111,33 @@ pub struct Request {
     pub operation: Operation,
     /// From or to where.
     pub data: Data,
+    /// Whether somebody still wants to know how it ends.
+    pub cancellation: Cancellation,
+}
+
+/// Tells an operation that takes long and changes nothing that it need not go on.
+#[derive(Clone, Debug, Default)]
+pub struct Cancellation(Option<Arc<AtomicBool>>);
+
+impl Cancellation {
+    /// Of an operation that can be cancelled. The default is of one that goes on to its end.
+    pub fn possible() -> Cancellation {
+        Cancellation(Some(Arc::default()))
+    }
+
+    /// Cancels the operation. It ends at the next occasion, with [`Failure::Cancelled`] or as it would have.
+    pub fn cancel(&self) {
+        if let Some(flag) = &self.0 {
+            flag.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// Whether it has been cancelled.
+    pub fn is_cancelled(&self) -> bool {
+        self.0
+            .as_ref()
+            .is_some_and(|flag| flag.load(Ordering::Relaxed))
+    }
 }
 
 /// Why an operation failed.
@@ -122,6 +151,8 @@ pub enum Failure {
     Verify(io::Error),
     /// The data is not what it was compared with.
     Miscompare,
+    /// It was cancelled before its end.
+    Cancelled,
     /// The backing object ends before the data does: somebody made it shorter.
     Truncated,
 }

@@ -18,13 +18,16 @@ const PAGES: u64 = 1 << 16;
 
 /// Reads a part of the backing object from the medium, and compares it. Nothing of it may be dirty: the system forgets
 /// only what it need not write.
+///
+/// `is_cancelled` is asked before each piece whether to go on.
 pub(super) fn verify(
     backing: &Backing,
-    offset: u64,
-    length: u64,
+    Range { start: offset, end }: Range<u64>,
     data: &Data,
     against: Against,
+    mut is_cancelled: impl FnMut() -> bool,
 ) -> Result<(), Failure> {
+    let length = end - offset;
     let forgotten = whole_pages(offset, length);
     backing.advise(
         forgotten.start,
@@ -44,6 +47,9 @@ pub(super) fn verify(
     };
     let mut done = 0;
     while done < length {
+        if is_cancelled() {
+            return Err(Failure::Cancelled);
+        }
         let bytes = usize::try_from((length - done).min(PIECE)).expect("at most PIECE");
         let found = &mut found[..bytes];
         backing
@@ -113,8 +119,7 @@ mod tests {
         }
 
         fn verify(&self, range: Range<u64>, against: Against) -> Result<(), Failure> {
-            let length = range.end - range.start;
-            verify(&self.backing, range.start, length, &self.data, against)
+            verify(&self.backing, range, &self.data, against, || false)
         }
 
         /// Flips a bit of the backing object.
@@ -174,6 +179,27 @@ mod tests {
         bench.spoil((1 << 20) + 512);
         let compared = bench.verify(range, Against::Repeated(512));
         assert!(matches!(compared, Err(Failure::Miscompare)));
+    }
+
+    #[test]
+    fn one_that_is_cancelled_ends_with_the_piece() {
+        let bench = Bench::new();
+        bench.spoil(1 << 21); // in the third piece
+        for (pieces, is_cancelled) in [(0, true), (2, true), (3, false)] {
+            let mut asked = 0;
+            let cancel = || {
+                asked += 1;
+                asked > pieces
+            };
+            let range = 0..SIZE;
+            let ended = verify(&bench.backing, range, &bench.data, Against::Data, cancel);
+            let expected = match ended {
+                Err(Failure::Cancelled) => true,
+                Err(Failure::Miscompare) => false,
+                other => panic!("{other:?}"),
+            };
+            assert_eq!(expected, is_cancelled, "after {pieces} pieces");
+        }
     }
 
     #[test]

@@ -270,3 +270,34 @@ fn write_and_verify_of_a_loser_conflicts_and_is_waited_for_like_a_write() {
     assert_eq!(bench.end(write), Response::Good);
     assert_eq!(bench.released(), Some(Response::Good));
 }
+
+#[test]
+fn an_aborted_verify_is_told_to_stop_and_no_other_command_is() {
+    let mut bench = Bench::reserved();
+    let verify = bench.io(B, &verify_10(0), 0);
+    let write = bench.io(B, &write_and_verify_10(0), 1024);
+    let bystander = bench.io(C, &verify_10(0), 0);
+    let is_cancelled = |io: &(Request, Pending)| io.0.cancellation.is_cancelled();
+    assert!(!is_cancelled(&verify));
+    assert_eq!(bench.change(A, PREEMPT_AND_ABORT, [KEY_A, KEY_B]), None);
+    assert!(is_cancelled(&verify));
+    assert!(!is_cancelled(&write), "it changes something");
+    assert!(!is_cancelled(&bystander));
+    let aborted = Response::Status(Status::TaskAborted);
+    assert_eq!(bench.fail(verify, Failure::Cancelled), aborted);
+    assert_eq!(bench.released(), None);
+    assert_eq!(bench.end(write), aborted);
+    assert_eq!(bench.released(), Some(Response::Good));
+    assert_eq!(bench.end(bystander), Response::Good);
+}
+
+#[test]
+fn a_reset_tells_every_verify_to_stop() {
+    let mut bench = Bench::new(setup());
+    let verify = bench.io(A, &verify_10(0), 0);
+    bench.unit.reset(&[]);
+    assert!(verify.0.cancellation.is_cancelled());
+    let aborted = Response::Status(Status::TaskAborted);
+    assert_eq!(bench.fail(verify, Failure::Cancelled), aborted);
+    bench.settle();
+}
