@@ -282,7 +282,7 @@ impl LogicalUnit {
         // Whatever hangs of one I_T nexus, the others are served. The number is not given to another meanwhile.
         let lane = Lane(task.nexus.0);
         let cancellation = match operation {
-            Operation::Verify { .. } => self.tasks.make_cancellable(key),
+            Operation::Verify { .. } => self.tasks.make_cancellable(key, task.tag()),
             _ => Cancellation::default(),
         };
         let (data, pending) = task.suspend(key, transfer);

@@ -240,7 +240,17 @@ struct InFlight {
     nexus: NexusId,
     access: Access,
     aborted: bool,
-    cancellation: Cancellation,
+    /// What it came with, and how its operation is cancelled, if it can be.
+    cancellable: Option<(Tag, Cancellation)>,
+}
+
+impl InFlight {
+    fn abort(&mut self) {
+        self.aborted = true;
+        if let Some((_, cancellation)) = &self.cancellable {
+            cancellation.cancel();
+        }
+    }
 }
 
 /// An order of the administrator's, by the worker's number, which nothing here looks into.
@@ -295,15 +305,28 @@ impl TaskSet {
             nexus,
             access,
             aborted: false,
-            cancellation: Cancellation::default(),
+            cancellable: None,
         }))
     }
 
     /// Has an abort cancel the operation of a command too: of one that takes long and changes nothing.
-    pub(super) fn make_cancellable(&mut self, key: TaskKey) -> Cancellation {
-        let task = &mut self.tasks[key.0];
-        task.cancellation = Cancellation::possible();
-        task.cancellation.clone()
+    pub(super) fn make_cancellable(&mut self, key: TaskKey, tag: Tag) -> Cancellation {
+        let cancellation = Cancellation::possible();
+        self.tasks[key.0].cancellable = Some((tag, cancellation.clone()));
+        cancellation
+    }
+
+    /// Aborts those of the commands that can be cancelled.
+    pub(super) fn abort_cancellable(&mut self, is_meant: impl Fn(Tag) -> bool) {
+        for (_, task) in &mut self.tasks {
+            if task
+                .cancellable
+                .as_ref()
+                .is_some_and(|&(tag, _)| is_meant(tag))
+            {
+                task.abort();
+            }
+        }
     }
 
     /// How many are in flight.
@@ -330,8 +353,7 @@ impl TaskSet {
     pub(super) fn abort(&mut self, nexuses: impl Fn(NexusId) -> bool) -> Vec<Answer> {
         for (_, task) in &mut self.tasks {
             if nexuses(task.nexus) {
-                task.aborted = true;
-                task.cancellation.cancel();
+                task.abort();
             }
         }
         let mut aborted = Vec::new();

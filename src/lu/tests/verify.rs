@@ -301,3 +301,18 @@ fn a_reset_tells_every_verify_to_stop() {
     assert_eq!(bench.fail(verify, Failure::Cancelled), aborted);
     bench.settle();
 }
+
+#[test]
+fn abort_task_stops_the_verify_that_is_meant_and_lets_a_write_go_on() {
+    let mut bench = Bench::new(setup());
+    let verify = bench.io(A, &verify_10(0), 0);
+    let write = bench.io(A, &write_and_verify_10(0), 1024);
+    let other = bench.io(B, &verify_10(0), 0);
+    bench.unit.abort_task(|tag| tag.port == A);
+    assert!(verify.0.cancellation.is_cancelled());
+    assert!(!other.0.cancellation.is_cancelled());
+    let aborted = Response::Status(Status::TaskAborted);
+    assert_eq!(bench.fail(verify, Failure::Cancelled), aborted);
+    assert_eq!(bench.end(write), Response::Good);
+    assert_eq!(bench.end(other), Response::Good);
+}
