@@ -618,6 +618,41 @@ fn a_reset_of_one_port_aborts_the_commands_of_the_other_and_ends_a_reserve() {
     node.stop();
 }
 
+#[test]
+fn abort_task_stops_a_verify_of_that_port_and_number_and_no_other() {
+    const ABORT_TASK: u8 = 1;
+    const VERIFY: [u8; 10] = [0x2f, 0, 0, 0, 0, 0, 0, 0, 1, 0];
+    let mut node = Node::new();
+    node.hold_disk();
+    let first = node.send(A, &VERIFY, Buffer::None);
+    let second = node.send(A, &VERIFY, Buffer::None);
+    node.send(B, &VERIFY, Buffer::None);
+    let alike = node.send(B, &VERIFY, Buffer::None);
+    assert_eq!(alike, second, "each port has numbers of its own");
+    node.wait_until_held(4);
+    node.kernels[A].task_management(ABORT_TASK, &[second]);
+    // What comes after it on the ring is answered after it.
+    assert_eq!(node.command(A, &TEST_UNIT_READY, Buffer::None).status, GOOD);
+    let disk = node.disk.lock().unwrap();
+    let held = disk.waiting.iter();
+    let cancelled = held.filter(|(request, _)| request.cancellation.is_cancelled());
+    assert_eq!(cancelled.count(), 1);
+    drop(disk);
+    node.let_go();
+    for completed in node.kernels[A].wait_for(2) {
+        let expected = if completed.id == first {
+            GOOD
+        } else {
+            TASK_ABORTED
+        };
+        assert_eq!(completed.status, expected);
+    }
+    for completed in node.kernels[B].wait_for(2) {
+        assert_eq!(completed.status, GOOD);
+    }
+    node.stop();
+}
+
 impl Node {
     /// Somebody looks for sessions, and A has reserved the unit.
     fn reserved_6() -> Node {

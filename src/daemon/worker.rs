@@ -579,7 +579,12 @@ impl<S: Store<Pending>, R: Record> Worker<S, R> {
                         Function::LogicalUnitReset | Function::TargetReset => {
                             self.parts.unit.reset(&told);
                         }
-                        Function::AbortTask | Function::Other(_) => {}
+                        Function::AbortTask => {
+                            let ids = &entry.commands;
+                            let unit = &mut self.parts.unit;
+                            unit.abort_task(|tag| tag.port == id.0 && ids.contains(&tag.command));
+                        }
+                        Function::Other(_) => {}
                     }
                 }
                 Err(interrupted) => return self.interrupted(id, interrupted),

@@ -7,7 +7,7 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use super::task::{NexusId, Reply, Response, Task, Ticket};
+use super::task::{NexusId, Reply, Response, Tag, Task, Ticket};
 use super::{LogicalUnit, Step};
 use crate::pr::admin::Action;
 use crate::pr::{Change, Reservations, Save};
@@ -165,6 +165,12 @@ impl LogicalUnit {
         }
         self.abort(|_| true);
         self.awaited.push_back(Awaited::Reset);
+    }
+
+    /// ABORT TASK of the commands that are meant, each of which its sender waits for until it has ended. So all that
+    /// can go on to its end does; a VERIFY, which may take long and changes nothing, is stopped.
+    pub fn abort_task(&mut self, is_meant: impl Fn(Tag) -> bool) {
+        self.tasks.abort_cancellable(is_meant);
     }
 
     /// The loss of an I_T nexus: logout, a dropped connection, a session reinstated. It ends a RESERVE.

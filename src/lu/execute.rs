@@ -4,12 +4,15 @@ use super::change::Origin;
 use super::task::{Reply, Response, Task, Transfer};
 use super::{LogicalUnit, Mapping, NexusId, Step};
 use crate::pr::{self, Change, Refusal};
-use crate::scsi::cdb::{self, Command};
+use crate::scsi::cdb::{self, ByteCheck, CacheRange, Command};
 use crate::scsi::commands::Row;
 use crate::scsi::nexus::ItNexus;
 use crate::scsi::sense::Sense;
-use crate::scsi::{self, Status, capacity, inquiry, mode, report};
-use crate::store::{Durability, Flush, Lane, Operation, Request};
+use crate::scsi::{self, Blocks, Status, capacity, inquiry, mode, report};
+use crate::store::{Against, Cancellation, Durability, Flush, Lane, Operation, Request};
+
+/// The most bytes that a PRE-FETCH brings into the cache, which others need too.
+const PRE_FETCH_MAX: u64 = 64 << 20;
 
 impl LogicalUnit {
     pub(super) fn execute(&mut self, row: &Row, task: Task) -> Step {
@@ -22,12 +25,26 @@ impl LogicalUnit {
         let done = match command {
             Command::Read(transfer) => return self.read(row, task, &transfer),
             Command::Write(transfer) => return self.write(row, task, &transfer),
-            Command::SynchronizeCache { lba, blocks, .. } => {
-                return match self.geometry.check_range(lba, blocks) {
+            Command::WriteAndVerify { transfer, compare } => {
+                return self.write_and_verify(row, task, &transfer, compare);
+            }
+            Command::Verify(transfer, byte_check) => {
+                return self.verify(row, task, &transfer, byte_check);
+            }
+            Command::PreFetch(range) => return self.pre_fetch(row, task, range),
+            Command::SynchronizeCache(range) => {
+                return match self.geometry.check_range(range.lba, range.blocks) {
                     Ok(()) => self.flush(row, task),
                     Err(sense) => Step::Answer(task.answer(sense.into())),
                 };
             }
+            // One host does not stop what others use: what it asks for is that nothing is lost in the cache.
+            Command::StartStopUnit(asked) if !asked.no_flush => return self.flush(row, task),
+            Command::SendDiagnostic { .. } => {
+                return self.start(row, task, Operation::Examine, Transfer::None);
+            }
+            // The medium can't be removed in any case.
+            Command::StartStopUnit(_) | Command::PreventAllowMediumRemoval { .. } => Response::Good,
             Command::PersistentReserveOut { .. } | Command::Reserve | Command::Release => {
                 return self.change(task, &command);
             }
@@ -129,6 +146,49 @@ impl LogicalUnit {
 
     fn write(&mut self, row: &Row, task: Task, transfer: &cdb::Transfer) -> Step {
         self.counters.writes += 1;
+        let durability = if transfer.fua || !self.write_back {
+            Durability::Now
+        } else {
+            Durability::Later
+        };
+        self.write_out(row, task, transfer, |offset, length| Operation::Write {
+            offset,
+            length,
+            durability,
+        })
+    }
+
+    /// WRITE AND VERIFY. Durable whatever the cache mode is: it could not be verified otherwise.
+    fn write_and_verify(
+        &mut self,
+        row: &Row,
+        task: Task,
+        transfer: &cdb::Transfer,
+        compare: bool,
+    ) -> Step {
+        self.counters.writes += 1;
+        let against = if compare {
+            Against::Data
+        } else {
+            Against::Nothing
+        };
+        self.write_out(row, task, transfer, |offset, length| {
+            Operation::WriteAndVerify {
+                offset,
+                length,
+                against,
+            }
+        })
+    }
+
+    /// Starts a command that writes its data-out.
+    fn write_out(
+        &mut self,
+        row: &Row,
+        task: Task,
+        transfer: &cdb::Transfer,
+        operation: impl FnOnce(u64, u64) -> Operation,
+    ) -> Step {
         let length = self.geometry.byte_length(transfer.blocks);
         let checked = self.check_transfer(transfer).and_then(|()| {
             // Data beyond what the CDB moves, or less: nothing is written of a command that is at odds with itself.
@@ -143,38 +203,94 @@ impl LogicalUnit {
         if length == 0 {
             return Step::Answer(task.answer(Response::Good));
         }
-        let durability = if transfer.fua || !self.write_back {
-            Durability::Now
-        } else {
-            Durability::Later
+        let offset = self.geometry.byte_offset(transfer.lba);
+        self.start(row, task, operation(offset, length), Transfer::Out)
+    }
+
+    /// VERIFY. What it looks at is what is on the medium: what is newer in the cache goes there first, as for FUA
+    /// (SBC-3, caches).
+    fn verify(
+        &mut self,
+        row: &Row,
+        task: Task,
+        transfer: &cdb::Transfer,
+        byte_check: ByteCheck,
+    ) -> Step {
+        let length = self.geometry.byte_length(transfer.blocks);
+        let block = u64::from(self.geometry.block_size());
+        let (against, data_out) = match byte_check {
+            ByteCheck::Nothing => (Against::Nothing, None),
+            ByteCheck::All => (Against::Data, Some(length)),
+            ByteCheck::One => (Against::Repeated(block), Some(block)),
         };
+        let checked = self.check_transfer(transfer).and_then(|()| {
+            if self.flush_failed {
+                return Err(Sense::internal_target_failure());
+            }
+            match data_out {
+                Some(data_out) if length > 0 && task.data.len() != data_out => {
+                    Err(Sense::invalid_field_in_command_information_unit())
+                }
+                _ => Ok(()),
+            }
+        });
+        if let Err(sense) = checked {
+            return Step::Answer(task.answer(sense.into()));
+        }
+        if length == 0 {
+            return Step::Answer(task.answer(Response::Good));
+        }
         let offset = self.geometry.byte_offset(transfer.lba);
         self.start(
             row,
             task,
-            Operation::Write {
+            Operation::Verify {
                 offset,
                 length,
-                durability,
+                against,
             },
-            Transfer::Out,
+            Transfer::None,
         )
     }
 
-    /// SYNCHRONIZE CACHE. IMMED makes no difference: the answer waits, and so tells of errors.
+    /// PRE-FETCH. GOOD and not CONDITION MET, which would promise that all of it is in the cache, and stays there.
+    fn pre_fetch(&mut self, row: &Row, task: Task, range: CacheRange) -> Step {
+        if let Err(sense) = self.geometry.check_range(range.lba, range.blocks) {
+            return Step::Answer(task.answer(sense.into()));
+        }
+        let offset = self.geometry.byte_offset(range.lba);
+        let length = match range.blocks {
+            Blocks(0) => self.geometry.byte_length(self.geometry.blocks()) - offset,
+            blocks => self.geometry.byte_length(blocks),
+        };
+        let length = length.min(PRE_FETCH_MAX);
+        self.start(
+            row,
+            task,
+            Operation::PreFetch { offset, length },
+            Transfer::None,
+        )
+    }
+
+    /// SYNCHRONIZE CACHE, START STOP UNIT. IMMED makes no difference: the answer waits, and so tells of errors.
     fn flush(&mut self, row: &Row, task: Task) -> Step {
         self.start(row, task, Operation::Flush, Transfer::Flush)
     }
 
     fn start(&mut self, row: &Row, task: Task, operation: Operation, transfer: Transfer) -> Step {
-        let key = self.tasks.begin(task.nexus, row.access);
+        let key = self.tasks.begin(task.nexus, row.access_of(&task.cdb));
         // Whatever hangs of one I_T nexus, the others are served. The number is not given to another meanwhile.
         let lane = Lane(task.nexus.0);
+        let cancellation = match operation {
+            Operation::Verify { .. } => self.tasks.make_cancellable(key, task.tag()),
+            _ => Cancellation::default(),
+        };
         let (data, pending) = task.suspend(key, transfer);
         let request = Request {
             lane,
             operation,
             data,
+            cancellation,
         };
         Step::Io(request, pending)
     }

@@ -94,7 +94,7 @@ pub struct Counters {
     pub commands: u64,
     /// READ commands.
     pub reads: u64,
-    /// WRITE commands.
+    /// WRITE and WRITE AND VERIFY commands.
     pub writes: u64,
     /// Commands refused with RESERVATION CONFLICT.
     pub conflicts: u64,
@@ -352,7 +352,7 @@ impl LogicalUnit {
         if self.fenced && reports {
             return Err(Sense::manual_intervention_required().into());
         }
-        if !nexus.standing.admits(row.access) {
+        if !nexus.standing.admits(row.access_of(&task.cdb)) {
             self.counters.conflicts += 1;
             return Err(Response::Status(Status::ReservationConflict).into());
         }
@@ -459,10 +459,24 @@ impl LogicalUnit {
                 log::error!("the backing object has become shorter than the unit");
                 Sense::internal_target_failure().into()
             }
-            Failure::Io(error) if is_passing(error) => Response::Status(Status::Busy),
+            // Nobody cancels what is not aborted.
+            Failure::Cancelled => Response::Status(Status::TaskAborted),
+            Failure::Miscompare => Sense::miscompare_during_verify_operation().into(),
+            Failure::Io(error) | Failure::Verify(error) if is_passing(error) => {
+                Response::Status(Status::Busy)
+            }
             Failure::Io(error) => {
                 log::warn!("I/O on the backing object failed: {error}");
-                sense_of(error, transfer).into()
+                let medium_error = match transfer {
+                    Transfer::In(_) => Sense::unrecovered_read_error(),
+                    Transfer::Out | Transfer::Flush => Sense::write_error(),
+                    Transfer::None => Sense::internal_target_failure(),
+                };
+                sense_of(error, medium_error).into()
+            }
+            Failure::Verify(error) => {
+                log::warn!("verifying the backing object failed: {error}");
+                sense_of(error, Sense::unrecovered_read_error()).into()
             }
         }
     }
@@ -479,8 +493,8 @@ fn is_passing(error: &std::io::Error) -> bool {
 }
 
 /// Which condition an error of the system is to an initiator. Hosts act on the sense key: MEDIUM ERROR makes them
-/// give up a block, NOT READY and HARDWARE ERROR a path.
-fn sense_of(error: &std::io::Error, transfer: Transfer) -> Sense {
+/// give up a block, NOT READY and HARDWARE ERROR a path. What failed says which error of the medium it is, if it is one.
+fn sense_of(error: &std::io::Error, medium_error: Sense) -> Sense {
     match error.raw_os_error() {
         Some(libc::ENOSPC | libc::EDQUOT) => Sense::space_allocation_failed_write_protect(),
         Some(libc::EROFS | libc::EPERM | libc::EACCES) => Sense::write_protected(),
@@ -494,10 +508,7 @@ fn sense_of(error: &std::io::Error, transfer: Transfer) -> Sense {
             | libc::ETIMEDOUT,
         ) => Sense::logical_unit_communication_failure(),
         Some(libc::EIO | libc::ENODATA | libc::EILSEQ | libc::EBADMSG | libc::EUCLEAN) => {
-            match transfer {
-                Transfer::In(_) => Sense::unrecovered_read_error(),
-                Transfer::Out | Transfer::Flush => Sense::write_error(),
-            }
+            medium_error
         }
         _ => Sense::internal_target_failure(),
     }

@@ -9,6 +9,7 @@ use slab::Slab;
 
 use crate::scsi::sense::{Format, SENSE_LENGTH, Sense};
 use crate::scsi::{Access, Status};
+use crate::store::Cancellation;
 use crate::sys::region::Data;
 
 /// Which command of which port an answer belongs to: the worker's words, which nothing here looks into.
@@ -206,8 +207,10 @@ pub(super) enum Transfer {
     In(u64),
     /// Data from the initiator.
     Out,
-    /// None.
+    /// None: data goes to the medium.
     Flush,
+    /// None.
+    None,
 }
 
 /// A command whose data is in the store's hands. [`super::LogicalUnit::finish`] takes it back.
@@ -237,6 +240,17 @@ struct InFlight {
     nexus: NexusId,
     access: Access,
     aborted: bool,
+    /// What it came with, and how its operation is cancelled, if it can be.
+    cancellable: Option<(Tag, Cancellation)>,
+}
+
+impl InFlight {
+    fn abort(&mut self) {
+        self.aborted = true;
+        if let Some((_, cancellation)) = &self.cancellable {
+            cancellation.cancel();
+        }
+    }
 }
 
 /// An order of the administrator's, by the worker's number, which nothing here looks into.
@@ -291,7 +305,28 @@ impl TaskSet {
             nexus,
             access,
             aborted: false,
+            cancellable: None,
         }))
+    }
+
+    /// Has an abort cancel the operation of a command too: of one that takes long and changes nothing.
+    pub(super) fn make_cancellable(&mut self, key: TaskKey, tag: Tag) -> Cancellation {
+        let cancellation = Cancellation::possible();
+        self.tasks[key.0].cancellable = Some((tag, cancellation.clone()));
+        cancellation
+    }
+
+    /// Aborts those of the commands that can be cancelled.
+    pub(super) fn abort_cancellable(&mut self, is_meant: impl Fn(Tag) -> bool) {
+        for (_, task) in &mut self.tasks {
+            if task
+                .cancellable
+                .as_ref()
+                .is_some_and(|&(tag, _)| is_meant(tag))
+            {
+                task.abort();
+            }
+        }
     }
 
     /// How many are in flight.
@@ -317,7 +352,9 @@ impl TaskSet {
     /// answers of theirs that have waited, and need not any more.
     pub(super) fn abort(&mut self, nexuses: impl Fn(NexusId) -> bool) -> Vec<Answer> {
         for (_, task) in &mut self.tasks {
-            task.aborted |= nexuses(task.nexus);
+            if nexuses(task.nexus) {
+                task.abort();
+            }
         }
         let mut aborted = Vec::new();
         for fence in std::mem::take(&mut self.fences) {

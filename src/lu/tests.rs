@@ -4,11 +4,13 @@
 mod access;
 mod attentions;
 mod changes;
+mod dataless;
 mod many;
 mod nexuses;
 mod order;
 mod reads;
 mod reserve;
+mod verify;
 
 use std::io;
 
@@ -17,7 +19,7 @@ use crate::pr::Save;
 use crate::pr::admin::Action;
 use crate::scsi::nexus::{Protocol, TargetPort, TransportId};
 use crate::scsi::sense::Field;
-use crate::store::{Durability, Flush, Operation};
+use crate::store::{Against, Durability, Flush, Operation};
 use crate::sys::region::{Region, Segment};
 
 const A: usize = 0;

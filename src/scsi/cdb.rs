@@ -42,14 +42,30 @@ pub enum Command {
     Read(Transfer),
     /// WRITE(6), (10), (12), (16) (SBC-3).
     Write(Transfer),
+    /// WRITE AND VERIFY(10), (12), (16) (SBC-3): to the medium, and read back from there.
+    WriteAndVerify {
+        /// What it moves. FUA goes without saying, and is not set.
+        transfer: Transfer,
+        /// BYTCHK: what is read back is compared with what was written.
+        compare: bool,
+    },
+    /// VERIFY(10), (12), (16) (SBC-3): what the transfer names is read, and compared with the data-out if there is any.
+    Verify(Transfer, ByteCheck),
+    /// PRE-FETCH(10), (16) (SBC-3).
+    PreFetch(CacheRange),
     /// SYNCHRONIZE CACHE(10), (16) (SBC-3).
-    SynchronizeCache {
-        /// The first block.
-        lba: Lba,
-        /// How many; 0 means all to the end.
-        blocks: Blocks,
-        /// IMMED: status may come before the data is on the medium.
-        immed: bool,
+    SynchronizeCache(CacheRange),
+    /// START STOP UNIT (SBC-3).
+    StartStopUnit(StartStopUnit),
+    /// SEND DIAGNOSTIC (SPC-4), without parameters.
+    SendDiagnostic {
+        /// SELFTEST: the default self-test; else no test at all.
+        self_test: bool,
+    },
+    /// PREVENT ALLOW MEDIUM REMOVAL (SPC-4).
+    PreventAllowMediumRemoval {
+        /// PREVENT is 01b: the medium shall not be removed.
+        prevent: bool,
     },
     /// RESERVE(6), RESERVE(10) (SPC-2).
     Reserve,
@@ -90,7 +106,7 @@ pub enum Command {
     },
 }
 
-/// What a READ or WRITE moves, and how.
+/// What a READ or WRITE moves, or a VERIFY looks at, and how.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Transfer {
     /// The first block.
@@ -101,9 +117,46 @@ pub struct Transfer {
     pub fua: bool,
     /// DPO: the blocks are not worth keeping in the cache.
     pub dpo: bool,
-    /// The TRANSFER LENGTH field, to point at when it exceeds the limit. `None` for READ(6) and WRITE(6),
-    /// to which MAXIMUM TRANSFER LENGTH does not apply (SBC-3, Block Limits VPD page).
+    /// The TRANSFER LENGTH field, to point at when it exceeds the limit. `None` for READ(6), WRITE(6) and a VERIFY that
+    /// does not move its blocks, to which MAXIMUM TRANSFER LENGTH does not apply (SBC-3, Block Limits VPD page).
     pub length_field: Option<Field>,
+}
+
+/// BYTCHK: with what VERIFY compares the blocks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ByteCheck {
+    /// 00b: with nothing. They are read, and there is no data-out.
+    Nothing,
+    /// 01b: with as many blocks of data-out.
+    All,
+    /// 11b: each of them with the one block of data-out.
+    One,
+}
+
+/// Which blocks PRE-FETCH shall bring into the cache, or SYNCHRONIZE CACHE from it to the medium.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CacheRange {
+    /// The first block.
+    pub lba: Lba,
+    /// How many; 0 means all to the end.
+    pub blocks: Blocks,
+    /// IMMED: status may come before it is done.
+    pub immed: bool,
+}
+
+/// What START STOP UNIT asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StartStopUnit {
+    /// IMMED: status may come before it is done.
+    pub immed: bool,
+    /// POWER CONDITION: 0h for what START says, 1h for active, 7h for what the unit thinks best.
+    pub power_condition: u8,
+    /// POWER CONDITION MODIFIER.
+    pub power_condition_modifier: u8,
+    /// NO_FLUSH: what is in the cache may stay there.
+    pub no_flush: bool,
+    /// START: be ready for use, or else be stopped.
+    pub start: bool,
 }
 
 /// What MODE SENSE asks for.
@@ -169,9 +222,21 @@ pub enum Reporting {
 
 /// FUA of READ and WRITE, byte 1.
 const FUA: u8 = 0x08;
-/// DPO of READ and WRITE, byte 1.
+/// DPO of READ, WRITE, VERIFY and WRITE AND VERIFY, byte 1.
 const DPO: u8 = 0x10;
-/// IMMED of SYNCHRONIZE CACHE, byte 1.
+/// BYTCHK of VERIFY and WRITE AND VERIFY, byte 1.
+const BYTCHK: u8 = 0x06;
+/// Where sense data points if it is wrong.
+const BYTCHK_FIELD: Field = Field::cdb_bit(1, 2);
+/// IMMED of START STOP UNIT, byte 1.
+const START_STOP_IMMED: u8 = 0x01;
+/// NO_FLUSH of START STOP UNIT, byte 4.
+const NO_FLUSH: u8 = 0x04;
+/// START of START STOP UNIT, byte 4.
+const START: u8 = 0x01;
+/// SELFTEST of SEND DIAGNOSTIC, byte 1.
+const SELFTEST: u8 = 0x04;
+/// IMMED of PRE-FETCH and SYNCHRONIZE CACHE, byte 1.
 const IMMED: u8 = 0x02;
 /// The part of READ(6)'s and WRITE(6)'s byte 1 that belongs to the LOGICAL BLOCK ADDRESS.
 const LBA_6: u8 = 0x1f;
@@ -218,16 +283,26 @@ layout! {
     Medium6 { _opcode: u8, lba_high: u8, lba_low: U16, length: u8, _control: u8, }
 }
 layout! {
-    /// READ(10), WRITE(10), SYNCHRONIZE CACHE(10).
+    /// READ(10), WRITE(10), WRITE AND VERIFY(10), VERIFY(10), PRE-FETCH(10), SYNCHRONIZE CACHE(10).
     Medium10 { _opcode: u8, flags: u8, lba: U32, _group: u8, length: U16, _control: u8, }
 }
 layout! {
-    /// READ(12), WRITE(12).
+    /// READ(12), WRITE(12), WRITE AND VERIFY(12), VERIFY(12).
     Medium12 { _opcode: u8, flags: u8, lba: U32, length: U32, _group: u8, _control: u8, }
 }
 layout! {
-    /// READ(16), WRITE(16), SYNCHRONIZE CACHE(16), READ CAPACITY(16).
+    /// READ(16), WRITE(16), WRITE AND VERIFY(16), VERIFY(16), PRE-FETCH(16), SYNCHRONIZE CACHE(16), READ CAPACITY(16).
     Medium16 { _opcode: u8, flags: u8, lba: U64, length: U32, _group: u8, _control: u8, }
+}
+layout! {
+    /// START STOP UNIT, PREVENT ALLOW MEDIUM REMOVAL.
+    StartStopCdb { _opcode: u8, flags: u8, _reserved: u8, modifier: u8, what: u8, _control: u8, }
+}
+layout! {
+    /// SEND DIAGNOSTIC.
+    SendDiagnosticCdb {
+        _opcode: u8, flags: u8, _reserved: u8, parameter_list_length: U16, _control: u8,
+    }
 }
 layout! {
     /// READ CAPACITY(10).
@@ -411,6 +486,63 @@ pub(super) fn write_16(cdb: &[u8]) -> Result<Command, Sense> {
     transfer_16(cdb).map(Command::Write)
 }
 
+pub(super) fn write_and_verify_10(cdb: &[u8]) -> Result<Command, Sense> {
+    write_and_verify(cdb, transfer_10(cdb)?)
+}
+
+pub(super) fn write_and_verify_12(cdb: &[u8]) -> Result<Command, Sense> {
+    write_and_verify(cdb, transfer_12(cdb)?)
+}
+
+pub(super) fn write_and_verify_16(cdb: &[u8]) -> Result<Command, Sense> {
+    write_and_verify(cdb, transfer_16(cdb)?)
+}
+
+fn write_and_verify(cdb: &[u8], transfer: Transfer) -> Result<Command, Sense> {
+    let compare = match byte_check(cdb)? {
+        ByteCheck::Nothing => false,
+        ByteCheck::All => true,
+        ByteCheck::One => return Err(Sense::invalid_field_in_cdb(BYTCHK_FIELD)),
+    };
+    let transfer = Transfer {
+        fua: false, // its bit is reserved here
+        ..transfer
+    };
+    Ok(Command::WriteAndVerify { transfer, compare })
+}
+
+fn byte_check(cdb: &[u8]) -> Result<ByteCheck, Sense> {
+    match cdb[1] & BYTCHK {
+        0b000 => Ok(ByteCheck::Nothing),
+        0b010 => Ok(ByteCheck::All),
+        0b110 => Ok(ByteCheck::One),
+        _ => Err(Sense::invalid_field_in_cdb(BYTCHK_FIELD)),
+    }
+}
+
+pub(super) fn verify_10(cdb: &[u8]) -> Result<Command, Sense> {
+    verify(cdb, transfer_10(cdb)?)
+}
+
+pub(super) fn verify_12(cdb: &[u8]) -> Result<Command, Sense> {
+    verify(cdb, transfer_12(cdb)?)
+}
+
+pub(super) fn verify_16(cdb: &[u8]) -> Result<Command, Sense> {
+    verify(cdb, transfer_16(cdb)?)
+}
+
+fn verify(cdb: &[u8], transfer: Transfer) -> Result<Command, Sense> {
+    let byte_check = byte_check(cdb)?;
+    let moves_all = byte_check == ByteCheck::All;
+    let transfer = Transfer {
+        fua: false, // its bit is reserved here
+        length_field: transfer.length_field.filter(|_| moves_all),
+        ..transfer
+    };
+    Ok(Command::Verify(transfer, byte_check))
+}
+
 fn transfer_6(cdb: &[u8]) -> Result<Transfer, Sense> {
     let cdb = Medium6::of(cdb)?;
     let lba_high = u64::from(cdb.lba_high & LBA_6) << 16;
@@ -454,21 +586,72 @@ fn transfer(lba: u64, blocks: u32, flags: u8, length_field: Field) -> Transfer {
     }
 }
 
+pub(super) fn pre_fetch_10(cdb: &[u8]) -> Result<Command, Sense> {
+    cache_range_10(cdb).map(Command::PreFetch)
+}
+
+pub(super) fn pre_fetch_16(cdb: &[u8]) -> Result<Command, Sense> {
+    cache_range_16(cdb).map(Command::PreFetch)
+}
+
 pub(super) fn synchronize_cache_10(cdb: &[u8]) -> Result<Command, Sense> {
+    cache_range_10(cdb).map(Command::SynchronizeCache)
+}
+
+pub(super) fn synchronize_cache_16(cdb: &[u8]) -> Result<Command, Sense> {
+    cache_range_16(cdb).map(Command::SynchronizeCache)
+}
+
+fn cache_range_10(cdb: &[u8]) -> Result<CacheRange, Sense> {
     let cdb = Medium10::of(cdb)?;
-    Ok(Command::SynchronizeCache {
+    Ok(CacheRange {
         lba: Lba(cdb.lba.get().into()),
         blocks: Blocks(cdb.length.get().into()),
         immed: cdb.flags & IMMED != 0,
     })
 }
 
-pub(super) fn synchronize_cache_16(cdb: &[u8]) -> Result<Command, Sense> {
+fn cache_range_16(cdb: &[u8]) -> Result<CacheRange, Sense> {
     let cdb = Medium16::of(cdb)?;
-    Ok(Command::SynchronizeCache {
+    Ok(CacheRange {
         lba: Lba(cdb.lba.get()),
         blocks: Blocks(cdb.length.get().into()),
         immed: cdb.flags & IMMED != 0,
+    })
+}
+
+/// The power conditions that a unit without power management has (SBC-3, START STOP UNIT): START_VALID, ACTIVE and
+/// LU_CONTROL.
+pub(super) fn start_stop_unit(cdb: &[u8]) -> Result<Command, Sense> {
+    let cdb = StartStopCdb::of(cdb)?;
+    let power_condition = cdb.what >> 4;
+    if !matches!(power_condition, 0x0 | 0x1 | 0x7) {
+        return Err(Sense::invalid_field_in_cdb(Field::cdb_bit(4, 7)));
+    }
+    Ok(Command::StartStopUnit(StartStopUnit {
+        immed: cdb.flags & START_STOP_IMMED != 0,
+        power_condition,
+        power_condition_modifier: cdb.modifier & 0x0f,
+        no_flush: cdb.what & NO_FLUSH != 0,
+        start: cdb.what & START != 0,
+    }))
+}
+
+/// There are no diagnostic pages that a parameter list could hold.
+pub(super) fn send_diagnostic(cdb: &[u8]) -> Result<Command, Sense> {
+    let cdb = SendDiagnosticCdb::of(cdb)?;
+    if cdb.parameter_list_length.get() != 0 {
+        return Err(Sense::invalid_field_in_cdb(Field::cdb(3)));
+    }
+    Ok(Command::SendDiagnostic {
+        self_test: cdb.flags & SELFTEST != 0,
+    })
+}
+
+pub(super) fn prevent_allow_medium_removal(cdb: &[u8]) -> Result<Command, Sense> {
+    let cdb = StartStopCdb::of(cdb)?;
+    Ok(Command::PreventAllowMediumRemoval {
+        prevent: cdb.what & 0x01 != 0,
     })
 }
 

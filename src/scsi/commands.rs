@@ -3,8 +3,8 @@
 //! CODES, log names and the README read it, so they cannot disagree.
 //!
 //! A command is looked up with [`find`] before anything of it is judged but its operation code and service
-//! action: whether a reservation shuts it out depends on the row alone, and RESERVATION CONFLICT goes before
-//! what [`Row::decode`] finds wrong in the fields (SAM-5, status precedence).
+//! action: whether a reservation shuts it out is up to [`Row::access_of`] alone, and RESERVATION CONFLICT goes
+//! before what [`Row::decode`] finds wrong in the fields (SAM-5, status precedence).
 
 use std::fmt::Write;
 
@@ -28,8 +28,10 @@ pub struct Row {
     pub refuse: &'static [Bits],
     /// Which way its data goes.
     pub direction: DataDirection,
-    /// What it asks of a reservation.
+    /// What it asks of a reservation, in every form but `free`.
     pub access: Access,
+    /// The form of it that asks nothing of a reservation, if there is one.
+    pub free: Option<FreeForm>,
     /// What it does with a pending unit attention condition.
     pub attention: Attention,
     /// What it does to the medium.
@@ -46,6 +48,18 @@ pub struct Bits {
     pub byte: u16,
     /// Its bits.
     pub mask: u8,
+}
+
+/// The form of a command that any reservation lets through, although it shuts out the others: a part of one byte
+/// has a certain value.
+#[derive(Debug)]
+pub struct FreeForm {
+    /// Which fields make it that, and how, for the README.
+    pub name: &'static str,
+    /// The part of the byte that tells.
+    pub bits: Bits,
+    /// What stands in it.
+    pub value: u8,
 }
 
 /// What a command does with a pending unit attention condition (SPC-4 and SAM-5, unit attention conditions).
@@ -104,9 +118,13 @@ pub fn markdown() -> String {
             .service_action()
             .map_or(String::new(), |action| format!("{action:02X}h"));
         let (name, opcode, access) = (row.name, row.opcode(), row.access);
+        let free = row
+            .free
+            .as_ref()
+            .map_or(String::new(), |form| format!("; free with {}", form.name));
         writeln!(
             table,
-            "| {name} | {opcode:02X}h | {service_action} | {access} |"
+            "| {name} | {opcode:02X}h | {service_action} | {access}{free} |"
         )
         .expect("a String takes all that is written to it");
     }
@@ -125,6 +143,14 @@ impl Row {
             Some(self.usage[1] & SERVICE_ACTION)
         } else {
             None
+        }
+    }
+
+    /// What a CDB that [`find`] has found to be of this row asks of a reservation, whatever is wrong with its fields.
+    pub fn access_of(&self, cdb: &[u8]) -> Access {
+        match &self.free {
+            Some(form) if form.is_of(cdb) => Access::Free,
+            _ => self.access,
         }
     }
 
@@ -187,6 +213,13 @@ impl Bits {
     }
 }
 
+impl FreeForm {
+    fn is_of(&self, cdb: &[u8]) -> bool {
+        cdb.get(usize::from(self.bits.byte))
+            .is_some_and(|byte| byte & self.bits.mask == self.value)
+    }
+}
+
 /// SERVICE ACTION, in byte 1.
 const SERVICE_ACTION: u8 = 0x1f;
 /// NACA, in the CONTROL byte: standard INQUIRY data says NORMACA=0.
@@ -195,9 +228,17 @@ const NACA: u8 = 0x04;
 const FF: u8 = 0xff;
 /// In usage data of READ and WRITE: DPO and FUA.
 const DF: u8 = 0x18;
+/// In usage data of VERIFY and WRITE AND VERIFY: DPO and BYTCHK.
+const DB: u8 = 0x16;
 
-/// RDPROTECT and WRPROTECT: there is no protection information.
+/// RDPROTECT, WRPROTECT and VRPROTECT: there is no protection information.
 const PROTECT: Bits = Bits::new(1, 0xe0);
+/// LOEJ of START STOP UNIT: the medium cannot be removed.
+const LOEJ: Bits = Bits::new(4, 0x02);
+/// SELF-TEST CODE of SEND DIAGNOSTIC: there is no self-test but the default one.
+const SELF_TEST_CODE: Bits = Bits::new(1, 0xe0);
+/// The bit of PREVENT that is obsolete since SPC-3, in PREVENT ALLOW MEDIUM REMOVAL.
+const PREVENT_CHANGER: Bits = Bits::new(4, 0x02);
 /// CMDDT of INQUIRY, obsolete since SPC-3: command support data.
 const CMDDT: Bits = Bits::new(1, 0x02);
 /// 3RDPTY of RESERVE and RELEASE: for somebody else.
@@ -215,6 +256,7 @@ const OTHER: Row = Row {
     refuse: &[],
     direction: DataDirection::None,
     access: Access::Write, // the class that is refused most
+    free: None,
     attention: Attention::Report,
     media: Media::None,
     recommended_timeout_s: 0,
@@ -239,6 +281,20 @@ const WRITE: Row = Row {
 const SYNCHRONIZE_CACHE: Row = Row {
     access: Access::Write,
     media: Media::Sync,
+    recommended_timeout_s: 60,
+    ..OTHER
+};
+const VERIFY: Row = Row {
+    refuse: &[PROTECT],
+    direction: DataDirection::Out,
+    access: Access::Read,
+    media: Media::Read,
+    recommended_timeout_s: 600,
+    ..OTHER
+};
+const PRE_FETCH: Row = Row {
+    access: Access::Read,
+    media: Media::Read,
     recommended_timeout_s: 60,
     ..OTHER
 };
@@ -330,6 +386,42 @@ pub static COMMANDS: &[Row] = &[
         ..OTHER
     },
     Row {
+        name: "START STOP UNIT",
+        usage: &[0x1b, 0x01, 0, 0x0f, 0xf5, 0],
+        refuse: &[LOEJ],
+        access: Access::Write,
+        free: Some(FreeForm {
+            name: "START=1 and POWER CONDITION=0h",
+            bits: Bits::new(4, 0xf1),
+            value: 0x01,
+        }),
+        media: Media::Sync,
+        recommended_timeout_s: 60,
+        decode: cdb::start_stop_unit,
+        ..OTHER
+    },
+    Row {
+        name: "SEND DIAGNOSTIC",
+        usage: &[0x1d, 0x04, 0, 0, 0, 0],
+        refuse: &[SELF_TEST_CODE],
+        access: Access::Write,
+        decode: cdb::send_diagnostic,
+        ..OTHER
+    },
+    Row {
+        name: "PREVENT ALLOW MEDIUM REMOVAL",
+        usage: &[0x1e, 0, 0, 0, 0x01, 0],
+        refuse: &[PREVENT_CHANGER],
+        access: Access::Write,
+        free: Some(FreeForm {
+            name: "PREVENT=00b",
+            bits: Bits::new(4, 0x03),
+            value: 0x00,
+        }),
+        decode: cdb::prevent_allow_medium_removal,
+        ..OTHER
+    },
+    Row {
         name: "READ CAPACITY(10)",
         usage: &[0x25, 0, 0, 0, 0, 0, 0, 0, 0, 0],
         direction: DataDirection::In,
@@ -348,6 +440,24 @@ pub static COMMANDS: &[Row] = &[
         usage: &[0x2a, DF, FF, FF, FF, FF, 0, FF, FF, 0],
         decode: cdb::write_10,
         ..WRITE
+    },
+    Row {
+        name: "WRITE AND VERIFY(10)",
+        usage: &[0x2e, DB, FF, FF, FF, FF, 0, FF, FF, 0],
+        decode: cdb::write_and_verify_10,
+        ..WRITE
+    },
+    Row {
+        name: "VERIFY(10)",
+        usage: &[0x2f, DB, FF, FF, FF, FF, 0, FF, FF, 0],
+        decode: cdb::verify_10,
+        ..VERIFY
+    },
+    Row {
+        name: "PRE-FETCH(10)",
+        usage: &[0x34, 0x02, FF, FF, FF, FF, 0, FF, FF, 0],
+        decode: cdb::pre_fetch_10,
+        ..PRE_FETCH
     },
     Row {
         name: "SYNCHRONIZE CACHE(10)",
@@ -466,6 +576,30 @@ pub static COMMANDS: &[Row] = &[
         ..WRITE
     },
     Row {
+        name: "WRITE AND VERIFY(16)",
+        usage: &[
+            0x8e, DB, FF, FF, FF, FF, FF, FF, FF, FF, FF, FF, FF, FF, 0, 0,
+        ],
+        decode: cdb::write_and_verify_16,
+        ..WRITE
+    },
+    Row {
+        name: "VERIFY(16)",
+        usage: &[
+            0x8f, DB, FF, FF, FF, FF, FF, FF, FF, FF, FF, FF, FF, FF, 0, 0,
+        ],
+        decode: cdb::verify_16,
+        ..VERIFY
+    },
+    Row {
+        name: "PRE-FETCH(16)",
+        usage: &[
+            0x90, 0x02, FF, FF, FF, FF, FF, FF, FF, FF, FF, FF, FF, FF, 0, 0,
+        ],
+        decode: cdb::pre_fetch_16,
+        ..PRE_FETCH
+    },
+    Row {
         name: "SYNCHRONIZE CACHE(16)",
         usage: &[
             0x91, 0x02, FF, FF, FF, FF, FF, FF, FF, FF, FF, FF, FF, FF, 0, 0,
@@ -514,6 +648,18 @@ pub static COMMANDS: &[Row] = &[
         usage: &[0xaa, DF, FF, FF, FF, FF, FF, FF, FF, FF, 0, 0],
         decode: cdb::write_12,
         ..WRITE
+    },
+    Row {
+        name: "WRITE AND VERIFY(12)",
+        usage: &[0xae, DB, FF, FF, FF, FF, FF, FF, FF, FF, 0, 0],
+        decode: cdb::write_and_verify_12,
+        ..WRITE
+    },
+    Row {
+        name: "VERIFY(12)",
+        usage: &[0xaf, DB, FF, FF, FF, FF, FF, FF, FF, FF, 0, 0],
+        decode: cdb::verify_12,
+        ..VERIFY
     },
 ];
 

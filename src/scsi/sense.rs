@@ -166,6 +166,8 @@ conditions! {
     write_protected = DataProtect, 0x27, 0x00;
     /// SPACE ALLOCATION FAILED WRITE PROTECT.
     space_allocation_failed_write_protect = DataProtect, 0x27, 0x07;
+    /// MISCOMPARE DURING VERIFY OPERATION.
+    miscompare_during_verify_operation = Miscompare, 0x1d, 0x00;
 }
 
 impl Sense {

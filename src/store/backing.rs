@@ -9,7 +9,7 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
-use nix::fcntl::{Flock, FlockArg};
+use nix::fcntl::{Flock, FlockArg, PosixFadviseAdvice, posix_fadvise};
 
 /// Why a backing object cannot be served. Each text says what to do.
 #[derive(Debug, thiserror::Error)]
@@ -174,6 +174,16 @@ impl Backing {
         self.file.sync_data().inspect_err(|error| {
             *failed = Some(error.raw_os_error().unwrap_or(libc::EIO));
         })
+    }
+
+    /// Tells the system what will become of a part. Where it does not want to know, nothing is lost.
+    pub(super) fn advise(&self, offset: u64, length: u64, advice: PosixFadviseAdvice) {
+        let (Ok(offset), Ok(length)) = (offset.try_into(), length.try_into()) else {
+            return;
+        };
+        if let Err(error) = posix_fadvise(&*self.file, offset, length, advice) {
+            log::debug!("{advice:?} was not taken: {error}");
+        }
     }
 
     /// Where it lies, without symbolic links.

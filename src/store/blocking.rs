@@ -12,7 +12,9 @@ use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 
 use crossbeam_channel::{Receiver, Sender, unbounded};
+use nix::fcntl::PosixFadviseAdvice;
 
+use super::verify::verify;
 use super::{Backing, Done, Durability, Failure, Flush, Lane, Operation, Request, Store};
 use crate::sys::vectored;
 use crate::sys::wake::Waker;
@@ -188,6 +190,12 @@ impl<T: Send + 'static> Store<T> for Blocking<T> {
 fn perform(backing: &Backing, request: &Request) -> Result<(), Failure> {
     let (file, data) = (backing.file(), &request.data);
     let sync = || backing.flush().map_err(Failure::Flush);
+    let is_cancelled = || request.cancellation.is_cancelled();
+    let write = |offset, length| {
+        whole(length, |range| {
+            vectored::write(file, offset + range.start, data, range)
+        })
+    };
     match request.operation {
         Operation::Read {
             offset,
@@ -206,9 +214,7 @@ fn perform(backing: &Backing, request: &Request) -> Result<(), Failure> {
             length,
             durability,
         } => {
-            whole(length, |range| {
-                vectored::write(file, offset + range.start, data, range)
-            })?;
+            write(offset, length)?;
             match durability {
                 Durability::Later => Ok(()),
                 // Not RWF_DSYNC, whose error does not tell a full file system from a lost write.
@@ -216,6 +222,44 @@ fn perform(backing: &Backing, request: &Request) -> Result<(), Failure> {
             }
         }
         Operation::Flush => sync(),
+        Operation::WriteAndVerify {
+            offset,
+            length,
+            against,
+        } => {
+            write(offset, length)?;
+            sync()?;
+            verify(
+                backing,
+                offset..offset + length,
+                data,
+                against,
+                is_cancelled,
+            )
+        }
+        Operation::Verify {
+            offset,
+            length,
+            against,
+        } => {
+            sync()?;
+            verify(
+                backing,
+                offset..offset + length,
+                data,
+                against,
+                is_cancelled,
+            )
+        }
+        Operation::PreFetch { offset, length } => {
+            backing.advise(offset, length, PosixFadviseAdvice::POSIX_FADV_WILLNEED);
+            Ok(())
+        }
+        Operation::Examine => match file.metadata() {
+            Ok(metadata) if metadata.len() < backing.size() => Err(Failure::Truncated),
+            Ok(_) => Ok(()),
+            Err(error) => Err(Failure::Io(error)),
+        },
     }
 }
 
@@ -241,6 +285,7 @@ mod tests {
     use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
     use super::*;
+    use crate::store::{Against, Cancellation};
     use crate::sys::region::{Data, Region, Segment};
 
     struct Bench {
@@ -279,6 +324,7 @@ mod tests {
                     lane,
                     operation,
                     data,
+                    cancellation: Cancellation::default(),
                 },
                 7,
             );
@@ -377,6 +423,91 @@ mod tests {
         assert!(bench.run(Operation::Flush, data).result.is_ok());
     }
 
+    #[test]
+    fn a_verification_finds_what_differs_and_leaves_the_buffer_alone() {
+        let mut bench = Bench::new();
+        bench.backing.file().write_all_at(&[1, 2, 3], 512).unwrap();
+        for (byte, is_equal) in [(3, true), (4, false)] {
+            let data = bench.data(0, 3);
+            data.write_at(0, &[1, 2, byte]);
+            let verify = Operation::Verify {
+                offset: 512,
+                length: 3,
+                against: Against::Data,
+            };
+            let done = bench.run(verify, data);
+            assert_eq!(done.result.is_ok(), is_equal);
+            assert_eq!(matches!(done.result, Err(Failure::Miscompare)), !is_equal);
+            let mut bytes = [0; 3];
+            done.data.read_at(0, &mut bytes);
+            assert_eq!(bytes, [1, 2, byte]);
+        }
+    }
+
+    #[test]
+    fn what_is_written_and_verified_is_in_the_file() {
+        for against in [Against::Nothing, Against::Data] {
+            let mut bench = Bench::new();
+            let data = bench.data(0, 4096);
+            data.write_at(0, &[0x5a; 4096]);
+            let operation = Operation::WriteAndVerify {
+                offset: 512,
+                length: 1024,
+                against,
+            };
+            assert!(bench.run(operation, data).result.is_ok());
+            let mut bytes = [0xff; 2048];
+            bench.backing.file().read_exact_at(&mut bytes, 0).unwrap();
+            assert_eq!(bytes[..512], [0; 512]);
+            assert_eq!(bytes[512..1536], [0x5a; 1024]);
+            assert_eq!(bytes[1536..], [0; 512]);
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_written_is_not_verified() {
+        let mut bench = Bench::new();
+        let data = bench.data(0, 512);
+        let operation = Operation::WriteAndVerify {
+            offset: u64::MAX - 512,
+            length: 512,
+            against: Against::Data,
+        };
+        let result = bench.run(operation, data).result;
+        assert!(matches!(result, Err(Failure::Io(_))), "{result:?}");
+    }
+
+    #[test]
+    fn a_pre_fetch_leaves_the_buffer_alone_and_is_no_failure_wherever_it_is() {
+        let mut bench = Bench::new();
+        for offset in [0, 513, 1 << 20, u64::MAX] {
+            let data = bench.data(0, 1);
+            data.write_at(0, &[0x5a]);
+            let pre_fetch = Operation::PreFetch {
+                offset,
+                length: 1 << 19,
+            };
+            let done = bench.run(pre_fetch, data);
+            assert!(done.result.is_ok(), "{offset}");
+            let mut bytes = [0];
+            done.data.read_at(0, &mut bytes);
+            assert_eq!(bytes, [0x5a]);
+        }
+    }
+
+    #[test]
+    fn an_examination_finds_a_file_that_was_made_shorter() {
+        let mut bench = Bench::new();
+        let data = bench.data(0, 0);
+        assert!(bench.run(Operation::Examine, data).result.is_ok());
+        bench.backing.file().set_len((1 << 20) - 1).unwrap();
+        let data = bench.data(0, 0);
+        assert!(matches!(
+            bench.run(Operation::Examine, data).result,
+            Err(Failure::Truncated)
+        ));
+    }
+
     /// A store whose operations hang until they are let go, each known by its length.
     struct Hanging {
         /// Lets one go. First, so that all are let go before the store waits for them.
@@ -433,6 +564,7 @@ mod tests {
                 lane,
                 operation,
                 data,
+                cancellation: Cancellation::default(),
             };
             self.store.submit(request, length);
         }

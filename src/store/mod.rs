@@ -7,8 +7,11 @@
 pub mod backing;
 pub mod blocking;
 pub mod saved;
+mod verify;
 
 use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::sys::region::Data;
 pub use backing::Backing;
@@ -36,6 +39,34 @@ pub enum Operation {
     },
     /// Put everything that was written before on stable storage.
     Flush,
+    /// Write from the buffer to stable storage, read that back from the medium, and compare.
+    WriteAndVerify {
+        /// Where in the backing object.
+        offset: u64,
+        /// How much.
+        length: u64,
+        /// With what to compare.
+        against: Against,
+    },
+    /// Read from the medium and compare; the buffer stays as it is. What was written before is put on stable storage
+    /// first.
+    Verify {
+        /// Where in the backing object.
+        offset: u64,
+        /// How much.
+        length: u64,
+        /// With what to compare.
+        against: Against,
+    },
+    /// Get ready to be read soon. A hint: that it was not followed is no failure.
+    PreFetch {
+        /// Where in the backing object.
+        offset: u64,
+        /// How much.
+        length: u64,
+    },
+    /// See whether the backing object is there and has its size.
+    Examine,
 }
 
 /// When a write must be on stable storage.
@@ -56,6 +87,17 @@ pub enum Flush {
     First,
 }
 
+/// What data is compared with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Against {
+    /// Nothing: that it can be read is all.
+    Nothing,
+    /// The buffer.
+    Data,
+    /// The first so many bytes of the buffer, again and again.
+    Repeated(u64),
+}
+
 /// Who an operation is for: one that hangs never holds up those of another lane.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Lane(pub usize);
@@ -69,6 +111,33 @@ pub struct Request {
     pub operation: Operation,
     /// From or to where.
     pub data: Data,
+    /// Whether somebody still wants to know how it ends.
+    pub cancellation: Cancellation,
+}
+
+/// Tells an operation that takes long and changes nothing that it need not go on.
+#[derive(Clone, Debug, Default)]
+pub struct Cancellation(Option<Arc<AtomicBool>>);
+
+impl Cancellation {
+    /// Of an operation that can be cancelled. The default is of one that goes on to its end.
+    pub fn possible() -> Cancellation {
+        Cancellation(Some(Arc::default()))
+    }
+
+    /// Cancels the operation. It ends at the next occasion, with [`Failure::Cancelled`] or as it would have.
+    pub fn cancel(&self) {
+        if let Some(flag) = &self.0 {
+            flag.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// Whether it has been cancelled.
+    pub fn is_cancelled(&self) -> bool {
+        self.0
+            .as_ref()
+            .is_some_and(|flag| flag.load(Ordering::Relaxed))
+    }
 }
 
 /// Why an operation failed.
@@ -78,6 +147,12 @@ pub enum Failure {
     Io(io::Error),
     /// The system could not put data on stable storage. What is on the medium is not known from here on.
     Flush(io::Error),
+    /// The system said so while data was read to be verified.
+    Verify(io::Error),
+    /// The data is not what it was compared with.
+    Miscompare,
+    /// It was cancelled before its end.
+    Cancelled,
     /// The backing object ends before the data does: somebody made it shorter.
     Truncated,
 }

@@ -55,12 +55,15 @@ impl Disk {
             Operation::Read { offset, length, .. } => {
                 request.data.write_at(0, &self.content[at(offset, length)]);
             }
-            Operation::Write { offset, length, .. } => {
+            Operation::Write { offset, length, .. }
+            | Operation::WriteAndVerify { offset, length, .. } => {
                 request
                     .data
                     .read_at(0, &mut self.content[at(offset, length)]);
             }
-            Operation::Flush => {}
+            // Nobody is told here whether it is as it should be.
+            Operation::Verify { .. } => {}
+            Operation::Flush | Operation::PreFetch { .. } | Operation::Examine => {}
         }
         self.done.push_back(Done {
             ticket,

@@ -109,7 +109,7 @@ impl Store<Pending> for SimStore {
         let (offset, is_write) = match request.operation {
             Operation::Read { offset, .. } => (offset, false),
             Operation::Write { offset, .. } => (offset, true),
-            Operation::Flush => panic!("nobody sends SYNCHRONIZE CACHE"),
+            other => panic!("nobody sends what needs {other:?}"),
         };
         let nexus = usize::try_from(offset).unwrap() / BYTES_EACH;
         let access = if is_write {
@@ -176,7 +176,7 @@ impl Outside {
             Operation::Write { offset, length, .. } => {
                 data.read_at(0, &mut self.content[at(offset, length)]);
             }
-            Operation::Flush => {}
+            other => panic!("nobody sends what needs {other:?}"),
         }
     }
 }

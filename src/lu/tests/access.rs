@@ -6,22 +6,24 @@ use super::*;
 const READ_CAPACITY_10: [u8; 10] = [0x25, 0, 0, 0, 0, 0, 0, 0, 0, 0];
 const READ_CAPACITY_16: [u8; 16] = [0x9e, 0x10, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 32, 0, 0];
 const SYNCHRONIZE_CACHE_16: [u8; 16] = [0x91, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+const WRITE_AND_VERIFY: [u8; 10] = [0x2e, 0, 0, 0, 0, 0, 0, 0, 1, 0];
+/// BYTCHK=01b.
+const VERIFY_10: [u8; 10] = [0x2f, 0x02, 0, 0, 0, 0, 0, 0, 1, 0];
+const VERIFY_16: [u8; 16] = [0x8f, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0];
+const START: [u8; 6] = [0x1b, 0, 0, 0, 0x01, 0];
+const STOP: [u8; 6] = [0x1b, 0, 0, 0, 0x00, 0];
+const ACTIVE: [u8; 6] = [0x1b, 0, 0, 0, 0x11, 0];
+const SEND_DIAGNOSTIC: [u8; 6] = [0x1d, 0x04, 0, 0, 0, 0];
+const ALLOW_REMOVAL: [u8; 6] = [0x1e, 0, 0, 0, 0, 0];
+const PREVENT_REMOVAL: [u8; 6] = [0x1e, 0, 0, 0, 1, 0];
 const MODE_SENSE_6: [u8; 6] = [0x1a, 0x08, 0x08, 0, 24, 0];
 const MODE_SENSE_10: [u8; 10] = [0x5a, 0x08, 0x08, 0, 0, 0, 0, 0, 24, 0];
 
 /// The commands that shut-out nexuses are most often wrongly let in with, or wrongly refused. None is served here, and
 /// that is said before any reservation is asked: one that is served some day has its class in the table of commands.
-const NOT_SERVED: [(&str, &[u8]); 15] = [
+const NOT_SERVED: [(&str, &[u8]); 9] = [
     ("FORMAT UNIT", &[0x04, 0, 0, 0, 0, 0]),
     ("MODE SELECT(6)", &[0x15, 0x10, 0, 0, 24, 0]),
-    ("START STOP UNIT, stop", &[0x1b, 0, 0, 0, 0x00, 0]),
-    (
-        "START STOP UNIT, power condition",
-        &[0x1b, 0, 0, 0, 0x11, 0],
-    ),
-    ("START STOP UNIT, start", &[0x1b, 0, 0, 0, 0x01, 0]),
-    ("WRITE AND VERIFY(10)", &[0x2e, 0, 0, 0, 0, 0, 0, 0, 1, 0]),
-    ("VERIFY(10), BYTCHK", &[0x2f, 0x02, 0, 0, 0, 0, 0, 0, 1, 0]),
     ("WRITE SAME(10)", &[0x41, 0, 0, 0, 0, 0, 0, 0, 1, 0]),
     ("UNMAP", &[0x42, 0, 0, 0, 0, 0, 0, 0, 24, 0]),
     ("LOG SELECT", &[0x4c, 0, 0, 0, 0, 0, 0, 0, 0, 0]),
@@ -33,10 +35,6 @@ const NOT_SERVED: [(&str, &[u8]); 15] = [
     (
         "ORWRITE(16)",
         &[0x8b, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0],
-    ),
-    (
-        "VERIFY(16)",
-        &[0x8f, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0],
     ),
     (
         "WRITE SAME(16)",
@@ -67,8 +65,17 @@ fn write_exclusive_lets_outsiders_read_and_neither_write_nor_flush() {
         (&READ, 512, true),
         (&MODE_SENSE_6, 24, true),
         (&MODE_SENSE_10, 24, true),
+        (&VERIFY_10, 512, true),
+        (&VERIFY_16, 0, true),
+        (&START, 0, true),
+        (&ALLOW_REMOVAL, 0, true),
+        (&STOP, 0, false),
+        (&ACTIVE, 0, false),
+        (&PREVENT_REMOVAL, 0, false),
+        (&SEND_DIAGNOSTIC, 0, false),
         (&WRITE, 512, false),
         (&WRITE_FUA, 512, false),
+        (&WRITE_AND_VERIFY, 512, false),
         (&SYNCHRONIZE_CACHE, 0, false),
         (&SYNCHRONIZE_CACHE_16, 0, false),
     ] {
@@ -89,10 +96,19 @@ fn exclusive_access_lets_outsiders_see_no_more_than_size_and_state() {
         (&TEST_UNIT_READY, 0, true),
         (&INQUIRY, 96, true),
         (&REQUEST_SENSE, 18, true),
+        (&START, 0, true),
+        (&ALLOW_REMOVAL, 0, true),
+        (&STOP, 0, false),
+        (&ACTIVE, 0, false),
+        (&PREVENT_REMOVAL, 0, false),
+        (&SEND_DIAGNOSTIC, 0, false),
+        (&VERIFY_10, 512, false),
+        (&VERIFY_16, 0, false),
         (&READ, 512, false),
         (&MODE_SENSE_6, 24, false),
         (&MODE_SENSE_10, 24, false),
         (&WRITE, 512, false),
+        (&WRITE_AND_VERIFY, 512, false),
         (&SYNCHRONIZE_CACHE, 0, false),
     ] {
         assert!(bench.passes(A, cdb, length), "the holder: {cdb:02x?}");
@@ -116,8 +132,10 @@ fn registrants_types_let_registrants_do_everything() {
         let read_only = kind == 5 || kind == 7;
         for (cdb, length, is_read) in [
             (&READ[..], 512, true),
+            (&VERIFY_10, 512, true),
             (&MODE_SENSE_6, 24, true),
             (&WRITE, 512, false),
+            (&WRITE_AND_VERIFY, 512, false),
             (&SYNCHRONIZE_CACHE, 0, false),
             (&SYNCHRONIZE_CACHE_16, 0, false),
         ] {
@@ -137,6 +155,24 @@ fn transfer_of_nothing_is_refused_all_the_same() {
     for opcode in [0x28, 0x2a] {
         assert_eq!(bench.answer(B, &nothing(opcode), 0), CONFLICT);
         assert_eq!(bench.answer(A, &nothing(opcode), 0), Response::Good);
+    }
+}
+
+#[test]
+fn reserve_lets_others_start_the_unit_and_allow_removal_and_nothing_else_of_these() {
+    let mut bench = Bench::new(setup());
+    let step = bench.reserve_6(A);
+    assert_eq!(bench.conclude(step), Some(Response::Good));
+    for (cdb, passes) in [
+        (START, true),
+        (ALLOW_REMOVAL, true),
+        (STOP, false),
+        (ACTIVE, false),
+        (PREVENT_REMOVAL, false),
+        (SEND_DIAGNOSTIC, false),
+    ] {
+        assert_eq!(bench.passes(B, &cdb, 0), passes, "{cdb:02x?}");
+        assert!(bench.passes(A, &cdb, 0), "who reserved: {cdb:02x?}");
     }
 }
 

@@ -90,6 +90,95 @@ fn read_and_write_16_name_their_fields() {
 }
 
 #[test]
+fn verify_names_its_fields() {
+    let expected = |lba, blocks, length_field| Transfer {
+        lba: Lba(lba),
+        blocks: Blocks(blocks),
+        fua: false,
+        dpo: true,
+        length_field,
+    };
+    for (bits, byte_check) in [
+        (0x00, ByteCheck::Nothing),
+        (0x02, ByteCheck::All),
+        (0x06, ByteCheck::One),
+    ] {
+        let field = |byte| (byte_check == ByteCheck::All).then_some(Field::cdb(byte));
+        let flags = 0x10 | bits; // DPO
+        let cdb = [0x2f, flags, 0x11, 0x22, 0x33, 0x44, 0, 0x55, 0x66, 0];
+        let transfer = expected(0x1122_3344, 0x5566, field(7));
+        assert_eq!(decode(&cdb), Ok(Command::Verify(transfer, byte_check)));
+        let cdb = [
+            0xaf, flags, 0x11, 0x22, 0x33, 0x44, 0x55, 0x66, 0x77, 0x88, 0, 0,
+        ];
+        let transfer = expected(0x1122_3344, 0x5566_7788, field(6));
+        assert_eq!(decode(&cdb), Ok(Command::Verify(transfer, byte_check)));
+        let cdb = [
+            0x8f, flags, // DPO, BYTCHK
+            0x11, 0x22, 0x33, 0x44, 0x55, 0x66, 0x77, 0x88, // LOGICAL BLOCK ADDRESS
+            0x99, 0xaa, 0xbb, 0xcc, // VERIFICATION LENGTH
+            0, 0,
+        ];
+        let transfer = expected(0x1122_3344_5566_7788, 0x99aa_bbcc, field(10));
+        assert_eq!(decode(&cdb), Ok(Command::Verify(transfer, byte_check)));
+    }
+}
+
+#[test]
+fn write_and_verify_names_its_fields() {
+    let expected = |lba, blocks, field, compare| Command::WriteAndVerify {
+        transfer: Transfer {
+            lba: Lba(lba),
+            blocks: Blocks(blocks),
+            fua: false,
+            dpo: true,
+            length_field: Some(Field::cdb(field)),
+        },
+        compare,
+    };
+    for (bits, compare) in [(0x00, false), (0x02, true)] {
+        let flags = 0x18 | bits; // DPO, and a bit that is reserved
+        let cdb = [0x2e, flags, 0x11, 0x22, 0x33, 0x44, 0, 0x55, 0x66, 0];
+        let wanted = expected(0x1122_3344, 0x5566, 7, compare);
+        assert_eq!(decode(&cdb), Ok(wanted));
+        let cdb = [
+            0xae, flags, 0x11, 0x22, 0x33, 0x44, 0x55, 0x66, 0x77, 0x88, 0, 0,
+        ];
+        let wanted = expected(0x1122_3344, 0x5566_7788, 6, compare);
+        assert_eq!(decode(&cdb), Ok(wanted));
+        let cdb = [
+            0x8e, flags, // DPO, BYTCHK
+            0x11, 0x22, 0x33, 0x44, 0x55, 0x66, 0x77, 0x88, // LOGICAL BLOCK ADDRESS
+            0x99, 0xaa, 0xbb, 0xcc, // TRANSFER LENGTH
+            0, 0,
+        ];
+        let wanted = expected(0x1122_3344_5566_7788, 0x99aa_bbcc, 10, compare);
+        assert_eq!(decode(&cdb), Ok(wanted));
+    }
+}
+
+#[test]
+fn write_and_verify_cannot_repeat_a_block() {
+    let refused = Err(Sense::invalid_field_in_cdb(Field::cdb_bit(1, 2)));
+    for bytchk in [0x04, 0x06] {
+        assert_eq!(decode(&[0x2e, bytchk, 0, 0, 0, 0, 0, 0, 1, 0]), refused);
+        let cdb = [0xae, bytchk, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0];
+        assert_eq!(decode(&cdb), refused);
+        let cdb = [0x8e, bytchk, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0];
+        assert_eq!(decode(&cdb), refused);
+    }
+}
+
+#[test]
+fn byte_check_10b_is_reserved() {
+    let refused = Err(Sense::invalid_field_in_cdb(Field::cdb_bit(1, 2)));
+    assert_eq!(decode(&[0x2f, 0x04, 0, 0, 0, 0, 0, 0, 1, 0]), refused);
+    assert_eq!(decode(&[0xaf, 0x04, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0]), refused);
+    let cdb = [0x8f, 0x04, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0];
+    assert_eq!(decode(&cdb), refused);
+}
+
+#[test]
 fn protection_information_is_refused() {
     let refused = Err(Sense::invalid_field_in_cdb(Field::cdb_bit(1, 7)));
     for protect in [0x20, 0x40, 0x60, 0x80, 0xa0, 0xe0] {
@@ -99,26 +188,30 @@ fn protection_information_is_refused() {
 }
 
 #[test]
-fn synchronize_cache_names_its_fields() {
-    let expected = Command::SynchronizeCache {
+fn pre_fetch_and_synchronize_cache_name_their_fields() {
+    let expected = CacheRange {
         lba: Lba(0x1122_3344),
         blocks: Blocks(0x5566),
         immed: true,
     };
-    let cdb = [0x35, 0x02, 0x11, 0x22, 0x33, 0x44, 0, 0x55, 0x66, 0];
-    assert_eq!(decode(&cdb), Ok(expected));
-    let expected = Command::SynchronizeCache {
+    let cdb = |opcode| [opcode, 0x02, 0x11, 0x22, 0x33, 0x44, 0, 0x55, 0x66, 0];
+    assert_eq!(decode(&cdb(0x34)), Ok(Command::PreFetch(expected)));
+    assert_eq!(decode(&cdb(0x35)), Ok(Command::SynchronizeCache(expected)));
+    let expected = CacheRange {
         lba: Lba(0x1122_3344_5566_7788),
         blocks: Blocks(0x99aa_bbcc),
         immed: false,
     };
-    let cdb = [
-        0x91, 0, // IMMED=0
-        0x11, 0x22, 0x33, 0x44, 0x55, 0x66, 0x77, 0x88, // LOGICAL BLOCK ADDRESS
-        0x99, 0xaa, 0xbb, 0xcc, // NUMBER OF LOGICAL BLOCKS
-        0, 0,
-    ];
-    assert_eq!(decode(&cdb), Ok(expected));
+    let cdb = |opcode| {
+        [
+            opcode, 0, // IMMED=0
+            0x11, 0x22, 0x33, 0x44, 0x55, 0x66, 0x77, 0x88, // LOGICAL BLOCK ADDRESS
+            0x99, 0xaa, 0xbb, 0xcc, // NUMBER OF LOGICAL BLOCKS
+            0, 0,
+        ]
+    };
+    assert_eq!(decode(&cdb(0x90)), Ok(Command::PreFetch(expected)));
+    assert_eq!(decode(&cdb(0x91)), Ok(Command::SynchronizeCache(expected)));
 }
 
 #[test]
@@ -226,6 +319,66 @@ fn read_capacity_16_has_a_32_bit_allocation_length() {
         allocation_length: 0x0102_0304,
     };
     assert_eq!(decode(&cdb), Ok(expected));
+}
+
+#[test]
+fn start_stop_unit_names_its_fields() {
+    let expected = StartStopUnit {
+        immed: true,
+        power_condition: 7,
+        power_condition_modifier: 0x0a,
+        no_flush: true,
+        start: false,
+    };
+    let cdb = [0x1b, 0x01, 0, 0x0a, 0x74, 0];
+    assert_eq!(decode(&cdb), Ok(Command::StartStopUnit(expected)));
+    let expected = StartStopUnit {
+        immed: false,
+        power_condition: 0,
+        power_condition_modifier: 0,
+        no_flush: false,
+        start: true,
+    };
+    let cdb = [0x1b, 0, 0, 0, 0x01, 0];
+    assert_eq!(decode(&cdb), Ok(Command::StartStopUnit(expected)));
+}
+
+#[test]
+fn power_conditions_are_start_valid_active_and_lu_control() {
+    let refused = Err(Sense::invalid_field_in_cdb(Field::cdb_bit(4, 7)));
+    for power_condition in 0..0x10 {
+        let decoded = decode(&[0x1b, 0, 0, 0, power_condition << 4, 0]);
+        if [0, 1, 7].contains(&power_condition) {
+            assert!(decoded.is_ok(), "{power_condition:x}");
+        } else {
+            assert_eq!(decoded, refused, "{power_condition:x}");
+        }
+    }
+}
+
+#[test]
+fn prevent_is_one_bit_and_the_other_is_refused() {
+    let decode = |prevent| decode(&[0x1e, 0, 0, 0, prevent, 0]);
+    let expected = |prevent| Ok(Command::PreventAllowMediumRemoval { prevent });
+    assert_eq!(decode(0), expected(false));
+    assert_eq!(decode(1), expected(true));
+    let refused = Err(Sense::invalid_field_in_cdb(Field::cdb_bit(4, 1)));
+    assert_eq!(decode(2), refused);
+    assert_eq!(decode(3), refused);
+}
+
+#[test]
+fn send_diagnostic_has_the_default_self_test_and_no_parameters() {
+    let expected = |self_test| Ok(Command::SendDiagnostic { self_test });
+    assert_eq!(decode(&[0x1d, 0x04, 0, 0, 0, 0]), expected(true));
+    // PF, DEVOFFL, UNITOFFL
+    assert_eq!(decode(&[0x1d, 0x13, 0, 0, 0, 0]), expected(false));
+    assert_eq!(decode(&[0x1d, 0x10, 0, 1, 0, 0]), refused(3));
+    assert_eq!(decode(&[0x1d, 0x10, 0, 0, 1, 0]), refused(3));
+    for code in [1, 2, 4, 5, 6] {
+        let wrong = Err(Sense::invalid_field_in_cdb(Field::cdb_bit(1, 7)));
+        assert_eq!(decode(&[0x1d, code << 5, 0, 0, 0, 0]), wrong, "{code}");
+    }
 }
 
 #[test]

@@ -41,9 +41,11 @@ fn refuses(row: &Row, byte: usize, mask: u8) -> bool {
         .any(|bits| usize::from(bits.byte) == byte && bits.mask & mask != 0)
 }
 
-/// READ CAPACITY(10) refuses its LBA, or ignores it, as the PMI bit beside it says.
+/// Refused by the decoder: the LBA of READ CAPACITY(10) unless PMI is set, and of SEND DIAGNOSTIC the PARAMETER LIST
+/// LENGTH, which is more than one byte.
 fn depends(row: &Row, byte: usize) -> bool {
     row.name == "READ CAPACITY(10)" && (2..6).contains(&byte)
+        || row.name == "SEND DIAGNOSTIC" && (3..5).contains(&byte)
 }
 
 #[test]
@@ -158,7 +160,7 @@ fn every_refused_bit_is_pointed_at_by_the_first_bit_of_its_field() {
             let mut cdb = minimal(row);
             cdb[byte] |= mask;
             let first = match (row.name, byte, mask) {
-                (_, 1, 0x20 | 0x40 | 0x80) => 7, // RDPROTECT, WRPROTECT
+                (_, 1, 0x20 | 0x40 | 0x80) => 7, // PROTECT fields, SELF-TEST CODE
                 (_, _, mask) => u8::try_from(mask.trailing_zeros()).unwrap(),
             };
             let field = Field::cdb_bit(u16::try_from(byte).unwrap(), first);
@@ -266,7 +268,12 @@ fn what_we_would_not_do_is_refused() {
     for row in COMMANDS {
         let refused: &[(u16, u8)] = match row.opcode() {
             0x28 | 0xa8 | 0x88 | 0x2a | 0xaa | 0x8a => &[(1, 0xe0)], // RDPROTECT, WRPROTECT
+            0x2f | 0xaf | 0x8f => &[(1, 0xe0)],                      // VRPROTECT
+            0x2e | 0xae | 0x8e => &[(1, 0xe0)],                      // WRPROTECT
             0x12 => &[(1, 0x02)],                                    // CMDDT
+            0x1b => &[(4, 0x02)],                                    // LOEJ
+            0x1d => &[(1, 0xe0)],                                    // SELF-TEST CODE
+            0x1e => &[(4, 0x02)],                                    // PREVENT
             0x16 | 0x17 => &[(1, 0x10), (1, 0x01)],                  // 3RDPTY, EXTENT
             0x56 | 0x57 => &[(1, 0x10), (1, 0x02), (1, 0x01)],       // 3RDPTY, LONGID, EXTENT
             _ => &[],
@@ -310,8 +317,7 @@ fn class(opcode: u8, service_action: u8) -> Access {
         (0x5e, _) => Access::PersistentReserveIn,
         (0x5f, _) => Access::PersistentReserveOut,
         (0x16 | 0x17 | 0x56 | 0x57, _) => Access::Reserve,
-        // Of START STOP UNIT and PREVENT ALLOW MEDIUM REMOVAL, a row alone cannot say it.
-        (0x1b | 0x1e, _) => panic!("{opcode:02x} depends on its fields"),
+        (0x1b | 0x1e, _) => Access::Write, // START STOP UNIT, PREVENT ALLOW MEDIUM REMOVAL, but for their free forms
         _ => panic!("{opcode:02x}/{service_action:02x} has no class"),
     }
 }
@@ -321,6 +327,29 @@ fn access_is_as_the_standards_class_it() {
     for row in COMMANDS {
         let class = class(row.opcode(), row.service_action().unwrap_or(0));
         assert_eq!(row.access, class, "{}", row.name);
+    }
+}
+
+#[test]
+fn to_start_and_to_allow_removal_are_free_and_no_other_form_of_any_command_is() {
+    for row in COMMANDS.iter().filter(|row| row.access != Access::Free) {
+        for byte_4 in 0..=0xff {
+            let mut cdb = minimal(row);
+            cdb[4] = byte_4;
+            let is_free = match row.opcode() {
+                // START=1 and POWER CONDITION=0h, whatever LOEJ, NO_FLUSH and the reserved bit are
+                0x1b => [0x01, 0x03, 0x05, 0x07, 0x09, 0x0b, 0x0d, 0x0f].contains(&byte_4),
+                0x1e => byte_4 % 4 == 0, // PREVENT=00b
+                _ => false,
+            };
+            let access = if is_free { Access::Free } else { row.access };
+            assert_eq!(row.access_of(&cdb), access, "{} {byte_4:02x}", row.name);
+        }
+        assert_eq!(
+            row.access_of(&[row.opcode()]),
+            row.access,
+            "a CDB cut short"
+        );
     }
 }
 
@@ -341,10 +370,12 @@ fn only_reads_writes_and_flushes_touch_the_medium() {
     for row in COMMANDS {
         let (media, direction) = match row.opcode() {
             0x08 | 0x28 | 0xa8 | 0x88 => (Media::Read, DataDirection::In),
-            0x0a | 0x2a | 0xaa | 0x8a => (Media::Write, DataDirection::Out),
-            0x35 | 0x91 => (Media::Sync, DataDirection::None),
+            0x0a | 0x2a | 0xaa | 0x8a | 0x2e | 0xae | 0x8e => (Media::Write, DataDirection::Out),
+            0x35 | 0x91 | 0x1b => (Media::Sync, DataDirection::None),
+            0x34 | 0x90 => (Media::Read, DataDirection::None),
+            0x2f | 0xaf | 0x8f => (Media::Read, DataDirection::Out),
             0x5f => (Media::None, DataDirection::Out),
-            0x00 | 0x16 | 0x17 | 0x56 | 0x57 => (Media::None, DataDirection::None),
+            0x00 | 0x16 | 0x17 | 0x1d | 0x1e | 0x56 | 0x57 => (Media::None, DataDirection::None),
             _ => (Media::None, DataDirection::In),
         };
         assert_eq!(
@@ -362,6 +393,8 @@ fn markdown_has_a_line_for_every_row() {
     assert_eq!(table.lines().count(), COMMANDS.len() + 2);
     assert!(table.contains("\n| READ(10) | 28h |  | read |\n"));
     assert!(table.contains("\n| READ CAPACITY(16) | 9Eh | 10h | free |\n"));
+    let prevent = "\n| PREVENT ALLOW MEDIUM REMOVAL | 1Eh |  | write; free with PREVENT=00b |\n";
+    assert!(table.contains(prevent));
 }
 
 /// What the pure side makes of a command.
@@ -382,15 +415,18 @@ fn answer(command: Command) -> Result<Vec<u8>, Sense> {
         Command::ModeSense(asked) => mode::sense(&asked, &state, &geometry),
         Command::ReadCapacity10 => Ok(capacity::read_capacity_10(&geometry)),
         Command::ReadCapacity16 { .. } => Ok(capacity::read_capacity_16(&geometry)),
-        Command::Read(transfer) | Command::Write(transfer) => {
+        Command::Read(transfer)
+        | Command::Write(transfer)
+        | Command::WriteAndVerify { transfer, .. }
+        | Command::Verify(transfer, _) => {
             geometry.check_transfer_length(&transfer)?;
             geometry.check_range(transfer.lba, transfer.blocks)?;
             let end = geometry.byte_offset(transfer.lba) + geometry.byte_length(transfer.blocks);
             assert!(end <= 512 << 20);
             Ok(Vec::new())
         }
-        Command::SynchronizeCache { lba, blocks, .. } => {
-            geometry.check_range(lba, blocks)?;
+        Command::PreFetch(range) | Command::SynchronizeCache(range) => {
+            geometry.check_range(range.lba, range.blocks)?;
             Ok(Vec::new())
         }
         Command::ReportSupportedOperationCodes {
