@@ -47,11 +47,7 @@ impl Sessions {
         notes: &Notes,
         note: Note,
     ) -> Result<NexusId, Unknown> {
-        let mapping = if note.read_only {
-            Mapping::ReadOnly
-        } else {
-            Mapping::ReadWrite
-        };
+        let mapping = Mapping::new(note.read_only);
         match self.0.get_mut(note.session.slot()) {
             Some(Some(Known { session, attached })) if *session == note.session => {
                 let attached = attached.as_mut().ok_or(Unknown::Unnamed)?;

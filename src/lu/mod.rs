@@ -71,6 +71,17 @@ pub enum Mapping {
     ReadOnly,
 }
 
+impl Mapping {
+    /// That of an initiator that may only read, or may write too.
+    pub fn new(read_only: bool) -> Mapping {
+        if read_only {
+            Mapping::ReadOnly
+        } else {
+            Mapping::ReadWrite
+        }
+    }
+}
+
 /// What a command needs done.
 #[derive(Debug)]
 pub enum Step {

@@ -191,6 +191,15 @@ fn perform(backing: &Backing, request: &Request) -> Result<(), Failure> {
     let (file, data) = (backing.file(), &request.data);
     let sync = || backing.flush().map_err(Failure::Flush);
     let is_cancelled = || request.cancellation.is_cancelled();
+    let verify = |offset, length, against| {
+        verify(
+            backing,
+            offset..offset + length,
+            data,
+            against,
+            is_cancelled,
+        )
+    };
     let write = |offset, length| {
         whole(length, |range| {
             vectored::write(file, offset + range.start, data, range)
@@ -229,13 +238,7 @@ fn perform(backing: &Backing, request: &Request) -> Result<(), Failure> {
         } => {
             write(offset, length)?;
             sync()?;
-            verify(
-                backing,
-                offset..offset + length,
-                data,
-                against,
-                is_cancelled,
-            )
+            verify(offset, length, against)
         }
         Operation::Verify {
             offset,
@@ -243,13 +246,7 @@ fn perform(backing: &Backing, request: &Request) -> Result<(), Failure> {
             against,
         } => {
             sync()?;
-            verify(
-                backing,
-                offset..offset + length,
-                data,
-                against,
-                is_cancelled,
-            )
+            verify(offset, length, against)
         }
         Operation::PreFetch { offset, length } => {
             backing.advise(offset, length, PosixFadviseAdvice::POSIX_FADV_WILLNEED);

@@ -130,11 +130,7 @@ impl Devices {
                 port.served = Some(resolved.nexus.clone());
                 identify(Some(Identity {
                     nexus: Some(resolved.nexus.clone()),
-                    mapping: if resolved.write_protect {
-                        Mapping::ReadOnly
-                    } else {
-                        Mapping::ReadWrite
-                    },
+                    mapping: Mapping::new(resolved.write_protect),
                 }))
             }
             Ok(Link::Shared(through)) => {
