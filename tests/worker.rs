@@ -11,18 +11,15 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, bounded, unbounded};
-use disk::{BLOCKS, Disk, TestStore, end_first};
+use disk::{Disk, TestStore, end_first};
 use kernel::{Buffer, Completed, Kernel, RING_OFFSET, STALE};
 use proptest::prelude::*;
 use tcmu_pr::daemon::recorder::Recorder;
 use tcmu_pr::daemon::records::Keep;
 use tcmu_pr::daemon::worker::{self, Handle, Identity, Notice, Order, Parts, PortId, Report};
-use tcmu_pr::lu::{LogicalUnit, Mapping, Setup, ToStore};
+use tcmu_pr::lu::{Mapping, ToStore};
 use tcmu_pr::pr::Reservations;
 use tcmu_pr::pr::admin::Action;
-use tcmu_pr::pr::out::Context;
-use tcmu_pr::scsi::capacity::Geometry;
-use tcmu_pr::scsi::inquiry;
 use tcmu_pr::scsi::nexus::{ItNexus, Protocol, TargetPort, TargetPorts, TransportId};
 use tcmu_pr::store::saved;
 use tcmu_pr::sys::wake::Waker;
@@ -103,15 +100,7 @@ impl Node {
         let keeper = TestKeeper::default();
         let (notices_in, notices) = unbounded();
         let parts = Parts {
-            unit: LogicalUnit::new(Setup {
-                identity: inquiry::Identity::new("serial"),
-                geometry: Geometry::new(512, BLOCKS as u64, 0).unwrap(),
-                reservations: Ok(Reservations::default()),
-                attentions: Vec::new(),
-                power_on: false,
-                write_back: false,
-                context: Context::default(),
-            }),
+            unit: disk::unit(),
             store: TestStore {
                 disk: Arc::clone(&disk),
                 waker: waker.clone(),

@@ -7,6 +7,11 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
 
 use tcmu_pr::lu::task::Pending;
+use tcmu_pr::lu::{LogicalUnit, Setup};
+use tcmu_pr::pr::Reservations;
+use tcmu_pr::pr::out::Context;
+use tcmu_pr::scsi::capacity::Geometry;
+use tcmu_pr::scsi::inquiry;
 use tcmu_pr::store::{Done, Operation, Request, Store};
 use tcmu_pr::sys::wake::Waker;
 
@@ -26,6 +31,19 @@ pub(crate) struct Disk {
 pub(crate) struct TestStore {
     pub(crate) disk: Arc<Mutex<Disk>>,
     pub(crate) waker: Waker,
+}
+
+/// A unit on such a disk, with which nobody is registered.
+pub(crate) fn unit() -> LogicalUnit {
+    LogicalUnit::new(Setup {
+        identity: inquiry::Identity::new("serial"),
+        geometry: Geometry::new(512, BLOCKS as u64, 0).unwrap(),
+        reservations: Ok(Reservations::default()),
+        attentions: Vec::new(),
+        power_on: false,
+        write_back: false,
+        context: Context::default(),
+    })
 }
 
 impl Disk {

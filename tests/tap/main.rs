@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use kernel::{Buffer, Completed};
 use node::{Node, host, of_group_2, target_ports, write};
-use tap::{Noting, Tap, Who};
+use tap::{Noting, Session, Tap, Who};
 use tcmu_pr::daemon::worker::{Order, PortId};
 use tcmu_pr::scsi::nexus::TargetPorts;
 
@@ -491,9 +491,7 @@ fn a_reserve_waits_for_a_session_that_is_about_to_end() {
     let a = node.login(host("a", 0x0a));
     let b = node.login(host("b", 0x0b));
     assert_eq!(node.status(&a, &RESERVE_6), GOOD);
-    node.send(0, &b, (&RESERVE_6, Buffer::None), Noting::Early);
-    node.run();
-    assert_eq!(node.ports[0].kernel.process().len(), 0, "A may be leaving");
+    reserve_and_wait(&mut node, &b);
     assert_eq!(node.read(&a), GOOD, "others go on");
     node.tap.logout(&a);
     node.give(Order::SessionsEnded);
@@ -506,9 +504,7 @@ fn a_reserve_outlives_the_tap() {
     let mut node = reserved_before_a_new_tap();
     let b = node.login(host("b", 0x0b));
     // Nobody knows whether A is still there: its session is looked for.
-    node.send(0, &b, (&RESERVE_6, Buffer::None), Noting::Early);
-    node.run();
-    assert_eq!(node.ports[0].kernel.process().len(), 0, "it waits");
+    reserve_and_wait(&mut node, &b);
     assert!(node.notice().starts_with("Reserved(PortId(0), 1, "));
     assert_eq!(node.notice(), "Doubted(PortId(0))");
     node.give(Order::Looked);
@@ -520,8 +516,7 @@ fn a_reserve_outlives_the_tap() {
 fn a_reserve_of_who_has_gone_with_the_tap_ends() {
     let mut node = reserved_before_a_new_tap();
     let b = node.login(host("b", 0x0b));
-    node.send(0, &b, (&RESERVE_6, Buffer::None), Noting::Early);
-    node.run();
+    reserve_and_wait(&mut node, &b);
     node.give(Order::SessionLost(PortId(0), 1));
     node.give(Order::Looked);
     node.run();
@@ -538,6 +533,13 @@ fn a_reserve_of_who_is_there_with_a_new_tap_does_not_end() {
     assert_eq!(node.status(&b, &RESERVE_6), CONFLICT);
     node.tap.logout(&a);
     assert_eq!(node.status(&b, &RESERVE_6), GOOD);
+}
+
+/// Sends a RESERVE that conflicts, and is not answered until it is known whether the holder is still there.
+fn reserve_and_wait(node: &mut Node, session: &Session) {
+    node.send(0, session, (&RESERVE_6, Buffer::None), Noting::Early);
+    node.run();
+    assert_eq!(node.ports[0].kernel.process().len(), 0, "it waits");
 }
 
 /// A has reserved the unit, and the tap is a new one.

@@ -7,15 +7,11 @@ use std::time::Duration;
 use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 use tcmu_pr::daemon::recorder::Record;
 use tcmu_pr::daemon::worker::{Notice, Order, Parts, PortId, Report, Worker};
-use tcmu_pr::lu::{LogicalUnit, Setup, ToStore};
-use tcmu_pr::pr::Reservations;
-use tcmu_pr::pr::out::Context;
-use tcmu_pr::scsi::capacity::Geometry;
-use tcmu_pr::scsi::inquiry;
+use tcmu_pr::lu::ToStore;
 use tcmu_pr::scsi::nexus::{Protocol, TargetPort, TargetPorts};
 use tcmu_pr::sys::wake::Waker;
 
-use crate::disk::{BLOCKS, Disk, TestStore};
+use crate::disk::{self, Disk, TestStore};
 use crate::kernel::{Buffer, Completed};
 use crate::tap::{self, Noting, Port, Session, Tap, Who};
 use crate::{GOOD, KEY_A, READ, REGISTER, RESERVE, WRITE};
@@ -89,15 +85,7 @@ impl Node {
         let disk = Arc::new(Mutex::new(Disk::new()));
         let (notices_in, notices) = unbounded();
         let parts = Parts {
-            unit: LogicalUnit::new(Setup {
-                identity: inquiry::Identity::new("serial"),
-                geometry: Geometry::new(512, BLOCKS as u64, 0).unwrap(),
-                reservations: Ok(Reservations::default()),
-                attentions: Vec::new(),
-                power_on: false,
-                write_back: false,
-                context: Context::default(),
-            }),
+            unit: disk::unit(),
             store: TestStore {
                 disk: Arc::clone(&disk),
                 waker: waker.clone(),
