@@ -8,7 +8,7 @@
 
 use std::fmt::Write;
 
-use super::cdb::{self, Command};
+use super::cdb::{self, Command, block, primary};
 use super::sense::{Field, Sense};
 use super::{Access, DataDirection};
 
@@ -327,7 +327,7 @@ pub static COMMANDS: &[Row] = &[
         name: "TEST UNIT READY",
         usage: &[0x00, 0, 0, 0, 0, 0],
         access: Access::FreeUnlessReserved,
-        decode: cdb::test_unit_ready,
+        decode: primary::test_unit_ready,
         ..OTHER
     },
     Row {
@@ -336,21 +336,21 @@ pub static COMMANDS: &[Row] = &[
         direction: DataDirection::In,
         access: Access::Free,
         attention: Attention::AsData,
-        decode: cdb::request_sense,
+        decode: primary::request_sense,
         ..OTHER
     },
     Row {
         name: "READ(6)",
         usage: &[0x08, 0x1f, FF, FF, FF, 0],
         refuse: &[],
-        decode: cdb::read_6,
+        decode: block::read_6,
         ..READ
     },
     Row {
         name: "WRITE(6)",
         usage: &[0x0a, 0x1f, FF, FF, FF, 0],
         refuse: &[],
-        decode: cdb::write_6,
+        decode: block::write_6,
         ..WRITE
     },
     Row {
@@ -360,21 +360,21 @@ pub static COMMANDS: &[Row] = &[
         direction: DataDirection::In,
         access: Access::Free,
         attention: Attention::PassBy,
-        decode: cdb::inquiry,
+        decode: primary::inquiry,
         ..OTHER
     },
     Row {
         name: "RESERVE(6)",
         usage: &[0x16, 0, 0, 0, 0, 0],
         refuse: &[THIRD_PARTY, EXTENT],
-        decode: cdb::reserve,
+        decode: primary::reserve,
         ..RESERVE_RELEASE
     },
     Row {
         name: "RELEASE(6)",
         usage: &[0x17, 0, 0, 0, 0, 0],
         refuse: &[THIRD_PARTY, EXTENT],
-        decode: cdb::release,
+        decode: primary::release,
         ..RESERVE_RELEASE
     },
     Row {
@@ -382,7 +382,7 @@ pub static COMMANDS: &[Row] = &[
         usage: &[0x1a, 0x08, FF, FF, FF, 0],
         direction: DataDirection::In,
         access: Access::Read,
-        decode: cdb::mode_sense_6,
+        decode: primary::mode_sense_6,
         ..OTHER
     },
     Row {
@@ -397,7 +397,7 @@ pub static COMMANDS: &[Row] = &[
         }),
         media: Media::Sync,
         recommended_timeout_s: 60,
-        decode: cdb::start_stop_unit,
+        decode: block::start_stop_unit,
         ..OTHER
     },
     Row {
@@ -405,7 +405,7 @@ pub static COMMANDS: &[Row] = &[
         usage: &[0x1d, 0x04, 0, 0, 0, 0],
         refuse: &[SELF_TEST_CODE],
         access: Access::Write,
-        decode: cdb::send_diagnostic,
+        decode: primary::send_diagnostic,
         ..OTHER
     },
     Row {
@@ -418,7 +418,7 @@ pub static COMMANDS: &[Row] = &[
             bits: Bits::new(4, 0x03),
             value: 0x00,
         }),
-        decode: cdb::prevent_allow_medium_removal,
+        decode: block::prevent_allow_medium_removal,
         ..OTHER
     },
     Row {
@@ -426,57 +426,57 @@ pub static COMMANDS: &[Row] = &[
         usage: &[0x25, 0, 0, 0, 0, 0, 0, 0, 0, 0],
         direction: DataDirection::In,
         access: Access::Free,
-        decode: cdb::read_capacity_10,
+        decode: block::read_capacity_10,
         ..OTHER
     },
     Row {
         name: "READ(10)",
         usage: &[0x28, DF, FF, FF, FF, FF, 0, FF, FF, 0],
-        decode: cdb::read_10,
+        decode: block::read_10,
         ..READ
     },
     Row {
         name: "WRITE(10)",
         usage: &[0x2a, DF, FF, FF, FF, FF, 0, FF, FF, 0],
-        decode: cdb::write_10,
+        decode: block::write_10,
         ..WRITE
     },
     Row {
         name: "WRITE AND VERIFY(10)",
         usage: &[0x2e, DB, FF, FF, FF, FF, 0, FF, FF, 0],
-        decode: cdb::write_and_verify_10,
+        decode: block::write_and_verify_10,
         ..WRITE
     },
     Row {
         name: "VERIFY(10)",
         usage: &[0x2f, DB, FF, FF, FF, FF, 0, FF, FF, 0],
-        decode: cdb::verify_10,
+        decode: block::verify_10,
         ..VERIFY
     },
     Row {
         name: "PRE-FETCH(10)",
         usage: &[0x34, 0x02, FF, FF, FF, FF, 0, FF, FF, 0],
-        decode: cdb::pre_fetch_10,
+        decode: block::pre_fetch_10,
         ..PRE_FETCH
     },
     Row {
         name: "SYNCHRONIZE CACHE(10)",
         usage: &[0x35, 0x02, FF, FF, FF, FF, 0, FF, FF, 0],
-        decode: cdb::synchronize_cache_10,
+        decode: block::synchronize_cache_10,
         ..SYNCHRONIZE_CACHE
     },
     Row {
         name: "RESERVE(10)",
         usage: &[0x56, 0, 0, 0, 0, 0, 0, 0, 0, 0],
         refuse: &[THIRD_PARTY, LONG_ID, EXTENT],
-        decode: cdb::reserve,
+        decode: primary::reserve,
         ..RESERVE_RELEASE
     },
     Row {
         name: "RELEASE(10)",
         usage: &[0x57, 0, 0, 0, 0, 0, 0, 0, 0, 0],
         refuse: &[THIRD_PARTY, LONG_ID, EXTENT],
-        decode: cdb::release,
+        decode: primary::release,
         ..RESERVE_RELEASE
     },
     Row {
@@ -484,79 +484,79 @@ pub static COMMANDS: &[Row] = &[
         usage: &[0x5a, 0x18, FF, FF, 0, 0, 0, FF, FF, 0],
         direction: DataDirection::In,
         access: Access::Read,
-        decode: cdb::mode_sense_10,
+        decode: primary::mode_sense_10,
         ..OTHER
     },
     Row {
         name: "PERSISTENT RESERVE IN, READ KEYS",
         usage: &[0x5e, 0x00, 0, 0, 0, 0, 0, FF, FF, 0],
-        decode: cdb::persistent_reserve_in,
+        decode: primary::persistent_reserve_in,
         ..PERSISTENT_RESERVE_IN
     },
     Row {
         name: "PERSISTENT RESERVE IN, READ RESERVATION",
         usage: &[0x5e, 0x01, 0, 0, 0, 0, 0, FF, FF, 0],
-        decode: cdb::persistent_reserve_in,
+        decode: primary::persistent_reserve_in,
         ..PERSISTENT_RESERVE_IN
     },
     Row {
         name: "PERSISTENT RESERVE IN, REPORT CAPABILITIES",
         usage: &[0x5e, 0x02, 0, 0, 0, 0, 0, FF, FF, 0],
-        decode: cdb::persistent_reserve_in,
+        decode: primary::persistent_reserve_in,
         ..PERSISTENT_RESERVE_IN
     },
     Row {
         name: "PERSISTENT RESERVE IN, READ FULL STATUS",
         usage: &[0x5e, 0x03, 0, 0, 0, 0, 0, FF, FF, 0],
-        decode: cdb::persistent_reserve_in,
+        decode: primary::persistent_reserve_in,
         ..PERSISTENT_RESERVE_IN
     },
     Row {
         name: "PERSISTENT RESERVE OUT, REGISTER",
         usage: &[0x5f, 0x00, 0, 0, 0, FF, FF, FF, FF, 0],
-        decode: cdb::persistent_reserve_out_unscoped,
+        decode: primary::persistent_reserve_out_unscoped,
         ..PERSISTENT_RESERVE_OUT
     },
     Row {
         name: "PERSISTENT RESERVE OUT, RESERVE",
         usage: &[0x5f, 0x01, FF, 0, 0, FF, FF, FF, FF, 0],
-        decode: cdb::persistent_reserve_out,
+        decode: primary::persistent_reserve_out,
         ..PERSISTENT_RESERVE_OUT
     },
     Row {
         name: "PERSISTENT RESERVE OUT, RELEASE",
         usage: &[0x5f, 0x02, FF, 0, 0, FF, FF, FF, FF, 0],
-        decode: cdb::persistent_reserve_out,
+        decode: primary::persistent_reserve_out,
         ..PERSISTENT_RESERVE_OUT
     },
     Row {
         name: "PERSISTENT RESERVE OUT, CLEAR",
         usage: &[0x5f, 0x03, 0, 0, 0, FF, FF, FF, FF, 0],
-        decode: cdb::persistent_reserve_out_unscoped,
+        decode: primary::persistent_reserve_out_unscoped,
         ..PERSISTENT_RESERVE_OUT
     },
     Row {
         name: "PERSISTENT RESERVE OUT, PREEMPT",
         usage: &[0x5f, 0x04, FF, 0, 0, FF, FF, FF, FF, 0],
-        decode: cdb::persistent_reserve_out,
+        decode: primary::persistent_reserve_out,
         ..PERSISTENT_RESERVE_OUT
     },
     Row {
         name: "PERSISTENT RESERVE OUT, PREEMPT AND ABORT",
         usage: &[0x5f, 0x05, FF, 0, 0, FF, FF, FF, FF, 0],
-        decode: cdb::persistent_reserve_out,
+        decode: primary::persistent_reserve_out,
         ..PERSISTENT_RESERVE_OUT
     },
     Row {
         name: "PERSISTENT RESERVE OUT, REGISTER AND IGNORE EXISTING KEY",
         usage: &[0x5f, 0x06, 0, 0, 0, FF, FF, FF, FF, 0],
-        decode: cdb::persistent_reserve_out_unscoped,
+        decode: primary::persistent_reserve_out_unscoped,
         ..PERSISTENT_RESERVE_OUT
     },
     Row {
         name: "PERSISTENT RESERVE OUT, REGISTER AND MOVE",
         usage: &[0x5f, 0x07, 0, 0, 0, FF, FF, FF, FF, 0],
-        decode: cdb::persistent_reserve_out_unscoped,
+        decode: primary::persistent_reserve_out_unscoped,
         ..PERSISTENT_RESERVE_OUT
     },
     Row {
@@ -564,7 +564,7 @@ pub static COMMANDS: &[Row] = &[
         usage: &[
             0x88, DF, FF, FF, FF, FF, FF, FF, FF, FF, FF, FF, FF, FF, 0, 0,
         ],
-        decode: cdb::read_16,
+        decode: block::read_16,
         ..READ
     },
     Row {
@@ -572,7 +572,7 @@ pub static COMMANDS: &[Row] = &[
         usage: &[
             0x8a, DF, FF, FF, FF, FF, FF, FF, FF, FF, FF, FF, FF, FF, 0, 0,
         ],
-        decode: cdb::write_16,
+        decode: block::write_16,
         ..WRITE
     },
     Row {
@@ -580,7 +580,7 @@ pub static COMMANDS: &[Row] = &[
         usage: &[
             0x8e, DB, FF, FF, FF, FF, FF, FF, FF, FF, FF, FF, FF, FF, 0, 0,
         ],
-        decode: cdb::write_and_verify_16,
+        decode: block::write_and_verify_16,
         ..WRITE
     },
     Row {
@@ -588,7 +588,7 @@ pub static COMMANDS: &[Row] = &[
         usage: &[
             0x8f, DB, FF, FF, FF, FF, FF, FF, FF, FF, FF, FF, FF, FF, 0, 0,
         ],
-        decode: cdb::verify_16,
+        decode: block::verify_16,
         ..VERIFY
     },
     Row {
@@ -596,7 +596,7 @@ pub static COMMANDS: &[Row] = &[
         usage: &[
             0x90, 0x02, FF, FF, FF, FF, FF, FF, FF, FF, FF, FF, FF, FF, 0, 0,
         ],
-        decode: cdb::pre_fetch_16,
+        decode: block::pre_fetch_16,
         ..PRE_FETCH
     },
     Row {
@@ -604,7 +604,7 @@ pub static COMMANDS: &[Row] = &[
         usage: &[
             0x91, 0x02, FF, FF, FF, FF, FF, FF, FF, FF, FF, FF, FF, FF, 0, 0,
         ],
-        decode: cdb::synchronize_cache_16,
+        decode: block::synchronize_cache_16,
         ..SYNCHRONIZE_CACHE
     },
     Row {
@@ -613,7 +613,7 @@ pub static COMMANDS: &[Row] = &[
         has_service_action: true,
         direction: DataDirection::In,
         access: Access::Free,
-        decode: cdb::read_capacity_16,
+        decode: block::read_capacity_16,
         ..OTHER
     },
     Row {
@@ -628,37 +628,37 @@ pub static COMMANDS: &[Row] = &[
     Row {
         name: "REPORT SUPPORTED OPERATION CODES",
         usage: &[0xa3, 0x0c, 0x87, FF, FF, FF, FF, FF, FF, FF, 0, 0],
-        decode: cdb::report_supported_operation_codes,
+        decode: primary::report_supported_operation_codes,
         ..MAINTENANCE_IN
     },
     Row {
         name: "REPORT SUPPORTED TASK MANAGEMENT FUNCTIONS",
         usage: &[0xa3, 0x0d, 0x80, 0, 0, 0, FF, FF, FF, FF, 0, 0],
-        decode: cdb::report_supported_task_management_functions,
+        decode: primary::report_supported_task_management_functions,
         ..MAINTENANCE_IN
     },
     Row {
         name: "READ(12)",
         usage: &[0xa8, DF, FF, FF, FF, FF, FF, FF, FF, FF, 0, 0],
-        decode: cdb::read_12,
+        decode: block::read_12,
         ..READ
     },
     Row {
         name: "WRITE(12)",
         usage: &[0xaa, DF, FF, FF, FF, FF, FF, FF, FF, FF, 0, 0],
-        decode: cdb::write_12,
+        decode: block::write_12,
         ..WRITE
     },
     Row {
         name: "WRITE AND VERIFY(12)",
         usage: &[0xae, DB, FF, FF, FF, FF, FF, FF, FF, FF, 0, 0],
-        decode: cdb::write_and_verify_12,
+        decode: block::write_and_verify_12,
         ..WRITE
     },
     Row {
         name: "VERIFY(12)",
         usage: &[0xaf, DB, FF, FF, FF, FF, FF, FF, FF, FF, 0, 0],
-        decode: cdb::verify_12,
+        decode: block::verify_12,
         ..VERIFY
     },
 ];

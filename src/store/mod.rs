@@ -17,7 +17,7 @@ use crate::sys::region::Data;
 pub use backing::Backing;
 
 /// What to do with the backing object. Offsets and lengths are bytes; data starts at byte 0 of the buffer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Operation {
     /// Read into the buffer.
     Read {

@@ -169,7 +169,7 @@ impl Outside {
             from..from + usize::try_from(length).unwrap()
         };
         let data = &operation.request.data;
-        match operation.request.operation {
+        match operation.request.operation.clone() {
             Operation::Read { offset, length, .. } => {
                 data.write_at(0, &self.content[at(offset, length)]);
             }
