@@ -168,9 +168,10 @@ impl LogicalUnit {
     }
 
     /// ABORT TASK of the commands that are meant, each of which its sender waits for until it has ended. So all that
-    /// can go on to its end does; a VERIFY, which may take long and changes nothing, is stopped.
+    /// can go on to its end does; what has changed nothing yet is stopped, and so is a VERIFY, which may take long.
     pub fn abort_task(&mut self, is_meant: impl Fn(Tag) -> bool) {
-        self.tasks.abort_cancellable(is_meant);
+        self.tasks.abort_cancellable(&is_meant);
+        self.end_waiting(is_meant);
     }
 
     /// The loss of an I_T nexus: logout, a dropped connection, a session reinstated. It ends a RESERVE.
@@ -351,6 +352,7 @@ impl LogicalUnit {
         for answer in self.tasks.abort(&nexuses) {
             self.ready.push_back(Step::Answer(answer));
         }
+        self.end_waiting(|_| false);
         if let Some(storing) = &mut self.storing {
             storing.aborted |=
                 matches!(&storing.origin, Origin::Command(task) if nexuses(task.nexus));

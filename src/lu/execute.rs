@@ -1,7 +1,7 @@
 //! What each command does, once it may run.
 
 use super::change::Origin;
-use super::task::{Reply, Response, Task, Transfer};
+use super::task::{Reply, Response, Task, Told};
 use super::{LogicalUnit, Mapping, NexusId, Step};
 use crate::pr::{self, Change, Refusal};
 use crate::scsi::cdb::{self, ByteCheck, CacheRange, Command};
@@ -25,6 +25,10 @@ impl LogicalUnit {
         let done = match command {
             Command::Read(transfer) => return self.read(row, task, &transfer),
             Command::Write(transfer) => return self.write(row, task, &transfer),
+            Command::OrWrite(transfer) => return self.or_write(row, task, &transfer),
+            Command::CompareAndWrite(transfer) => {
+                return self.compare_and_write(row, task, &transfer);
+            }
             Command::WriteAndVerify { transfer, compare } => {
                 return self.write_and_verify(row, task, &transfer, compare);
             }
@@ -41,7 +45,7 @@ impl LogicalUnit {
             // One host does not stop what others use: what it asks for is that nothing is lost in the cache.
             Command::StartStopUnit(asked) if !asked.no_flush => return self.flush(row, task),
             Command::SendDiagnostic { .. } => {
-                return self.start(row, task, Operation::Examine, Transfer::None);
+                return self.start(row, task, Operation::Examine, Told::Nothing);
             }
             // The medium can't be removed in any case.
             Command::StartStopUnit(_) | Command::PreventAllowMediumRemoval { .. } => Response::Good,
@@ -140,22 +144,57 @@ impl LogicalUnit {
                 length,
                 flush,
             },
-            Transfer::In(length),
+            Told::Data(length),
         )
     }
 
     fn write(&mut self, row: &Row, task: Task, transfer: &cdb::Transfer) -> Step {
         self.counters.writes += 1;
-        let durability = if transfer.fua || !self.write_back {
-            Durability::Now
-        } else {
-            Durability::Later
-        };
+        let durability = self.durability(transfer.fua);
         self.write_out(row, task, transfer, |offset, length| Operation::Write {
             offset,
             length,
             durability,
         })
+    }
+
+    /// ORWRITE.
+    fn or_write(&mut self, row: &Row, task: Task, transfer: &cdb::Transfer) -> Step {
+        self.counters.writes += 1;
+        let durability = self.durability(transfer.fua);
+        self.write_out(row, task, transfer, |offset, length| Operation::OrWrite {
+            offset,
+            length,
+            durability,
+        })
+    }
+
+    /// COMPARE AND WRITE. Its data-out is what is expected to be there, and then as much to be written.
+    fn compare_and_write(&mut self, row: &Row, task: Task, transfer: &cdb::Transfer) -> Step {
+        self.counters.writes += 1;
+        let length = self.geometry.byte_length(transfer.blocks);
+        let checked = self.check_transfer(transfer);
+        if let Err(sense) = checked.and_then(|()| check_data_out(&task, 2 * length)) {
+            return Step::Answer(task.answer(sense.into()));
+        }
+        if length == 0 {
+            return Step::Answer(task.answer(Response::Good));
+        }
+        let operation = Operation::CompareAndWrite {
+            offset: self.geometry.byte_offset(transfer.lba),
+            length,
+            durability: self.durability(transfer.fua),
+        };
+        self.start(row, task, operation, Told::Difference)
+    }
+
+    /// When what a command writes must be on stable storage.
+    fn durability(&self, fua: bool) -> Durability {
+        if fua || !self.write_back {
+            Durability::Now
+        } else {
+            Durability::Later
+        }
     }
 
     /// WRITE AND VERIFY. Durable whatever the cache mode is: it could not be verified otherwise.
@@ -190,21 +229,15 @@ impl LogicalUnit {
         operation: impl FnOnce(u64, u64) -> Operation,
     ) -> Step {
         let length = self.geometry.byte_length(transfer.blocks);
-        let checked = self.check_transfer(transfer).and_then(|()| {
-            // Data beyond what the CDB moves, or less: nothing is written of a command that is at odds with itself.
-            if length > 0 && task.data.len() != length {
-                return Err(Sense::invalid_field_in_command_information_unit());
-            }
-            Ok(())
-        });
-        if let Err(sense) = checked {
+        let checked = self.check_transfer(transfer);
+        if let Err(sense) = checked.and_then(|()| check_data_out(&task, length)) {
             return Step::Answer(task.answer(sense.into()));
         }
         if length == 0 {
             return Step::Answer(task.answer(Response::Good));
         }
         let offset = self.geometry.byte_offset(transfer.lba);
-        self.start(row, task, operation(offset, length), Transfer::Out)
+        self.start(row, task, operation(offset, length), Told::Nothing)
     }
 
     /// VERIFY. What it looks at is what is on the medium: what is newer in the cache goes there first, as for FUA
@@ -228,9 +261,7 @@ impl LogicalUnit {
                 return Err(Sense::internal_target_failure());
             }
             match data_out {
-                Some(data_out) if length > 0 && task.data.len() != data_out => {
-                    Err(Sense::invalid_field_in_command_information_unit())
-                }
+                Some(data_out) if length > 0 => check_data_out(&task, data_out),
                 _ => Ok(()),
             }
         });
@@ -249,7 +280,7 @@ impl LogicalUnit {
                 length,
                 against,
             },
-            Transfer::None,
+            Told::Nothing,
         )
     }
 
@@ -268,31 +299,34 @@ impl LogicalUnit {
             row,
             task,
             Operation::PreFetch { offset, length },
-            Transfer::None,
+            Told::Nothing,
         )
     }
 
     /// SYNCHRONIZE CACHE, START STOP UNIT. IMMED makes no difference: the answer waits, and so tells of errors.
     fn flush(&mut self, row: &Row, task: Task) -> Step {
-        self.start(row, task, Operation::Flush, Transfer::Flush)
+        self.start(row, task, Operation::Flush, Told::Nothing)
     }
 
-    fn start(&mut self, row: &Row, task: Task, operation: Operation, transfer: Transfer) -> Step {
+    fn start(&mut self, row: &Row, task: Task, operation: Operation, told: Told) -> Step {
         let key = self.tasks.begin(task.nexus, row.access_of(&task.cdb));
         // Whatever hangs of one I_T nexus, the others are served. The number is not given to another meanwhile.
         let lane = Lane(task.nexus.0);
         let cancellation = match operation {
-            Operation::Verify { .. } => self.tasks.make_cancellable(key, task.tag()),
+            Operation::Verify { .. }
+            | Operation::CompareAndWrite { .. }
+            | Operation::OrWrite { .. } => self.tasks.make_cancellable(key, task.tag()),
             _ => Cancellation::default(),
         };
-        let (data, pending) = task.suspend(key, transfer);
+        let (data, pending) = task.suspend(key, told);
         let request = Request {
             lane,
             operation,
             data,
             cancellation,
         };
-        Step::Io(request, pending)
+        let begun = self.parts.begin(&mut self.tasks, request, pending);
+        begun.map_or(Step::Held, |(request, pending)| Step::Io(request, pending))
     }
 
     fn check_transfer(&self, transfer: &cdb::Transfer) -> Result<(), Sense> {
@@ -408,6 +442,15 @@ impl LogicalUnit {
             changed: false,
         })
     }
+}
+
+/// Refuses a command whose data-out does not have the length that its CDB says: of one that is at odds with itself,
+/// nothing is written. Where the CDB moves none, there may be some.
+fn check_data_out(task: &Task, length: u64) -> Result<(), Sense> {
+    if length > 0 && task.data.len() != length {
+        return Err(Sense::invalid_field_in_command_information_unit());
+    }
+    Ok(())
 }
 
 /// A data-in answer, cut to the allocation length.

@@ -12,6 +12,7 @@
 mod attention;
 mod change;
 mod execute;
+mod parts;
 mod reserve;
 pub mod task;
 
@@ -35,9 +36,10 @@ use crate::sys::region::Data;
 use attention::Attentions;
 use change::{Awaited, Storing};
 pub use change::{FENCE_PATIENCE, ToStore, Unfulfilled};
+use parts::Parts;
 pub use reserve::LOOK_PATIENCE;
 use reserve::Reserves;
-use task::{Answer, NexusId, Pending, Response, Tag, Task, TaskSet, Ticket, Transfer, Waiting};
+use task::{Answer, NexusId, Pending, Response, Tag, Task, TaskSet, Ticket, Told, Waiting};
 
 /// What a logical unit starts from.
 #[derive(Debug)]
@@ -166,6 +168,7 @@ pub struct LogicalUnit {
     /// Whoever has unit attention conditions pending, and some who had: so that a change need not look at all.
     owed: BTreeSet<usize>,
     tasks: TaskSet,
+    parts: Parts,
     counters: Counters,
 }
 
@@ -191,6 +194,7 @@ impl LogicalUnit {
             ids: HashMap::new(),
             owed: BTreeSet::new(),
             tasks: TaskSet::default(),
+            parts: Parts::default(),
             counters: Counters::default(),
         };
         for (nexus, condition) in setup.attentions {
@@ -291,11 +295,17 @@ impl LogicalUnit {
 
     /// Ends a command whose I/O is done. Answers that waited for it come from [`LogicalUnit::next_step`].
     pub fn finish(&mut self, pending: Pending, data: Data, result: Result<(), Failure>) -> Answer {
-        let aborted = self.tasks.end(pending.key);
-        let response = match (result, pending.transfer) {
-            (Ok(()), Transfer::In(length)) => Response::InPlace(length),
+        let (aborted, part) = self.tasks.end(pending.key);
+        self.parts.end(part.as_ref());
+        self.go_on();
+        let response = match (result, pending.told) {
+            (Ok(()), Told::Data(length)) => Response::InPlace(length),
             (Ok(()), _) => Response::Good,
-            (Err(failure), transfer) => self.failed(&failure, transfer),
+            (Err(Failure::Miscompare { at }), Told::Difference) => {
+                let sense = Sense::miscompare_during_verify_operation();
+                sense.with_information(at).into()
+            }
+            (Err(failure), _) => self.failed(&failure),
         };
         // A failure counts, whoever is told of it.
         let response = if aborted {
@@ -304,6 +314,28 @@ impl LogicalUnit {
             response
         };
         pending.answer(data, response)
+    }
+
+    /// Begins the operations that waited for others and need not any more.
+    fn go_on(&mut self) {
+        for (request, pending) in self.parts.go_on(&mut self.tasks) {
+            self.ready.push_back(Step::Io(request, pending));
+        }
+    }
+
+    /// Ends the commands that were aborted while their operations waited for others, and those that are meant.
+    fn end_waiting(&mut self, is_meant: impl Fn(Tag) -> bool) {
+        let tasks = &self.tasks;
+        let taken = self
+            .parts
+            .take(|pending| is_meant(pending.tag()) || tasks.is_aborted(pending.key));
+        for (request, pending) in taken {
+            self.tasks.end(pending.key);
+            let aborted = Response::Status(Status::TaskAborted);
+            let answer = pending.answer(request.data, aborted);
+            self.ready.push_back(Step::Answer(answer));
+        }
+        self.go_on();
     }
 
     /// What is registered and reserved.
@@ -459,36 +491,44 @@ impl LogicalUnit {
     }
 
     /// What an initiator is told of a failure of the store.
-    fn failed(&mut self, failure: &Failure, transfer: Transfer) -> Response {
-        match failure {
+    fn failed(&mut self, failure: &Failure) -> Response {
+        let (error, of_the_medium) = match failure {
             Failure::Flush(error) => {
                 log::error!("flushing failed: {error}; writes are refused from now on");
                 self.flush_failed = true;
-                Sense::write_error().into()
+                return Sense::write_error().into();
             }
             Failure::Truncated => {
                 log::error!("the backing object has become shorter than the unit");
-                Sense::internal_target_failure().into()
+                return Sense::internal_target_failure().into();
             }
             // Nobody cancels what is not aborted.
-            Failure::Cancelled => Response::Status(Status::TaskAborted),
-            Failure::Miscompare => Sense::miscompare_during_verify_operation().into(),
-            Failure::Io(error) | Failure::Verify(error) if is_passing(error) => {
-                Response::Status(Status::Busy)
+            Failure::Cancelled => return Response::Status(Status::TaskAborted),
+            Failure::Miscompare { .. } => {
+                return Sense::miscompare_during_verify_operation().into();
+            }
+            Failure::Read { at, error } => {
+                log::warn!("reading at byte {at} of the backing object failed: {error}");
+                let lba = self.geometry.block_at(*at);
+                (
+                    error,
+                    Sense::unrecovered_read_error().with_information(lba.0),
+                )
+            }
+            Failure::Write { at, error } => {
+                log::warn!("writing at byte {at} of the backing object failed: {error}");
+                let lba = self.geometry.block_at(*at);
+                (error, Sense::write_error().with_information(lba.0))
             }
             Failure::Io(error) => {
-                log::warn!("I/O on the backing object failed: {error}");
-                let medium_error = match transfer {
-                    Transfer::In(_) => Sense::unrecovered_read_error(),
-                    Transfer::Out | Transfer::Flush => Sense::write_error(),
-                    Transfer::None => Sense::internal_target_failure(),
-                };
-                sense_of(error, medium_error).into()
+                log::warn!("the backing object can't be used: {error}");
+                (error, Sense::internal_target_failure())
             }
-            Failure::Verify(error) => {
-                log::warn!("verifying the backing object failed: {error}");
-                sense_of(error, Sense::unrecovered_read_error()).into()
-            }
+        };
+        if is_passing(error) {
+            Response::Status(Status::Busy)
+        } else {
+            sense_of(error, of_the_medium).into()
         }
     }
 }

@@ -7,6 +7,7 @@ use std::collections::BTreeSet;
 
 use slab::Slab;
 
+use super::parts::Part;
 use crate::scsi::sense::{Format, SENSE_LENGTH, Sense};
 use crate::scsi::{Access, Status};
 use crate::store::Cancellation;
@@ -87,13 +88,13 @@ impl Task {
     }
 
     /// Splits it into what the store needs and what stays until the store is done.
-    pub(super) fn suspend(self, key: TaskKey, transfer: Transfer) -> (Data, Pending) {
+    pub(super) fn suspend(self, key: TaskKey, told: Told) -> (Data, Pending) {
         (
             self.data,
             Pending {
                 owed: self.owed,
                 key,
-                transfer,
+                told,
             },
         )
     }
@@ -200,17 +201,15 @@ impl Answer {
     }
 }
 
-/// What a command in the store's hands moves.
+/// What an initiator is told of a command in the store's hands, beside how it ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Transfer {
-    /// So many bytes to the initiator.
-    In(u64),
-    /// Data from the initiator.
-    Out,
-    /// None: data goes to the medium.
-    Flush,
-    /// None.
-    None,
+pub(super) enum Told {
+    /// So many bytes of data.
+    Data(u64),
+    /// Where the first byte is that differs, if one does.
+    Difference,
+    /// Nothing.
+    Nothing,
 }
 
 /// A command whose data is in the store's hands. [`super::LogicalUnit::finish`] takes it back.
@@ -218,10 +217,14 @@ pub(super) enum Transfer {
 pub struct Pending {
     owed: Owed,
     pub(super) key: TaskKey,
-    pub(super) transfer: Transfer,
+    pub(super) told: Told,
 }
 
 impl Pending {
+    pub(super) fn tag(&self) -> Tag {
+        self.owed.tag
+    }
+
     pub(super) fn answer(self, data: Data, response: Response) -> Answer {
         Answer {
             owed: self.owed,
@@ -242,6 +245,8 @@ struct InFlight {
     aborted: bool,
     /// What it came with, and how its operation is cancelled, if it can be.
     cancellable: Option<(Tag, Cancellation)>,
+    /// What its operation reads or changes, once it has begun.
+    begun: Option<Part>,
 }
 
 impl InFlight {
@@ -306,6 +311,7 @@ impl TaskSet {
             access,
             aborted: false,
             cancellable: None,
+            begun: None,
         }))
     }
 
@@ -327,6 +333,23 @@ impl TaskSet {
                 task.abort();
             }
         }
+    }
+
+    /// Takes note of what the operation of a command reads or changes from now on.
+    pub(super) fn set_begun(&mut self, key: TaskKey, part: Part) {
+        self.tasks[key.0].begun = Some(part);
+    }
+
+    /// What the operations that have begun read or change.
+    pub(super) fn begun(&self) -> impl Iterator<Item = &Part> {
+        self.tasks
+            .iter()
+            .filter_map(|(_, task)| task.begun.as_ref())
+    }
+
+    /// Whether a command has been aborted.
+    pub(super) fn is_aborted(&self, key: TaskKey) -> bool {
+        self.tasks[key.0].aborted
     }
 
     /// How many are in flight.
@@ -392,12 +415,13 @@ impl TaskSet {
         None
     }
 
-    /// Ends a command. Tells whether it was aborted.
-    pub(super) fn end(&mut self, key: TaskKey) -> bool {
+    /// Ends a command. Tells whether it was aborted, and what its operation has read or changed if it had begun.
+    pub(super) fn end(&mut self, key: TaskKey) -> (bool, Option<Part>) {
         for fence in &mut self.fences {
             fence.waits_for.remove(&key);
         }
-        self.tasks.remove(key.0).aborted
+        let task = self.tasks.remove(key.0);
+        (task.aborted, task.begun)
     }
 
     /// Takes a reply that need not wait any longer.
@@ -538,10 +562,10 @@ mod tests {
                 .is_none()
         );
         let later = tasks.begin(NexusId(1), Access::Write);
-        assert!(!tasks.end(bystander));
-        assert!(!tasks.end(later));
+        assert!(!tasks.end(bystander).0);
+        assert!(!tasks.end(later).0);
         assert!(tasks.released().is_none());
-        assert!(!tasks.end(loser));
+        assert!(!tasks.end(loser).0);
         let Some(Reply::Command { answer, .. }) = tasks.released() else {
             panic!("there is nothing to wait for")
         };
@@ -555,8 +579,8 @@ mod tests {
         let other = tasks.begin(NexusId(2), Access::Write);
         assert!(tasks.abort(|nexus| nexus == NexusId(1)).is_empty());
         let later = tasks.begin(NexusId(1), Access::Write);
-        assert!(tasks.end(aborted));
-        assert!(!tasks.end(other));
-        assert!(!tasks.end(later), "it came after the abort");
+        assert!(tasks.end(aborted).0);
+        assert!(!tasks.end(other).0);
+        assert!(!tasks.end(later).0, "it came after the abort");
     }
 }

@@ -5,6 +5,7 @@ mod access;
 mod attentions;
 mod changes;
 mod dataless;
+mod exclusive;
 mod many;
 mod nexuses;
 mod order;
@@ -231,6 +232,16 @@ const CONFLICT: Response = Response::Status(Status::ReservationConflict);
 
 fn errno(code: i32) -> Failure {
     Failure::Io(io::Error::from_raw_os_error(code))
+}
+
+fn unread(at: u64, code: i32) -> Failure {
+    let error = io::Error::from_raw_os_error(code);
+    Failure::Read { at, error }
+}
+
+fn unwritten(at: u64, code: i32) -> Failure {
+    let error = io::Error::from_raw_os_error(code);
+    Failure::Write { at, error }
 }
 
 #[test]
@@ -516,26 +527,28 @@ fn a_failed_flush_is_reported_and_stays_reported() {
 #[test]
 fn errors_of_the_backing_object_become_sense_that_hosts_act_on() {
     let mut bench = Bench::new(setup());
+    let [unreadable, unwritable] = [Sense::unrecovered_read_error(), Sense::write_error()]
+        .map(|sense| sense.with_information(7));
     for (code, expected) in [
-        (libc::EIO, Sense::unrecovered_read_error()),
+        (libc::EIO, unreadable),
         (libc::ENODEV, Sense::logical_unit_communication_failure()),
         (libc::EINVAL, Sense::internal_target_failure()),
     ] {
         let read = bench.io(A, &READ, 512);
         assert_eq!(
-            bench.fail(read, errno(code)),
+            bench.fail(read, unread(7 * 512 + 511, code)),
             Response::Check(expected),
             "{code}"
         );
     }
     for (code, expected) in [
-        (libc::EIO, Sense::write_error()),
+        (libc::EIO, unwritable),
         (libc::ENOSPC, Sense::space_allocation_failed_write_protect()),
         (libc::EROFS, Sense::write_protected()),
     ] {
         let write = bench.io(A, &WRITE, 512);
         assert_eq!(
-            bench.fail(write, errno(code)),
+            bench.fail(write, unwritten(7 * 512, code)),
             Response::Check(expected),
             "{code}"
         );
@@ -802,7 +815,7 @@ fn what_the_system_cannot_do_now_is_busy() {
     let mut bench = Bench::new(setup());
     let write = bench.io(A, &WRITE, 512);
     assert_eq!(
-        bench.fail(write, errno(libc::ENOMEM)),
+        bench.fail(write, unwritten(7 * 512, libc::ENOMEM)),
         Response::Status(Status::Busy)
     );
 }

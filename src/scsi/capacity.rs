@@ -7,8 +7,9 @@ use super::cdb::Transfer;
 use super::sense::{Format, Sense};
 use super::{Blocks, Lba};
 
-/// The most bytes that one command moves: MAXIMUM TRANSFER LENGTH, in bytes.
-const MAXIMUM_TRANSFER_BYTES: u32 = 4 << 20;
+/// The most bytes that one command moves: MAXIMUM TRANSFER LENGTH, in bytes. Some initiators send 2,048 blocks of 4,096
+/// bytes whatever the limit is.
+const MAXIMUM_TRANSFER_BYTES: u32 = 8 << 20;
 
 /// The size of a logical unit and of its blocks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -95,6 +96,11 @@ impl Geometry {
     /// Where a block begins in the backing object, in bytes. The largest u64 if it is not of the unit.
     pub const fn byte_offset(&self, lba: Lba) -> u64 {
         lba.0.saturating_mul(self.block_size as u64)
+    }
+
+    /// The block that holds a byte of the backing object.
+    pub const fn block_at(&self, byte: u64) -> Lba {
+        Lba(byte / self.block_size as u64)
     }
 
     /// How many bytes are in so many blocks. The largest u64 if it has no room for more.
@@ -218,26 +224,26 @@ mod tests {
     }
 
     #[test]
-    fn a_transfer_of_more_than_4_mib_is_refused_at_its_length_field() {
+    fn a_transfer_of_more_than_8_mib_is_refused_at_its_length_field() {
         let field = Field::cdb(10);
         let refused = Err(Sense::invalid_field_in_cdb(field));
         let unit = unit(1 << 20);
         assert_eq!(
-            unit.check_transfer_length(&transfer(8192, Some(field))),
+            unit.check_transfer_length(&transfer(16_384, Some(field))),
             Ok(())
         );
         assert_eq!(
-            unit.check_transfer_length(&transfer(8193, Some(field))),
+            unit.check_transfer_length(&transfer(16_385, Some(field))),
             refused
         );
-        assert_eq!(unit.check_transfer_length(&transfer(8193, None)), Ok(()));
+        assert_eq!(unit.check_transfer_length(&transfer(16_385, None)), Ok(()));
         let unit = Geometry::new(4096, 1 << 20, 0).unwrap();
         assert_eq!(
-            unit.check_transfer_length(&transfer(1024, Some(field))),
+            unit.check_transfer_length(&transfer(2048, Some(field))),
             Ok(())
         );
         assert_eq!(
-            unit.check_transfer_length(&transfer(1025, Some(field))),
+            unit.check_transfer_length(&transfer(2049, Some(field))),
             refused
         );
     }

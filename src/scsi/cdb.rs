@@ -42,6 +42,10 @@ pub enum Command {
     Read(Transfer),
     /// WRITE(6), (10), (12), (16) (SBC-3).
     Write(Transfer),
+    /// ORWRITE(16) (SBC-3): sets the bits that are set in the data-out.
+    OrWrite(Transfer),
+    /// COMPARE AND WRITE (SBC-3): its data-out is what is to be compared, and then what is to be written.
+    CompareAndWrite(Transfer),
     /// WRITE AND VERIFY(10), (12), (16) (SBC-3): to the medium, and read back from there.
     WriteAndVerify {
         /// What it moves. FUA goes without saying, and is not set.
@@ -117,8 +121,8 @@ pub struct Transfer {
     pub fua: bool,
     /// DPO: the blocks are not worth keeping in the cache.
     pub dpo: bool,
-    /// The TRANSFER LENGTH field, to point at when it exceeds the limit. `None` for READ(6), WRITE(6) and a VERIFY that
-    /// does not move its blocks, to which MAXIMUM TRANSFER LENGTH does not apply (SBC-3, Block Limits VPD page).
+    /// The TRANSFER LENGTH field, to point at when it exceeds the limit. `None` for READ(6), WRITE(6), COMPARE AND WRITE
+    /// (whose length has a limit of its own, and no more bits than that) and a VERIFY that does not move its blocks, to which MAXIMUM TRANSFER LENGTH does not apply (SBC-3, Block Limits VPD page).
     pub length_field: Option<Field>,
 }
 

@@ -568,11 +568,25 @@ pub static COMMANDS: &[Row] = &[
         ..READ
     },
     Row {
+        name: "COMPARE AND WRITE",
+        usage: &[0x89, DF, FF, FF, FF, FF, FF, FF, FF, FF, 0, 0, 0, FF, 0, 0],
+        decode: block::compare_and_write,
+        ..WRITE
+    },
+    Row {
         name: "WRITE(16)",
         usage: &[
             0x8a, DF, FF, FF, FF, FF, FF, FF, FF, FF, FF, FF, FF, FF, 0, 0,
         ],
         decode: block::write_16,
+        ..WRITE
+    },
+    Row {
+        name: "ORWRITE(16)",
+        usage: &[
+            0x8b, DF, FF, FF, FF, FF, FF, FF, FF, FF, FF, FF, FF, FF, 0, 0,
+        ],
+        decode: block::or_write_16,
         ..WRITE
     },
     Row {

@@ -448,7 +448,7 @@ mod tests {
             0x00, 0xb0, 0x00, 0x3c, // page B0h, 60 more bytes
             0x01, 0x00, // WSNZ; no COMPARE AND WRITE
             0x00, 0x08, // OPTIMAL TRANSFER LENGTH GRANULARITY: 4 KiB
-            0x00, 0x00, 0x20, 0x00, // MAXIMUM TRANSFER LENGTH: 4 MiB
+            0x00, 0x00, 0x40, 0x00, // MAXIMUM TRANSFER LENGTH: 8 MiB
             0x00, 0x00, 0x08, 0x00, // OPTIMAL TRANSFER LENGTH: 1 MiB
         ];
         expected.resize(64, 0); // no PRE-FETCH, UNMAP, WRITE SAME, WRITE ATOMIC
@@ -458,7 +458,7 @@ mod tests {
         let large = vital_product_data(0xb0, &Identity::new("x"), &geometry, None).unwrap();
         let expected = [
             0x00, 0x01, // granularity
-            0x00, 0x00, 0x04, 0x00, // maximum
+            0x00, 0x00, 0x08, 0x00, // maximum
             0x00, 0x00, 0x01, 0x00, // optimal
         ];
         assert_eq!(large[6..16], expected);

@@ -86,6 +86,7 @@ pub struct Backing {
     path: PathBuf,
     id: BackingId,
     size: u64,
+    block_size: u32,
     /// Why data could not be put on stable storage, once that has happened.
     flush_failed: Mutex<Option<i32>>,
 }
@@ -132,6 +133,7 @@ impl Backing {
             path: canonical,
             id: id(&metadata),
             size,
+            block_size,
             flush_failed: Mutex::new(None),
         })
     }
@@ -194,6 +196,11 @@ impl Backing {
     /// Which object it is.
     pub fn id(&self) -> BackingId {
         self.id
+    }
+
+    /// Bytes in a block of the unit that it is for.
+    pub fn block_size(&self) -> u32 {
+        self.block_size
     }
 
     /// Its size in bytes.

@@ -7,7 +7,6 @@
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, VecDeque};
 use std::io;
-use std::ops::Range;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 
@@ -15,8 +14,9 @@ use crossbeam_channel::{Receiver, Sender, unbounded};
 use nix::fcntl::PosixFadviseAdvice;
 
 use super::verify::verify;
-use super::{Backing, Done, Durability, Failure, Flush, Lane, Operation, Request, Store};
-use crate::sys::vectored;
+use super::{
+    Backing, Done, Durability, Failure, Flush, Lane, Operation, Request, Store, exclusive, whole,
+};
 use crate::sys::wake::Waker;
 
 /// How many operations of one lane run at the same time.
@@ -188,22 +188,16 @@ impl<T: Send + 'static> Store<T> for Blocking<T> {
 }
 
 fn perform(backing: &Backing, request: &Request) -> Result<(), Failure> {
-    let (file, data) = (backing.file(), &request.data);
+    let (data, cancellation) = (&request.data, &request.cancellation);
     let sync = || backing.flush().map_err(Failure::Flush);
-    let is_cancelled = || request.cancellation.is_cancelled();
     let verify = |offset, length, against| {
-        verify(
-            backing,
-            offset..offset + length,
-            data,
-            against,
-            is_cancelled,
-        )
+        let part = offset..offset + length;
+        verify(backing, part, data, against, || cancellation.is_cancelled())
     };
-    let write = |offset, length| {
-        whole(length, |range| {
-            vectored::write(file, offset + range.start, data, range)
-        })
+    let durable = |durability| match durability {
+        Durability::Later => Ok(()),
+        // Not RWF_DSYNC, whose error does not tell a full file system from a lost write.
+        Durability::Now => sync(),
     };
     match request.operation {
         Operation::Read {
@@ -214,21 +208,15 @@ fn perform(backing: &Backing, request: &Request) -> Result<(), Failure> {
             if flush == Flush::First {
                 sync()?;
             }
-            whole(length, |range| {
-                vectored::read(file, offset + range.start, data, range)
-            })
+            whole::read(backing, offset..offset.saturating_add(length), data)
         }
         Operation::Write {
             offset,
             length,
             durability,
         } => {
-            write(offset, length)?;
-            match durability {
-                Durability::Later => Ok(()),
-                // Not RWF_DSYNC, whose error does not tell a full file system from a lost write.
-                Durability::Now => sync(),
-            }
+            whole::write(backing, offset, data, 0..length)?;
+            durable(durability)
         }
         Operation::Flush => sync(),
         Operation::WriteAndVerify {
@@ -236,7 +224,7 @@ fn perform(backing: &Backing, request: &Request) -> Result<(), Failure> {
             length,
             against,
         } => {
-            write(offset, length)?;
+            whole::write(backing, offset, data, 0..length)?;
             sync()?;
             verify(offset, length, against)
         }
@@ -248,30 +236,32 @@ fn perform(backing: &Backing, request: &Request) -> Result<(), Failure> {
             sync()?;
             verify(offset, length, against)
         }
+        Operation::CompareAndWrite {
+            offset,
+            length,
+            durability,
+        } => {
+            exclusive::compare_and_write(backing, offset, length, data, cancellation)?;
+            durable(durability)
+        }
+        Operation::OrWrite {
+            offset,
+            length,
+            durability,
+        } => {
+            exclusive::or_write(backing, offset, length, data, cancellation)?;
+            durable(durability)
+        }
         Operation::PreFetch { offset, length } => {
             backing.advise(offset, length, PosixFadviseAdvice::POSIX_FADV_WILLNEED);
             Ok(())
         }
-        Operation::Examine => match file.metadata() {
+        Operation::Examine => match backing.file().metadata() {
             Ok(metadata) if metadata.len() < backing.size() => Err(Failure::Truncated),
             Ok(_) => Ok(()),
             Err(error) => Err(Failure::Io(error)),
         },
     }
-}
-
-/// Repeats a call that may do less than it is asked for until all is done.
-fn whole(length: u64, mut call: impl FnMut(Range<u64>) -> io::Result<u64>) -> Result<(), Failure> {
-    let mut done = 0;
-    while done < length {
-        match call(done..length) {
-            Ok(0) => return Err(Failure::Truncated),
-            Ok(bytes) => done += bytes,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(Failure::Io(error)),
-        }
-    }
-    Ok(())
 }
 
 #[cfg(test)]
@@ -407,7 +397,7 @@ mod tests {
             durability: Durability::Later,
         };
         let result = bench.run(write, data).result;
-        let Err(Failure::Io(error)) = result else {
+        let Err(Failure::Write { error, .. }) = result else {
             panic!("{result:?}")
         };
         assert_eq!(error.raw_os_error(), Some(libc::EFBIG));
@@ -434,7 +424,10 @@ mod tests {
             };
             let done = bench.run(verify, data);
             assert_eq!(done.result.is_ok(), is_equal);
-            assert_eq!(matches!(done.result, Err(Failure::Miscompare)), !is_equal);
+            assert_eq!(
+                matches!(done.result, Err(Failure::Miscompare { .. })),
+                !is_equal
+            );
             let mut bytes = [0; 3];
             done.data.read_at(0, &mut bytes);
             assert_eq!(bytes, [1, 2, byte]);
@@ -471,7 +464,7 @@ mod tests {
             against: Against::Data,
         };
         let result = bench.run(operation, data).result;
-        assert!(matches!(result, Err(Failure::Io(_))), "{result:?}");
+        assert!(matches!(result, Err(Failure::Write { .. })), "{result:?}");
     }
 
     #[test]

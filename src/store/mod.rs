@@ -6,10 +6,13 @@
 
 pub mod backing;
 pub mod blocking;
+mod exclusive;
 pub mod saved;
 mod verify;
+mod whole;
 
 use std::io;
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -58,6 +61,25 @@ pub enum Operation {
         /// With what to compare.
         against: Against,
     },
+    /// Compare the first half of the buffer with what is there, and if it is the same, write the second half over it.
+    /// Nothing may come in between.
+    CompareAndWrite {
+        /// Where in the backing object.
+        offset: u64,
+        /// How much is compared, and how much is written.
+        length: u64,
+        /// When it must be on stable storage.
+        durability: Durability,
+    },
+    /// Read what is there, and write it back with every bit set that is set in the buffer. Nothing may come in between.
+    OrWrite {
+        /// Where in the backing object.
+        offset: u64,
+        /// How much.
+        length: u64,
+        /// When it must be on stable storage.
+        durability: Durability,
+    },
     /// Get ready to be read soon. A hint: that it was not followed is no failure.
     PreFetch {
         /// Where in the backing object.
@@ -67,6 +89,32 @@ pub enum Operation {
     },
     /// See whether the backing object is there and has its size.
     Examine,
+}
+
+impl Operation {
+    /// The part of the backing object whose content it reads or changes, if it is a part. A flush concerns all of it,
+    /// and changes nothing.
+    pub fn part(&self) -> Option<Range<u64>> {
+        match *self {
+            Operation::Read { offset, length, .. }
+            | Operation::Write { offset, length, .. }
+            | Operation::WriteAndVerify { offset, length, .. }
+            | Operation::Verify { offset, length, .. }
+            | Operation::CompareAndWrite { offset, length, .. }
+            | Operation::OrWrite { offset, length, .. } => {
+                Some(offset..offset.saturating_add(length))
+            }
+            Operation::Flush | Operation::PreFetch { .. } | Operation::Examine => None,
+        }
+    }
+
+    /// Whether no other operation may read or change its part while it is being done.
+    pub fn is_exclusive(&self) -> bool {
+        matches!(
+            self,
+            Operation::CompareAndWrite { .. } | Operation::OrWrite { .. }
+        )
+    }
 }
 
 /// When a write must be on stable storage.
@@ -115,7 +163,7 @@ pub struct Request {
     pub cancellation: Cancellation,
 }
 
-/// Tells an operation that takes long and changes nothing that it need not go on.
+/// Tells an operation that has changed nothing yet, or changes nothing at all, that it need not go on.
 #[derive(Clone, Debug, Default)]
 pub struct Cancellation(Option<Arc<AtomicBool>>);
 
@@ -143,14 +191,29 @@ impl Cancellation {
 /// Why an operation failed.
 #[derive(Debug)]
 pub enum Failure {
-    /// The system said so while data was read or written.
+    /// The system said so.
     Io(io::Error),
+    /// The system said so while data was read.
+    Read {
+        /// Where in the backing object: what comes before could be read.
+        at: u64,
+        /// Why.
+        error: io::Error,
+    },
+    /// The system said so while data was written.
+    Write {
+        /// Where in the backing object: what comes before was written.
+        at: u64,
+        /// Why.
+        error: io::Error,
+    },
     /// The system could not put data on stable storage. What is on the medium is not known from here on.
     Flush(io::Error),
-    /// The system said so while data was read to be verified.
-    Verify(io::Error),
     /// The data is not what it was compared with.
-    Miscompare,
+    Miscompare {
+        /// Where in the buffer the first byte is that differs.
+        at: u64,
+    },
     /// It was cancelled before its end.
     Cancelled,
     /// The backing object ends before the data does: somebody made it shorter.

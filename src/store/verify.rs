@@ -1,12 +1,10 @@
 //! Whether what is on the medium can be read, and is what it should be.
 
-use std::io;
 use std::ops::Range;
-use std::os::unix::fs::FileExt;
 
 use nix::fcntl::PosixFadviseAdvice;
 
-use super::{Against, Backing, Failure};
+use super::{Against, Backing, Failure, whole};
 use crate::sys::region::Data;
 
 /// How much is read at a time: a multiple of every block size.
@@ -52,19 +50,24 @@ pub(super) fn verify(
         }
         let bytes = usize::try_from((length - done).min(PIECE)).expect("at most PIECE");
         let found = &mut found[..bytes];
-        backing
-            .file()
-            .read_exact_at(found, offset.saturating_add(done))
-            .map_err(failed)?;
+        whole::read_exact(backing, found, offset.saturating_add(done))?;
         if against == Against::Data {
             data.read_at(done, &mut wanted[..bytes]);
         }
-        if against != Against::Nothing && *found != wanted[..bytes] {
-            return Err(Failure::Miscompare);
+        if against != Against::Nothing {
+            if let Some(at) = first_difference(found, &wanted[..bytes]) {
+                return Err(Failure::Miscompare { at: done + at });
+            }
         }
         done += bytes as u64;
     }
     Ok(())
+}
+
+/// Where two pieces of the same length differ first.
+pub(super) fn first_difference(one: &[u8], other: &[u8]) -> Option<u64> {
+    let mut pairs = one.iter().zip(other);
+    pairs.position(|(a, b)| a != b).map(|at| at as u64)
 }
 
 fn whole_pages(offset: u64, length: u64) -> Range<u64> {
@@ -72,15 +75,9 @@ fn whole_pages(offset: u64, length: u64) -> Range<u64> {
     offset - offset % PAGES..end.checked_next_multiple_of(PAGES).unwrap_or(end)
 }
 
-fn failed(error: io::Error) -> Failure {
-    match error.kind() {
-        io::ErrorKind::UnexpectedEof => Failure::Truncated,
-        _ => Failure::Verify(error),
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::FileExt;
     use std::sync::Arc;
 
     use super::*;
@@ -145,7 +142,8 @@ mod tests {
             let bench = Bench::new();
             bench.spoil(at);
             let compared = bench.verify(0..SIZE, Against::Data);
-            assert!(matches!(compared, Err(Failure::Miscompare)), "{at}");
+            let found = matches!(compared, Err(Failure::Miscompare { at: found }) if found == at);
+            assert!(found, "{at}: {compared:?}");
             bench.verify(0..SIZE, Against::Nothing).unwrap();
             if at > 0 {
                 bench.verify(0..at, Against::Data).unwrap();
@@ -157,7 +155,7 @@ mod tests {
     fn the_buffer_begins_where_the_range_does() {
         let bench = Bench::new();
         let shifted = bench.verify(512..1024, Against::Data);
-        assert!(matches!(shifted, Err(Failure::Miscompare)));
+        assert!(matches!(shifted, Err(Failure::Miscompare { .. })));
         bench.data.write_at(0, &[0, 0, 0, 1].repeat(128));
         bench.verify(512..1024, Against::Data).unwrap();
     }
@@ -175,10 +173,10 @@ mod tests {
         let range = 512..5119 * 512;
         bench.verify(range.clone(), Against::Repeated(512)).unwrap();
         let too_many = bench.verify(512..SIZE, Against::Repeated(512));
-        assert!(matches!(too_many, Err(Failure::Miscompare)));
+        assert!(matches!(too_many, Err(Failure::Miscompare { .. })));
         bench.spoil((1 << 20) + 512);
         let compared = bench.verify(range, Against::Repeated(512));
-        assert!(matches!(compared, Err(Failure::Miscompare)));
+        assert!(matches!(compared, Err(Failure::Miscompare { .. })));
     }
 
     #[test]
@@ -195,7 +193,7 @@ mod tests {
             let ended = verify(&bench.backing, range, &bench.data, Against::Data, cancel);
             let expected = match ended {
                 Err(Failure::Cancelled) => true,
-                Err(Failure::Miscompare) => false,
+                Err(Failure::Miscompare { .. }) => false,
                 other => panic!("{other:?}"),
             };
             assert_eq!(expected, is_cancelled, "after {pieces} pieces");

@@ -12,7 +12,7 @@ use tcmu_pr::pr::Reservations;
 use tcmu_pr::pr::out::Context;
 use tcmu_pr::scsi::capacity::Geometry;
 use tcmu_pr::scsi::inquiry;
-use tcmu_pr::store::{Done, Operation, Request, Store};
+use tcmu_pr::store::{Done, Failure, Operation, Request, Store};
 use tcmu_pr::sys::wake::Waker;
 
 /// Of 512 bytes.
@@ -69,6 +69,7 @@ impl Disk {
             let from = usize::try_from(offset).unwrap();
             from..from + usize::try_from(length).unwrap()
         };
+        let mut result = Ok(());
         match request.operation {
             Operation::Read { offset, length, .. } => {
                 request.data.write_at(0, &self.content[at(offset, length)]);
@@ -79,6 +80,27 @@ impl Disk {
                     .data
                     .read_at(0, &mut self.content[at(offset, length)]);
             }
+            Operation::CompareAndWrite { offset, length, .. } => {
+                let length = usize::try_from(length).unwrap();
+                let mut halves = vec![0; 2 * length];
+                request.data.read_at(0, &mut halves);
+                let (expected, new) = halves.split_at(length);
+                let content = &mut self.content[at(offset, length as u64)];
+                let mut bytes = content.iter().zip(expected);
+                match bytes.position(|(found, expected)| found != expected) {
+                    None => content.copy_from_slice(new),
+                    Some(at) => result = Err(Failure::Miscompare { at: at as u64 }),
+                }
+            }
+            Operation::OrWrite { offset, length, .. } => {
+                let content = &mut self.content[at(offset, length)];
+                let mut bits = vec![0; content.len()];
+                request.data.read_at(0, &mut bits);
+                content
+                    .iter_mut()
+                    .zip(bits)
+                    .for_each(|(byte, bits)| *byte |= bits);
+            }
             // Nobody is told here whether it is as it should be.
             Operation::Verify { .. } => {}
             Operation::Flush | Operation::PreFetch { .. } | Operation::Examine => {}
@@ -86,7 +108,7 @@ impl Disk {
         self.done.push_back(Done {
             ticket,
             data: request.data,
-            result: Ok(()),
+            result,
         });
     }
 }

@@ -6,6 +6,8 @@ use super::*;
 const READ_CAPACITY_10: [u8; 10] = [0x25, 0, 0, 0, 0, 0, 0, 0, 0, 0];
 const READ_CAPACITY_16: [u8; 16] = [0x9e, 0x10, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 32, 0, 0];
 const SYNCHRONIZE_CACHE_16: [u8; 16] = [0x91, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+const COMPARE_AND_WRITE: [u8; 16] = [0x89, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0];
+const OR_WRITE: [u8; 16] = [0x8b, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0];
 const WRITE_AND_VERIFY: [u8; 10] = [0x2e, 0, 0, 0, 0, 0, 0, 0, 1, 0];
 /// BYTCHK=01b.
 const VERIFY_10: [u8; 10] = [0x2f, 0x02, 0, 0, 0, 0, 0, 0, 1, 0];
@@ -21,21 +23,13 @@ const MODE_SENSE_10: [u8; 10] = [0x5a, 0x08, 0x08, 0, 0, 0, 0, 0, 24, 0];
 
 /// The commands that shut-out nexuses are most often wrongly let in with, or wrongly refused. None is served here, and
 /// that is said before any reservation is asked: one that is served some day has its class in the table of commands.
-const NOT_SERVED: [(&str, &[u8]); 9] = [
+const NOT_SERVED: [(&str, &[u8]); 7] = [
     ("FORMAT UNIT", &[0x04, 0, 0, 0, 0, 0]),
     ("MODE SELECT(6)", &[0x15, 0x10, 0, 0, 24, 0]),
     ("WRITE SAME(10)", &[0x41, 0, 0, 0, 0, 0, 0, 0, 1, 0]),
     ("UNMAP", &[0x42, 0, 0, 0, 0, 0, 0, 0, 24, 0]),
     ("LOG SELECT", &[0x4c, 0, 0, 0, 0, 0, 0, 0, 0, 0]),
     ("MODE SELECT(10)", &[0x55, 0x10, 0, 0, 0, 0, 0, 0, 24, 0]),
-    (
-        "COMPARE AND WRITE",
-        &[0x89, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0],
-    ),
-    (
-        "ORWRITE(16)",
-        &[0x8b, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0],
-    ),
     (
         "WRITE SAME(16)",
         &[0x93, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0],
@@ -76,6 +70,8 @@ fn write_exclusive_lets_outsiders_read_and_neither_write_nor_flush() {
         (&WRITE, 512, false),
         (&WRITE_FUA, 512, false),
         (&WRITE_AND_VERIFY, 512, false),
+        (&COMPARE_AND_WRITE, 1024, false),
+        (&OR_WRITE, 512, false),
         (&SYNCHRONIZE_CACHE, 0, false),
         (&SYNCHRONIZE_CACHE_16, 0, false),
     ] {
@@ -109,6 +105,8 @@ fn exclusive_access_lets_outsiders_see_no_more_than_size_and_state() {
         (&MODE_SENSE_10, 24, false),
         (&WRITE, 512, false),
         (&WRITE_AND_VERIFY, 512, false),
+        (&COMPARE_AND_WRITE, 1024, false),
+        (&OR_WRITE, 512, false),
         (&SYNCHRONIZE_CACHE, 0, false),
     ] {
         assert!(bench.passes(A, cdb, length), "the holder: {cdb:02x?}");
@@ -136,6 +134,10 @@ fn registrants_types_let_registrants_do_everything() {
             (&MODE_SENSE_6, 24, true),
             (&WRITE, 512, false),
             (&WRITE_AND_VERIFY, 512, false),
+            (&COMPARE_AND_WRITE, 1024, false),
+            (&OR_WRITE, 512, false),
+            (&COMPARE_AND_WRITE, 1024, false),
+            (&OR_WRITE, 512, false),
             (&SYNCHRONIZE_CACHE, 0, false),
             (&SYNCHRONIZE_CACHE_16, 0, false),
         ] {

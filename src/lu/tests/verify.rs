@@ -41,7 +41,7 @@ fn verify_reads_and_compares_as_byte_check_says() {
 fn verify_that_finds_a_difference_is_a_miscompare() {
     let mut bench = Bench::new(setup());
     let verify = bench.io(A, &verify_10(BYTCHK_01), 1024);
-    let Response::Check(sense) = bench.fail(verify, Failure::Miscompare) else {
+    let Response::Check(sense) = bench.fail(verify, Failure::Miscompare { at: 5 }) else {
         panic!("CHECK CONDITION")
     };
     let (bytes, _) = sense.encode(Format::Fixed);
@@ -55,17 +55,18 @@ fn verify_that_finds_a_difference_is_a_miscompare() {
 #[test]
 fn verify_that_cannot_read_says_so() {
     let mut bench = Bench::new(setup());
+    let unreadable = Sense::unrecovered_read_error().with_information(8);
     for (code, expected) in [
-        (libc::EIO, Sense::unrecovered_read_error()),
-        (libc::EBADMSG, Sense::unrecovered_read_error()),
+        (libc::EIO, unreadable),
+        (libc::EBADMSG, unreadable),
         (libc::ENODEV, Sense::logical_unit_communication_failure()),
     ] {
         let verify = bench.io(A, &verify_10(0), 0);
-        let failure = Failure::Verify(io::Error::from_raw_os_error(code));
+        let failure = unread(8 * 512, code);
         assert_eq!(bench.fail(verify, failure), Response::Check(expected));
     }
     let verify = bench.io(A, &verify_10(0), 0);
-    let failure = Failure::Verify(io::Error::from_raw_os_error(libc::ENOMEM));
+    let failure = unread(8 * 512, libc::ENOMEM);
     assert_eq!(bench.fail(verify, failure), Response::Status(Status::Busy));
 }
 
@@ -113,8 +114,8 @@ fn only_a_verify_that_moves_its_blocks_has_the_limit_of_transfers() {
         geometry: Geometry::new(512, 1 << 20, 0).unwrap(),
         ..setup()
     });
-    // 8,193 blocks: one more than 4 MiB.
-    let cdb = |flags| [0xaf, flags, 0, 0, 0, 0, 0, 0, 0x20, 0x01, 0, 0];
+    // 16,385 blocks: one more than 8 MiB.
+    let cdb = |flags| [0xaf, flags, 0, 0, 0, 0, 0, 0, 0x40, 0x01, 0, 0];
     let too_long = Response::Check(Sense::invalid_field_in_cdb(Field::cdb(6)));
     assert_eq!(bench.answer(A, &cdb(BYTCHK_01), 512), too_long);
     for (flags, length) in [(0, 0), (BYTCHK_11, 512)] {
@@ -204,14 +205,20 @@ fn write_and_verify_tells_whether_it_could_not_write_read_or_find_it_again() {
     let mut bench = Bench::new(setup());
     let eio = || io::Error::from_raw_os_error(libc::EIO);
     for (failure, expected) in [
-        (Failure::Io(eio()), Sense::write_error()),
-        (Failure::Verify(eio()), Sense::unrecovered_read_error()),
         (
-            Failure::Miscompare,
+            unwritten(7 * 512, libc::EIO),
+            Sense::write_error().with_information(7),
+        ),
+        (
+            unread(8 * 512, libc::EIO),
+            Sense::unrecovered_read_error().with_information(8),
+        ),
+        (
+            Failure::Miscompare { at: 5 },
             Sense::miscompare_during_verify_operation(),
         ),
         (
-            errno(libc::ENOSPC),
+            unwritten(7 * 512, libc::ENOSPC),
             Sense::space_allocation_failed_write_protect(),
         ),
         (Failure::Flush(eio()), Sense::write_error()),
@@ -236,9 +243,9 @@ fn write_and_verify_has_the_checks_of_a_write() {
             let response = bench.answer(A, &write_and_verify_10(flags), length);
             assert_eq!(response, wrong, "{length}");
         }
-        // 8,193 blocks: one more than 4 MiB.
+        // 16,385 blocks: one more than 8 MiB.
         let too_long = Response::Check(Sense::invalid_field_in_cdb(Field::cdb(7)));
-        let cdb = [0x2e, flags, 0, 0, 0, 0, 0, 0x20, 0x01, 0];
+        let cdb = [0x2e, flags, 0, 0, 0, 0, 0, 0x40, 0x01, 0];
         assert_eq!(bench.answer(A, &cdb, 512), too_long);
         // LBA FFFFFh and two blocks, LBA 100000h and none.
         let out_of_range = Response::Check(Sense::logical_block_address_out_of_range());

@@ -40,7 +40,8 @@ layout! {
     Medium12 { _opcode: u8, flags: u8, lba: U32, length: U32, _group: u8, _control: u8, }
 }
 layout! {
-    /// READ(16), WRITE(16), WRITE AND VERIFY(16), VERIFY(16), PRE-FETCH(16), SYNCHRONIZE CACHE(16), READ CAPACITY(16).
+    /// READ(16), WRITE(16), ORWRITE(16), COMPARE AND WRITE, WRITE AND VERIFY(16), VERIFY(16), PRE-FETCH(16),
+    /// SYNCHRONIZE CACHE(16), READ CAPACITY(16).
     Medium16 { _opcode: u8, flags: u8, lba: U64, length: U32, _group: u8, _control: u8, }
 }
 layout! {
@@ -100,6 +101,20 @@ pub(in crate::scsi) fn write_12(cdb: &[u8]) -> Result<Command, Sense> {
 
 pub(in crate::scsi) fn write_16(cdb: &[u8]) -> Result<Command, Sense> {
     transfer_16(cdb).map(Command::Write)
+}
+
+pub(in crate::scsi) fn or_write_16(cdb: &[u8]) -> Result<Command, Sense> {
+    transfer_16(cdb).map(Command::OrWrite)
+}
+
+pub(in crate::scsi) fn compare_and_write(cdb: &[u8]) -> Result<Command, Sense> {
+    let [.., blocks] = Medium16::of(cdb)?.length.get().to_be_bytes();
+    let transfer = transfer_16(cdb)?;
+    Ok(Command::CompareAndWrite(Transfer {
+        blocks: Blocks(blocks.into()), // the other bytes are reserved here
+        length_field: None,
+        ..transfer
+    }))
 }
 
 pub(in crate::scsi) fn write_and_verify_10(cdb: &[u8]) -> Result<Command, Sense> {

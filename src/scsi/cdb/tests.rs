@@ -90,6 +90,43 @@ fn read_and_write_16_name_their_fields() {
 }
 
 #[test]
+fn or_write_names_its_fields() {
+    let cdb = [
+        0x8b, 0x18, // DPO, FUA
+        0x11, 0x22, 0x33, 0x44, 0x55, 0x66, 0x77, 0x88, // LOGICAL BLOCK ADDRESS
+        0x99, 0xaa, 0xbb, 0xcc, // TRANSFER LENGTH
+        0, 0,
+    ];
+    let expected = Transfer {
+        lba: Lba(0x1122_3344_5566_7788),
+        blocks: Blocks(0x99aa_bbcc),
+        fua: true,
+        dpo: true,
+        length_field: Some(Field::cdb(10)),
+    };
+    assert_eq!(decode(&cdb), Ok(Command::OrWrite(expected)));
+}
+
+#[test]
+fn compare_and_write_has_one_byte_for_its_blocks() {
+    let cdb = [
+        0x89, 0x08, // FUA
+        0x11, 0x22, 0x33, 0x44, 0x55, 0x66, 0x77, 0x88, // LOGICAL BLOCK ADDRESS
+        0xff, 0xff, 0xff, // reserved
+        0xfe, // NUMBER OF LOGICAL BLOCKS
+        0, 0,
+    ];
+    let expected = Transfer {
+        lba: Lba(0x1122_3344_5566_7788),
+        blocks: Blocks(0xfe),
+        fua: true,
+        dpo: false,
+        length_field: None,
+    };
+    assert_eq!(decode(&cdb), Ok(Command::CompareAndWrite(expected)));
+}
+
+#[test]
 fn verify_names_its_fields() {
     let expected = |lba, blocks, length_field| Transfer {
         lba: Lba(lba),
@@ -184,6 +221,10 @@ fn protection_information_is_refused() {
     for protect in [0x20, 0x40, 0x60, 0x80, 0xa0, 0xe0] {
         assert_eq!(decode(&[0x28, protect, 0, 0, 0, 0, 0, 0, 1, 0]), refused);
         assert_eq!(decode(&[0x2a, protect, 0, 0, 0, 0, 0, 0, 1, 0]), refused);
+        for opcode in [0x89, 0x8b] {
+            let cdb = [opcode, protect, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0];
+            assert_eq!(decode(&cdb), refused);
+        }
     }
 }
 

@@ -269,7 +269,7 @@ fn what_we_would_not_do_is_refused() {
         let refused: &[(u16, u8)] = match row.opcode() {
             0x28 | 0xa8 | 0x88 | 0x2a | 0xaa | 0x8a => &[(1, 0xe0)], // RDPROTECT, WRPROTECT
             0x2f | 0xaf | 0x8f => &[(1, 0xe0)],                      // VRPROTECT
-            0x2e | 0xae | 0x8e => &[(1, 0xe0)],                      // WRPROTECT
+            0x2e | 0xae | 0x8e | 0x89 | 0x8b => &[(1, 0xe0)],        // WRPROTECT, ORPROTECT
             0x12 => &[(1, 0x02)],                                    // CMDDT
             0x1b => &[(4, 0x02)],                                    // LOEJ
             0x1d => &[(1, 0xe0)],                                    // SELF-TEST CODE
@@ -370,7 +370,9 @@ fn only_reads_writes_and_flushes_touch_the_medium() {
     for row in COMMANDS {
         let (media, direction) = match row.opcode() {
             0x08 | 0x28 | 0xa8 | 0x88 => (Media::Read, DataDirection::In),
-            0x0a | 0x2a | 0xaa | 0x8a | 0x2e | 0xae | 0x8e => (Media::Write, DataDirection::Out),
+            0x0a | 0x2a | 0xaa | 0x8a | 0x2e | 0xae | 0x8e | 0x89 | 0x8b => {
+                (Media::Write, DataDirection::Out)
+            }
             0x35 | 0x91 | 0x1b => (Media::Sync, DataDirection::None),
             0x34 | 0x90 => (Media::Read, DataDirection::None),
             0x2f | 0xaf | 0x8f => (Media::Read, DataDirection::Out),
