@@ -25,7 +25,8 @@ const HEAD: u64 = 12;
 const TAIL: u64 = 64;
 pub(crate) const BLOCK: u64 = 4096;
 const BLOCK_BYTES: usize = 4096;
-/// What the data area holds before a command writes its data-in: another initiator's old data.
+/// What the data area holds before a command writes its data-in, unless the test wants something else: another
+/// initiator's old data.
 pub(crate) const STALE: u8 = 0xa5;
 
 /// The data buffer that a command comes with.
@@ -66,6 +67,8 @@ pub(crate) struct Kernel {
     entries: BTreeMap<u32, u32>,
     /// Take every other data block, so that buffers come in pieces.
     pub(crate) scatter: bool,
+    /// What the data area holds before a command writes its data-in.
+    pub(crate) stale: u8,
     completed: Vec<Completed>,
 }
 
@@ -101,6 +104,7 @@ impl Kernel {
             pending: BTreeMap::new(),
             entries: BTreeMap::new(),
             scatter: false,
+            stale: STALE,
             completed: Vec::new(),
         };
         let device = Device::new(File::from(theirs), map()).unwrap();
@@ -137,9 +141,10 @@ impl Kernel {
                 self.region.copy_in(*block, chunk).unwrap();
             }
         } else {
+            let stale = [self.stale; BLOCK_BYTES];
             blocks
                 .iter()
-                .for_each(|&block| self.region.copy_in(block, &[STALE; 4096]).unwrap());
+                .for_each(|&block| self.region.copy_in(block, &stale).unwrap());
         }
         let id = (1..=u16::MAX).find(|id| !self.pending.contains_key(id))?;
         let start = RING_OFFSET + u64::from(at);
