@@ -30,7 +30,7 @@ use crate::scsi::inquiry::Identity;
 use crate::scsi::nexus::{ItNexus, TargetPort, TargetPorts};
 use crate::scsi::sense::{Format, Sense};
 use crate::scsi::{Access, Status};
-use crate::store::{Failure, Request};
+use crate::store::{Failure, Outcome, Request};
 use crate::sys::region::Data;
 use attention::Attentions;
 use change::{Awaited, Storing};
@@ -290,11 +290,16 @@ impl LogicalUnit {
     }
 
     /// Ends a command whose I/O is done. Answers that waited for it come from [`LogicalUnit::next_step`].
-    pub fn finish(&mut self, pending: Pending, data: Data, result: Result<(), Failure>) -> Answer {
+    pub fn finish(
+        &mut self,
+        pending: Pending,
+        data: Data,
+        result: Result<Outcome, Failure>,
+    ) -> Answer {
         let aborted = self.tasks.end(pending.key);
         let response = match (result, pending.transfer) {
-            (Ok(()), Transfer::In(length)) => Response::InPlace(length),
-            (Ok(()), _) => Response::Good,
+            (Ok(_), Transfer::In(length)) => Response::InPlace(length),
+            (Ok(_), _) => Response::Good,
             (Err(failure), transfer) => self.failed(&failure, transfer),
         };
         // A failure counts, whoever is told of it.
