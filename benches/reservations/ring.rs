@@ -14,7 +14,7 @@ use tcmu_pr::daemon::worker::{Identity, Order, Parts, PortId, Worker};
 use tcmu_pr::lu::task::Pending;
 use tcmu_pr::lu::{LogicalUnit, Mapping, ToStore};
 use tcmu_pr::scsi::nexus::TargetPorts;
-use tcmu_pr::store::{Done, Operation, Request, Store};
+use tcmu_pr::store::{Done, Operation, Outcome, Request, Store};
 use tcmu_pr::sys::wake::Waker;
 
 use crate::figures::{Figures, Group};
@@ -44,7 +44,7 @@ impl Store<Pending> for Memory {
         self.done.push_back(Done {
             ticket,
             data: request.data,
-            result: Ok(()),
+            result: Ok(Outcome::Done),
         });
     }
 

@@ -31,7 +31,7 @@ use crate::scsi::inquiry::Identity;
 use crate::scsi::nexus::{ItNexus, TargetPort, TargetPorts};
 use crate::scsi::sense::{Format, Sense};
 use crate::scsi::{Access, Status};
-use crate::store::{Failure, Request};
+use crate::store::{Failure, Outcome, Request};
 use crate::sys::region::Data;
 use attention::Attentions;
 use change::{Awaited, Storing};
@@ -294,13 +294,18 @@ impl LogicalUnit {
     }
 
     /// Ends a command whose I/O is done. Answers that waited for it come from [`LogicalUnit::next_step`].
-    pub fn finish(&mut self, pending: Pending, data: Data, result: Result<(), Failure>) -> Answer {
+    pub fn finish(
+        &mut self,
+        pending: Pending,
+        data: Data,
+        result: Result<Outcome, Failure>,
+    ) -> Answer {
         let (aborted, part) = self.tasks.end(pending.key);
         self.parts.end(part.as_ref());
         self.go_on();
         let response = match (result, pending.told) {
-            (Ok(()), Told::Data(length)) => Response::InPlace(length),
-            (Ok(()), _) => Response::Good,
+            (Ok(_), Told::Data(length)) => Response::InPlace(length),
+            (Ok(_), _) => Response::Good,
             (Err(Failure::Miscompare { at }), Told::Difference) => {
                 let sense = Sense::miscompare_during_verify_operation();
                 sense.with_information(at).into()

@@ -120,7 +120,7 @@ impl Bench {
         match self.step(from, cdb, length) {
             Step::Answer(answer) => settle(answer),
             Step::Io(request, pending) => {
-                let answer = self.unit.finish(pending, request.data, Ok(()));
+                let answer = self.unit.finish(pending, request.data, Ok(Outcome::Done));
                 panic!("{:?} where an answer was expected", settle(answer))
             }
             other => panic!("{other:?} where an answer was expected"),
@@ -137,7 +137,7 @@ impl Bench {
     }
 
     fn end(&mut self, (request, pending): (Request, Pending)) -> Response {
-        settle(self.unit.finish(pending, request.data, Ok(())))
+        settle(self.unit.finish(pending, request.data, Ok(Outcome::Done)))
     }
 
     fn fail(&mut self, (request, pending): (Request, Pending), failure: Failure) -> Response {

@@ -11,6 +11,8 @@ use std::sync::{Mutex, PoisonError};
 
 use nix::fcntl::{Flock, FlockArg, PosixFadviseAdvice, posix_fadvise};
 
+use super::space::Space;
+
 /// Why a backing object cannot be served. Each text says what to do.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -87,6 +89,7 @@ pub struct Backing {
     id: BackingId,
     size: u64,
     block_size: u32,
+    pub(super) space: Space,
     /// Why data could not be put on stable storage, once that has happened.
     flush_failed: Mutex<Option<i32>>,
 }
@@ -128,12 +131,15 @@ impl Backing {
         let canonical = path
             .canonicalize()
             .map_err(|source| fail("resolving", source))?;
+        let space = Space::of_file(&file, &metadata)
+            .map_err(|source| fail("trying to give back space of", source))?;
         Ok(Backing {
             file,
             path: canonical,
             id: id(&metadata),
             size,
             block_size,
+            space,
             flush_failed: Mutex::new(None),
         })
     }

@@ -15,7 +15,8 @@ use nix::fcntl::PosixFadviseAdvice;
 
 use super::verify::verify;
 use super::{
-    Backing, Done, Durability, Failure, Flush, Lane, Operation, Request, Store, exclusive, whole,
+    Backing, Done, Durability, Failure, Flush, Lane, Operation, Outcome, Request, Store, exclusive,
+    space, whole,
 };
 use crate::sys::wake::Waker;
 
@@ -50,7 +51,7 @@ struct Operations<T> {
 }
 
 /// How an operation is done.
-type Perform = dyn Fn(&Request) -> Result<(), Failure> + Send + Sync;
+type Perform = dyn Fn(&Request) -> Result<Outcome, Failure> + Send + Sync;
 
 /// What every helper thread does.
 struct Helper<T> {
@@ -85,7 +86,7 @@ impl<T: Send + 'static> Blocking<T> {
     }
 
     fn start(
-        perform: impl Fn(&Request) -> Result<(), Failure> + Send + Sync + 'static,
+        perform: impl Fn(&Request) -> Result<Outcome, Failure> + Send + Sync + 'static,
         waker: &Waker,
     ) -> io::Result<Blocking<T>> {
         let (jobs, to_do) = unbounded();
@@ -187,19 +188,20 @@ impl<T: Send + 'static> Store<T> for Blocking<T> {
     }
 }
 
-fn perform(backing: &Backing, request: &Request) -> Result<(), Failure> {
+fn perform(backing: &Backing, request: &Request) -> Result<Outcome, Failure> {
     let (data, cancellation) = (&request.data, &request.cancellation);
+    let is_cancelled = || cancellation.is_cancelled();
     let sync = || backing.flush().map_err(Failure::Flush);
     let verify = |offset, length, against| {
         let part = offset..offset + length;
-        verify(backing, part, data, against, || cancellation.is_cancelled())
+        verify(backing, part, data, against, is_cancelled)
     };
     let durable = |durability| match durability {
         Durability::Later => Ok(()),
         // Not RWF_DSYNC, whose error does not tell a full file system from a lost write.
         Durability::Now => sync(),
     };
-    match request.operation {
+    let done = match request.operation {
         Operation::Read {
             offset,
             length,
@@ -261,7 +263,39 @@ fn perform(backing: &Backing, request: &Request) -> Result<(), Failure> {
             Ok(_) => Ok(()),
             Err(error) => Err(Failure::Io(error)),
         },
-    }
+        Operation::Unmap {
+            ref ranges,
+            durability,
+        } => {
+            space::unmap(backing, ranges, is_cancelled)?;
+            durable(durability)
+        }
+        Operation::WriteSame {
+            offset,
+            length,
+            content,
+            spare,
+            durability,
+        } => {
+            let range = offset..offset + length;
+            space::write_same(backing, &range, data, content, spare, is_cancelled)?;
+            durable(durability)
+        }
+        Operation::Extents {
+            offset,
+            length,
+            block,
+            most,
+        } => {
+            let extents = space::extents(backing.file(), &(offset..offset + length), block, most);
+            return extents.map(Outcome::Extents).map_err(Failure::Io);
+        }
+        Operation::Figures => {
+            let figures = backing.figures();
+            return figures.map(Outcome::Figures).map_err(Failure::Io);
+        }
+    };
+    done.map(|()| Outcome::Done)
 }
 
 #[cfg(test)]
@@ -272,7 +306,8 @@ mod tests {
     use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
     use super::*;
-    use crate::store::{Against, Cancellation};
+    use crate::store::space::Extent;
+    use crate::store::{Against, Cancellation, Content, Spare};
     use crate::sys::region::{Data, Region, Segment};
 
     struct Bench {
@@ -305,13 +340,22 @@ mod tests {
         }
 
         fn run(&mut self, operation: Operation, data: Data) -> Done<u32> {
+            self.run_until(operation, data, Cancellation::default())
+        }
+
+        fn run_until(
+            &mut self,
+            operation: Operation,
+            data: Data,
+            cancellation: Cancellation,
+        ) -> Done<u32> {
             let lane = Lane(0);
             self.store.submit(
                 Request {
                     lane,
                     operation,
                     data,
-                    cancellation: Cancellation::default(),
+                    cancellation,
                 },
                 7,
             );
@@ -486,6 +530,88 @@ mod tests {
     }
 
     #[test]
+    fn what_is_given_back_and_filled_reads_as_such_and_takes_up_space_accordingly() {
+        let mut bench = Bench::new();
+        let fill = |offset, content| Operation::WriteSame {
+            offset,
+            length: 65_536,
+            content,
+            spare: Spare::GiveBack,
+            durability: Durability::Now,
+        };
+        let data = bench.data(0, 512);
+        data.write_at(0, &[0x5a; 512]);
+        let done = bench.run(fill(65_536, Content::Block(512)), data);
+        assert_eq!(done.result.unwrap(), Outcome::Done);
+        let data = bench.data(0, 0);
+        let unmap = Operation::Unmap {
+            ranges: vec![65_536..69_632, 73_728..131_072],
+            durability: Durability::Later,
+        };
+        assert_eq!(bench.run(unmap, data).result.unwrap(), Outcome::Done);
+        let mut bytes = [0xff; 65_536];
+        let file = bench.backing.file();
+        file.read_exact_at(&mut bytes, 65_536).unwrap();
+        assert_eq!(bytes[..4096], [0; 4096]);
+        assert_eq!(bytes[4096..8192], [0x5a; 4096]);
+        assert_eq!(bytes[8192..], [0; 57_344]);
+
+        let extent = |range, is_allocated| Extent {
+            range,
+            is_allocated,
+        };
+        let expected = vec![
+            extent(65_536..69_632, false),
+            extent(69_632..73_728, true),
+            extent(73_728..131_072, false),
+        ];
+        let extents = Operation::Extents {
+            offset: 65_536,
+            length: 65_536,
+            block: 512,
+            most: 10,
+        };
+        let data = bench.data(0, 0);
+        let found = bench.run(extents, data).result.unwrap();
+        assert_eq!(found, Outcome::Extents(expected));
+
+        let data = bench.data(0, 0);
+        let Outcome::Figures(figures) = bench.run(Operation::Figures, data).result.unwrap() else {
+            panic!("figures")
+        };
+        assert_eq!(figures.used, 4096);
+    }
+
+    #[test]
+    fn what_is_cancelled_is_not_filled() {
+        let mut bench = Bench::new();
+        let cancellation = Cancellation::possible();
+        cancellation.cancel();
+        for operation in [
+            Operation::WriteSame {
+                offset: 0,
+                length: 4096,
+                content: Content::Block(512),
+                spare: Spare::Keep,
+                durability: Durability::Now,
+            },
+            Operation::Unmap {
+                ranges: vec![4096..8192, 0..4096],
+                durability: Durability::Now,
+            },
+        ] {
+            let data = bench.data(0, 512);
+            data.write_at(0, &[0x5a; 512]);
+            bench.backing.file().write_all_at(&[1; 8192], 0).unwrap();
+            let done = bench.run_until(operation, data, cancellation.clone());
+            assert!(matches!(done.result, Err(Failure::Cancelled)));
+            let mut bytes = [0; 8192];
+            bench.backing.file().read_exact_at(&mut bytes, 0).unwrap();
+            assert_eq!(bytes, [1; 8192]);
+        }
+    }
+
+    #[test]
     fn an_examination_finds_a_file_that_was_made_shorter() {
         let mut bench = Bench::new();
         let data = bench.data(0, 0);
@@ -531,7 +657,7 @@ mod tests {
                 }
                 // Nobody may be left to hear of it.
                 let _ = end.send(length);
-                Ok(())
+                Ok(Outcome::Done)
             };
             Hanging {
                 store: Blocking::start(perform, &waker).unwrap(),

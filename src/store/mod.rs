@@ -8,6 +8,7 @@ pub mod backing;
 pub mod blocking;
 mod exclusive;
 pub mod saved;
+pub mod space;
 mod verify;
 mod whole;
 
@@ -18,6 +19,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::sys::region::Data;
 pub use backing::Backing;
+use space::{Extent, Figures};
 
 /// What to do with the backing object. Offsets and lengths are bytes; data starts at byte 0 of the buffer.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -89,6 +91,58 @@ pub enum Operation {
     },
     /// See whether the backing object is there and has its size.
     Examine,
+    /// Give back the space of these parts, the data of which nobody needs. What they read as afterwards, the backing
+    /// object's [`space::Deallocation`] says.
+    Unmap {
+        /// Which parts.
+        ranges: Vec<Range<u64>>,
+        /// When it must be on stable storage.
+        durability: Durability,
+    },
+    /// Fill a part with the same block again and again.
+    WriteSame {
+        /// Where in the backing object: a multiple of the block.
+        offset: u64,
+        /// How much.
+        length: u64,
+        /// With what.
+        content: Content,
+        /// What becomes of the space if that is zeros.
+        spare: Spare,
+        /// When it must be on stable storage.
+        durability: Durability,
+    },
+    /// Tell which of a part takes up space: [`Outcome::Extents`].
+    Extents {
+        /// Where in the backing object: a multiple of `block`.
+        offset: u64,
+        /// How much: a multiple of `block`.
+        length: u64,
+        /// A block takes up space as a whole or not at all.
+        block: u64,
+        /// The most extents to tell of.
+        most: usize,
+    },
+    /// Tell how much space there is: [`Outcome::Figures`].
+    Figures,
+}
+
+/// With what a part is filled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Content {
+    /// Zeros.
+    Zeros,
+    /// The first so many bytes of the buffer, again and again.
+    Block(u64),
+}
+
+/// What becomes of space that is filled with zeros.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Spare {
+    /// It stays taken up.
+    Keep,
+    /// It is given back, if what is given back reads as zeros.
+    GiveBack,
 }
 
 impl Operation {
@@ -101,10 +155,21 @@ impl Operation {
             | Operation::WriteAndVerify { offset, length, .. }
             | Operation::Verify { offset, length, .. }
             | Operation::CompareAndWrite { offset, length, .. }
-            | Operation::OrWrite { offset, length, .. } => {
+            | Operation::OrWrite { offset, length, .. }
+            | Operation::WriteSame { offset, length, .. } => {
                 Some(offset..offset.saturating_add(length))
             }
-            Operation::Flush | Operation::PreFetch { .. } | Operation::Examine => None,
+            // All that lies between them too.
+            Operation::Unmap { ref ranges, .. } => {
+                let start = ranges.iter().map(|range| range.start).min()?;
+                let end = ranges.iter().map(|range| range.end).max()?;
+                Some(start..end)
+            }
+            Operation::Flush
+            | Operation::PreFetch { .. }
+            | Operation::Examine
+            | Operation::Extents { .. }
+            | Operation::Figures => None,
         }
     }
 
@@ -163,7 +228,7 @@ pub struct Request {
     pub cancellation: Cancellation,
 }
 
-/// Tells an operation that has changed nothing yet, or changes nothing at all, that it need not go on.
+/// Tells an operation that nobody waits for it any more. What it has done until then stays.
 #[derive(Clone, Debug, Default)]
 pub struct Cancellation(Option<Arc<AtomicBool>>);
 
@@ -220,6 +285,17 @@ pub enum Failure {
     Truncated,
 }
 
+/// What an operation has found out.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// Nothing: it is done.
+    Done,
+    /// Which of a part takes up space, in order and without gaps; perhaps not to its end.
+    Extents(Vec<Extent>),
+    /// How much space there is.
+    Figures(Figures),
+}
+
 /// An operation that was done, or failed.
 #[derive(Debug)]
 pub struct Done<T> {
@@ -228,7 +304,7 @@ pub struct Done<T> {
     /// The buffer, given back.
     pub data: Data,
     /// How it ended.
-    pub result: Result<(), Failure>,
+    pub result: Result<Outcome, Failure>,
 }
 
 /// Asynchronous I/O on a backing object. Completion wakes the [`crate::sys::wake::Waker`] that the store was

@@ -12,7 +12,8 @@ use tcmu_pr::pr::Reservations;
 use tcmu_pr::pr::out::Context;
 use tcmu_pr::scsi::capacity::Geometry;
 use tcmu_pr::scsi::inquiry;
-use tcmu_pr::store::{Done, Failure, Operation, Request, Store};
+use tcmu_pr::store::space::{Extent, Figures};
+use tcmu_pr::store::{Content, Done, Failure, Operation, Outcome, Request, Store};
 use tcmu_pr::sys::wake::Waker;
 
 /// Of 512 bytes.
@@ -69,7 +70,7 @@ impl Disk {
             let from = usize::try_from(offset).unwrap();
             from..from + usize::try_from(length).unwrap()
         };
-        let mut result = Ok(());
+        let mut result = Ok(Outcome::Done);
         match request.operation {
             Operation::Read { offset, length, .. } => {
                 request.data.write_at(0, &self.content[at(offset, length)]);
@@ -104,6 +105,38 @@ impl Disk {
             // Nobody is told here whether it is as it should be.
             Operation::Verify { .. } => {}
             Operation::Flush | Operation::PreFetch { .. } | Operation::Examine => {}
+            Operation::Unmap { ranges, .. } => {
+                for range in ranges {
+                    self.content[at(range.start, range.end - range.start)].fill(0);
+                }
+            }
+            Operation::WriteSame {
+                offset,
+                length,
+                content,
+                ..
+            } => {
+                let mut block = [0; 512];
+                if content != Content::Zeros {
+                    request.data.read_at(0, &mut block);
+                }
+                for place in self.content[at(offset, length)].chunks_mut(512) {
+                    place.copy_from_slice(&block);
+                }
+            }
+            Operation::Extents { offset, length, .. } => {
+                result = Ok(Outcome::Extents(vec![Extent {
+                    range: offset..offset + length,
+                    is_allocated: true,
+                }]));
+            }
+            Operation::Figures => {
+                result = Ok(Outcome::Figures(Figures {
+                    total: 1 << 30,
+                    available: 1 << 29,
+                    used: 1 << 20,
+                }));
+            }
         }
         self.done.push_back(Done {
             ticket,

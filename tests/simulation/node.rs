@@ -18,7 +18,7 @@ use tcmu_pr::scsi::Access;
 use tcmu_pr::scsi::capacity::Geometry;
 use tcmu_pr::scsi::inquiry;
 use tcmu_pr::scsi::nexus::ItNexus;
-use tcmu_pr::store::{Done, Failure, Operation, Request, Store};
+use tcmu_pr::store::{Done, Failure, Operation, Outcome, Request, Store};
 use tcmu_pr::sys::wake::Waker;
 
 use crate::engine::{Engine, bytes};
@@ -146,7 +146,7 @@ impl Store<Pending> for SimStore {
         let result = if outside.rng.u8(0..100) == 0 {
             Err(Failure::Io(std::io::Error::from_raw_os_error(libc::EIO)))
         } else {
-            Ok(())
+            Ok(Outcome::Done)
         };
         Some(Done {
             ticket: operation.ticket,

@@ -1,0 +1,343 @@
+//! The space that data takes up: given back when the data is not needed, filled with the same block again and again, and
+//! counted.
+//!
+//! What a backing object can do is found out once, when it is opened. A file system that turns out not to have what it
+//! seemed to have costs time and nothing else: then zeros are written.
+
+use std::fs::{File, Metadata};
+use std::io;
+use std::ops::Range;
+use std::os::unix::fs::MetadataExt;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use nix::errno::Errno;
+use nix::fcntl::{FallocateFlags, fallocate};
+use nix::sys::statvfs::fstatvfs;
+use nix::unistd::{Whence, lseek};
+
+use super::{Backing, Content, Failure, Spare, whole};
+use crate::sys::region::Data;
+
+/// How much is written at a time: a multiple of every block size.
+const PIECE: u64 = 1 << 20;
+
+/// How much the system is told at a time to give back or to zero. Pieces end at multiples of it, so that no block of a
+/// file system is cut in two by us.
+const LARGE_PIECE: u64 = 64 << 20;
+
+/// How often the system is asked where the next hole is, to tell of a part of the backing object.
+const SEEKS_MAX: usize = 2048;
+
+/// What becomes of space that is given back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Deallocation {
+    /// It reads as zeros afterwards. Otherwise as anything, but always the same.
+    pub zeroes: bool,
+    /// In multiples of how many bytes it is best given back.
+    pub granularity: u64,
+    /// At which byte the first of these multiples begins.
+    pub alignment: u64,
+}
+
+/// A part of the backing object, and whether it takes up space.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Extent {
+    /// Which bytes.
+    pub range: Range<u64>,
+    /// Whether it takes up space. What does not reads as zeros.
+    pub is_allocated: bool,
+}
+
+/// How much space there is, in bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Figures {
+    /// Where the backing object lies, for all that lies there.
+    pub total: u64,
+    /// What is left of it.
+    pub available: u64,
+    /// What the backing object takes up.
+    pub used: u64,
+}
+
+/// What a backing object can do about its space.
+#[derive(Debug)]
+pub(super) struct Space {
+    deallocation: Option<Deallocation>,
+    deallocate: Shortcut,
+    zero: Shortcut,
+}
+
+/// A way to make a part read as zeros without writing them, which may turn out not to be there.
+#[derive(Debug)]
+struct Shortcut {
+    mode: FallocateFlags,
+    is_missing: AtomicBool,
+}
+
+impl Shortcut {
+    fn new(mode: FallocateFlags) -> Shortcut {
+        Shortcut {
+            mode: mode | FallocateFlags::FALLOC_FL_KEEP_SIZE,
+            is_missing: AtomicBool::new(false),
+        }
+    }
+
+    /// Tells whether it could be taken.
+    fn take(&self, file: &File, part: &Range<u64>) -> io::Result<bool> {
+        if self.is_missing.load(Ordering::Relaxed) {
+            return Ok(false);
+        }
+        let too_far = |_| io::Error::from(Errno::EFBIG);
+        let offset = part.start.try_into().map_err(too_far)?;
+        let length = (part.end - part.start).try_into().map_err(too_far)?;
+        loop {
+            match fallocate(file, self.mode, offset, length) {
+                Ok(()) => return Ok(true),
+                Err(Errno::EINTR) => {}
+                Err(Errno::EOPNOTSUPP) => {
+                    self.is_missing.store(true, Ordering::Relaxed);
+                    return Ok(false);
+                }
+                Err(errno) => return Err(errno.into()),
+            }
+        }
+    }
+}
+
+impl Space {
+    /// What a regular file can do.
+    pub(super) fn of_file(file: &File, metadata: &Metadata) -> io::Result<Space> {
+        let space = Space {
+            deallocation: Some(Deallocation {
+                zeroes: true,
+                granularity: metadata.blksize(),
+                alignment: 0,
+            }),
+            deallocate: Shortcut::new(FallocateFlags::FALLOC_FL_PUNCH_HOLE),
+            zero: Shortcut::new(FallocateFlags::FALLOC_FL_ZERO_RANGE),
+        };
+        // There is nothing behind the end that could be lost.
+        let behind = metadata.len()..metadata.len().saturating_add(metadata.blksize());
+        let deallocates = space.deallocate.take(file, &behind)?;
+        Ok(Space {
+            deallocation: space.deallocation.filter(|_| deallocates),
+            ..space
+        })
+    }
+}
+
+impl Backing {
+    /// What becomes of space that is given back; `None` if none can be.
+    pub fn deallocation(&self) -> Option<Deallocation> {
+        self.space.deallocation
+    }
+
+    /// How much space there is now.
+    pub(super) fn figures(&self) -> io::Result<Figures> {
+        let file_system = fstatvfs(self.file())?;
+        let fragment = file_system.fragment_size();
+        Ok(Figures {
+            total: file_system.blocks().saturating_mul(fragment),
+            available: file_system.blocks_available().saturating_mul(fragment),
+            used: self.file().metadata()?.blocks().saturating_mul(512),
+        })
+    }
+
+    /// Makes a part read as zeros in the first way that there is.
+    fn clear(
+        &self,
+        range: &Range<u64>,
+        ways: &[&Shortcut],
+        is_cancelled: &mut dyn FnMut() -> bool,
+    ) -> Result<(), Failure> {
+        for part in pieces(range, LARGE_PIECE) {
+            if is_cancelled() {
+                return Err(Failure::Cancelled);
+            }
+            let mut is_clear = false;
+            for way in ways {
+                is_clear = is_clear || take(way, self, &part)?;
+            }
+            if !is_clear {
+                self.fill(&part, &[0], is_cancelled)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes a block again and again. The range begins at a multiple of it.
+    fn fill(
+        &self,
+        range: &Range<u64>,
+        block: &[u8],
+        is_cancelled: &mut dyn FnMut() -> bool,
+    ) -> Result<(), Failure> {
+        let size = usize::try_from((range.end - range.start).min(PIECE)).expect("at most PIECE");
+        let blocks = block.repeat(size.div_ceil(block.len().max(1)));
+        for part in pieces(range, PIECE) {
+            if is_cancelled() {
+                return Err(Failure::Cancelled);
+            }
+            let length = usize::try_from(part.end - part.start).expect("at most PIECE");
+            whole::write_all(self, &blocks[..length], part.start)?;
+        }
+        Ok(())
+    }
+}
+
+/// Takes a way if it is there. That it is not is worth a line in the log, once.
+fn take(way: &Shortcut, backing: &Backing, part: &Range<u64>) -> Result<bool, Failure> {
+    let was_missing = way.is_missing.load(Ordering::Relaxed);
+    let taken = way.take(backing.file(), part);
+    let at = part.start;
+    let taken = taken.map_err(|error| Failure::Write { at, error })?;
+    if !taken && !was_missing {
+        log::warn!(
+            "{}: the file system does not support {:?}: zeros are written instead",
+            backing.path().display(),
+            way.mode
+        );
+    }
+    Ok(taken)
+}
+
+/// Gives back the space of these parts.
+///
+/// `is_cancelled` is asked before each piece whether to go on.
+pub(super) fn unmap(
+    backing: &Backing,
+    ranges: &[Range<u64>],
+    mut is_cancelled: impl FnMut() -> bool,
+) -> Result<(), Failure> {
+    let ways = [&backing.space.deallocate, &backing.space.zero];
+    ranges
+        .iter()
+        .try_for_each(|range| backing.clear(range, &ways, &mut is_cancelled))
+}
+
+/// Fills a part with the same again and again. Zeros are not written if the same can be had without.
+///
+/// `is_cancelled` is asked before each piece whether to go on.
+pub(super) fn write_same(
+    backing: &Backing,
+    range: &Range<u64>,
+    data: &Data,
+    content: Content,
+    spare: Spare,
+    mut is_cancelled: impl FnMut() -> bool,
+) -> Result<(), Failure> {
+    let block = match content {
+        Content::Zeros => vec![0],
+        Content::Block(length) => {
+            let mut block = vec![0; usize::try_from(length.min(PIECE)).expect("at most PIECE")];
+            data.read_at(0, &mut block);
+            block
+        }
+    };
+    if block.iter().any(|&byte| byte != 0) {
+        return backing.fill(range, &block, &mut is_cancelled);
+    }
+    let Space {
+        deallocation,
+        deallocate,
+        zero,
+    } = &backing.space;
+    let reads_as_zeros = deallocation.is_some_and(|deallocation| deallocation.zeroes);
+    match spare {
+        Spare::GiveBack if reads_as_zeros => {
+            backing.clear(range, &[deallocate, zero], &mut is_cancelled)
+        }
+        _ => backing.clear(range, &[zero], &mut is_cancelled),
+    }
+}
+
+/// Which parts of a range take up space, in order and without gaps: at least one unless the range is empty, at most
+/// `most`, and so perhaps not to its end. Begin and end of the range are multiples of `block`; a block of which some
+/// takes up space does so as a whole.
+pub(super) fn extents(
+    file: &File,
+    range: &Range<u64>,
+    block: u64,
+    most: usize,
+) -> io::Result<Vec<Extent>> {
+    let mut extents = Vec::new();
+    let mut at = range.start;
+    for _ in 0..SEEKS_MAX {
+        if at >= range.end || extents.len() > most {
+            break;
+        }
+        let data = next_data(file, at, range.end)?;
+        let allocated = data - data % block;
+        push(&mut extents, at..allocated, false);
+        at = allocated;
+        if data < range.end {
+            let hole = next_hole(file, data, range.end)?;
+            at = hole.next_multiple_of(block).min(range.end);
+            push(&mut extents, allocated..at, true);
+        }
+    }
+    extents.truncate(most);
+    Ok(extents)
+}
+
+/// Where the next data begins, `end` at the latest. Where nobody knows about holes, all is data.
+fn next_data(file: &File, at: u64, end: u64) -> io::Result<u64> {
+    seek(file, at, Whence::SeekData).map(|found| match found {
+        Found::At(data) => data.clamp(at, end),
+        Found::Nothing => end,
+        Found::Unknown => at,
+    })
+}
+
+/// Where the next hole begins, `end` at the latest.
+fn next_hole(file: &File, at: u64, end: u64) -> io::Result<u64> {
+    seek(file, at, Whence::SeekHole).map(|found| match found {
+        Found::At(hole) => hole.clamp(at, end),
+        Found::Nothing | Found::Unknown => end,
+    })
+}
+
+/// What a file system says of its data and holes.
+enum Found {
+    At(u64),
+    Nothing,
+    Unknown,
+}
+
+fn seek(file: &File, at: u64, whence: Whence) -> io::Result<Found> {
+    let at = at.try_into().map_err(|_| Errno::EFBIG)?;
+    match lseek(file, at, whence) {
+        Ok(found) => Ok(Found::At(u64::try_from(found).map_err(|_| Errno::EIO)?)),
+        Err(Errno::ENXIO) => Ok(Found::Nothing),
+        Err(Errno::EINVAL | Errno::EOPNOTSUPP) => Ok(Found::Unknown),
+        Err(errno) => Err(errno.into()),
+    }
+}
+
+/// Adds a part, to the one before if that is of the same kind.
+fn push(extents: &mut Vec<Extent>, range: Range<u64>, is_allocated: bool) {
+    if range.is_empty() {
+        return;
+    }
+    match extents.last_mut() {
+        Some(last) if last.is_allocated == is_allocated => last.range.end = range.end,
+        _ => extents.push(Extent {
+            range,
+            is_allocated,
+        }),
+    }
+}
+
+/// Cuts a range at the multiples of `size`.
+fn pieces(range: &Range<u64>, size: u64) -> impl Iterator<Item = Range<u64>> + use<> {
+    let Range { mut start, end } = *range;
+    std::iter::from_fn(move || {
+        let next = start.saturating_add(size - start % size).min(end);
+        let piece = start..next;
+        start = next;
+        (!piece.is_empty()).then_some(piece)
+    })
+}
+
+#[cfg(test)]
+mod tests;
