@@ -13,6 +13,7 @@ use std::thread::{self, JoinHandle};
 use crossbeam_channel::{Receiver, Sender, unbounded};
 use nix::fcntl::PosixFadviseAdvice;
 
+use super::medium::Medium;
 use super::verify::verify;
 use super::{
     Backing, Done, Durability, Failure, Flush, Lane, Operation, Outcome, Request, Store, exclusive,
@@ -82,7 +83,7 @@ impl<T: Send + 'static> Blocking<T> {
     /// A store on `backing` that calls `waker` when an operation is done.
     pub fn new(backing: &Arc<Backing>, waker: &Waker) -> io::Result<Blocking<T>> {
         let backing = Arc::clone(backing);
-        Blocking::start(move |request| perform(&backing, request), waker)
+        Blocking::start(move |request| perform(&*backing, request), waker)
     }
 
     fn start(
@@ -188,13 +189,14 @@ impl<T: Send + 'static> Store<T> for Blocking<T> {
     }
 }
 
-fn perform(backing: &Backing, request: &Request) -> Result<Outcome, Failure> {
+/// Does an operation, on the thread that calls.
+pub fn perform(medium: &dyn Medium, request: &Request) -> Result<Outcome, Failure> {
     let (data, cancellation) = (&request.data, &request.cancellation);
     let is_cancelled = || cancellation.is_cancelled();
-    let sync = || backing.flush().map_err(Failure::Flush);
+    let sync = || medium.flush().map_err(Failure::Flush);
     let verify = |offset, length, against| {
         let part = offset..offset + length;
-        verify(backing, part, data, against, is_cancelled)
+        verify(medium, part, data, against, is_cancelled)
     };
     let durable = |durability| match durability {
         Durability::Later => Ok(()),
@@ -210,14 +212,14 @@ fn perform(backing: &Backing, request: &Request) -> Result<Outcome, Failure> {
             if flush == Flush::First {
                 sync()?;
             }
-            whole::read(backing, offset..offset.saturating_add(length), data)
+            whole::read(medium, offset..offset.saturating_add(length), data)
         }
         Operation::Write {
             offset,
             length,
             durability,
         } => {
-            whole::write(backing, offset, data, 0..length)?;
+            whole::write(medium, offset, data, 0..length)?;
             durable(durability)
         }
         Operation::Flush => sync(),
@@ -226,7 +228,7 @@ fn perform(backing: &Backing, request: &Request) -> Result<Outcome, Failure> {
             length,
             against,
         } => {
-            whole::write(backing, offset, data, 0..length)?;
+            whole::write(medium, offset, data, 0..length)?;
             sync()?;
             verify(offset, length, against)
         }
@@ -243,7 +245,7 @@ fn perform(backing: &Backing, request: &Request) -> Result<Outcome, Failure> {
             length,
             durability,
         } => {
-            exclusive::compare_and_write(backing, offset, length, data, cancellation)?;
+            exclusive::compare_and_write(medium, offset, length, data, cancellation)?;
             durable(durability)
         }
         Operation::OrWrite {
@@ -251,15 +253,15 @@ fn perform(backing: &Backing, request: &Request) -> Result<Outcome, Failure> {
             length,
             durability,
         } => {
-            exclusive::or_write(backing, offset, length, data, cancellation)?;
+            exclusive::or_write(medium, offset, length, data, cancellation)?;
             durable(durability)
         }
         Operation::PreFetch { offset, length } => {
-            backing.advise(offset, length, PosixFadviseAdvice::POSIX_FADV_WILLNEED);
+            medium.advise(offset, length, PosixFadviseAdvice::POSIX_FADV_WILLNEED);
             Ok(())
         }
-        Operation::Examine => match backing.file().metadata() {
-            Ok(metadata) if metadata.len() < backing.size() => Err(Failure::Truncated),
+        Operation::Examine => match medium.actual_size() {
+            Ok(size) if size < medium.size() => Err(Failure::Truncated),
             Ok(_) => Ok(()),
             Err(error) => Err(Failure::Io(error)),
         },
@@ -267,7 +269,7 @@ fn perform(backing: &Backing, request: &Request) -> Result<Outcome, Failure> {
             ref ranges,
             durability,
         } => {
-            space::unmap(backing, ranges, is_cancelled)?;
+            space::unmap(medium, ranges, is_cancelled)?;
             durable(durability)
         }
         Operation::WriteSame {
@@ -278,7 +280,7 @@ fn perform(backing: &Backing, request: &Request) -> Result<Outcome, Failure> {
             durability,
         } => {
             let range = offset..offset + length;
-            space::write_same(backing, &range, data, content, spare, is_cancelled)?;
+            space::write_same(medium, &range, data, content, spare, is_cancelled)?;
             durable(durability)
         }
         Operation::Extents {
@@ -287,11 +289,16 @@ fn perform(backing: &Backing, request: &Request) -> Result<Outcome, Failure> {
             block,
             most,
         } => {
-            let extents = space::extents(backing.file(), &(offset..offset + length), block, most);
+            let extents = space::extents(
+                |at, sought| medium.seek(at, sought),
+                &(offset..offset + length),
+                block,
+                most,
+            );
             return extents.map(Outcome::Extents).map_err(Failure::Io);
         }
         Operation::Figures => {
-            let figures = backing.figures();
+            let figures = medium.figures();
             return figures.map(Outcome::Figures).map_err(Failure::Io);
         }
     };

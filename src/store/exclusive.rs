@@ -1,50 +1,51 @@
 //! What reads, and writes what depends on that: COMPARE AND WRITE and its like. Whoever hands them out sees to it that
 //! nothing comes in between.
 
+use super::medium::Medium;
 use super::verify::first_difference;
-use super::{Backing, Cancellation, Failure, whole};
+use super::{Cancellation, Failure, whole};
 use crate::sys::region::Data;
 
 /// Compares the first `length` bytes of the buffer with what stands at `offset`, and writes the next `length` bytes
 /// there if it is the same.
 pub(super) fn compare_and_write(
-    backing: &Backing,
+    medium: &dyn Medium,
     offset: u64,
     length: u64,
     data: &Data,
     cancellation: &Cancellation,
 ) -> Result<(), Failure> {
-    let found = content(backing, offset, length)?;
+    let found = content(medium, offset, length)?;
     let mut expected = vec![0; found.len()];
     data.read_at(0, &mut expected);
     if let Some(at) = first_difference(&found, &expected) {
         return Err(Failure::Miscompare { at });
     }
     go_on(cancellation)?;
-    whole::write(backing, offset, data, length..2 * length)
+    whole::write(medium, offset, data, length..2 * length)
 }
 
 /// Sets every bit of what stands at `offset` that is set in the first `length` bytes of the buffer.
 pub(super) fn or_write(
-    backing: &Backing,
+    medium: &dyn Medium,
     offset: u64,
     length: u64,
     data: &Data,
     cancellation: &Cancellation,
 ) -> Result<(), Failure> {
-    let mut content = content(backing, offset, length)?;
+    let mut content = content(medium, offset, length)?;
     let mut bits = vec![0; content.len()];
     data.read_at(0, &mut bits);
     for (byte, bits) in content.iter_mut().zip(bits) {
         *byte |= bits;
     }
     go_on(cancellation)?;
-    whole::write_all(backing, &content, offset)
+    whole::write_all(medium, &content, offset)
 }
 
-fn content(backing: &Backing, offset: u64, length: u64) -> Result<Vec<u8>, Failure> {
+fn content(medium: &dyn Medium, offset: u64, length: u64) -> Result<Vec<u8>, Failure> {
     let mut content = vec![0; usize::try_from(length).expect("it fits in the data area")];
-    whole::read_exact(backing, &mut content, offset)?;
+    whole::read_exact(medium, &mut content, offset)?;
     Ok(content)
 }
 
@@ -62,6 +63,7 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
+    use crate::store::Backing;
     use crate::sys::region::{Region, Segment};
 
     struct Bench {

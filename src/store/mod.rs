@@ -7,6 +7,7 @@
 pub mod backing;
 pub mod blocking;
 mod exclusive;
+pub mod medium;
 pub mod saved;
 pub mod space;
 mod verify;
@@ -19,6 +20,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::sys::region::Data;
 pub use backing::Backing;
+pub use blocking::perform;
 use space::{Extent, Figures};
 
 /// What to do with the backing object. Offsets and lengths are bytes; data starts at byte 0 of the buffer.

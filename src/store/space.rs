@@ -15,6 +15,7 @@ use nix::fcntl::{FallocateFlags, fallocate};
 use nix::sys::statvfs::fstatvfs;
 use nix::unistd::{Whence, lseek};
 
+use super::medium::{Clearing, Medium};
 use super::{Backing, Content, Failure, Spare, whole};
 use crate::sys::region::Data;
 
@@ -27,6 +28,9 @@ const LARGE_PIECE: u64 = 64 << 20;
 
 /// How often the system is asked where the next hole is, to tell of a part of the backing object.
 const SEEKS_MAX: usize = 2048;
+
+/// How a part is given back: the space of it if that can be, and in any case it reads as zeros where that is promised.
+const DEALLOCATE: [Clearing; 2] = [Clearing::Deallocate, Clearing::Zero];
 
 /// What becomes of space that is given back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -124,6 +128,30 @@ impl Space {
             ..space
         })
     }
+
+    /// Makes a part of the backing object read as zeros; tells whether there is this way to do it. That there is not is
+    /// worth a line in the log, once.
+    pub(super) fn clear(
+        &self,
+        backing: &Backing,
+        clearing: Clearing,
+        part: &Range<u64>,
+    ) -> io::Result<bool> {
+        let way = match clearing {
+            Clearing::Deallocate => &self.deallocate,
+            Clearing::Zero => &self.zero,
+        };
+        let was_missing = way.is_missing.load(Ordering::Relaxed);
+        let taken = way.take(backing.file(), part)?;
+        if !taken && !was_missing {
+            log::warn!(
+                "{}: the file system does not support {:?}: zeros are written instead",
+                backing.path().display(),
+                way.mode
+            );
+        }
+        Ok(taken)
+    }
 }
 
 impl Backing {
@@ -142,84 +170,71 @@ impl Backing {
             used: self.file().metadata()?.blocks().saturating_mul(512),
         })
     }
-
-    /// Makes a part read as zeros in the first way that there is.
-    fn clear(
-        &self,
-        range: &Range<u64>,
-        ways: &[&Shortcut],
-        is_cancelled: &mut dyn FnMut() -> bool,
-    ) -> Result<(), Failure> {
-        for part in pieces(range, LARGE_PIECE) {
-            if is_cancelled() {
-                return Err(Failure::Cancelled);
-            }
-            let mut is_clear = false;
-            for way in ways {
-                is_clear = is_clear || take(way, self, &part)?;
-            }
-            if !is_clear {
-                self.fill(&part, &[0], is_cancelled)?;
-            }
-        }
-        Ok(())
-    }
-
-    /// Writes a block again and again. The range begins at a multiple of it.
-    fn fill(
-        &self,
-        range: &Range<u64>,
-        block: &[u8],
-        is_cancelled: &mut dyn FnMut() -> bool,
-    ) -> Result<(), Failure> {
-        let size = usize::try_from((range.end - range.start).min(PIECE)).expect("at most PIECE");
-        let blocks = block.repeat(size.div_ceil(block.len().max(1)));
-        for part in pieces(range, PIECE) {
-            if is_cancelled() {
-                return Err(Failure::Cancelled);
-            }
-            let length = usize::try_from(part.end - part.start).expect("at most PIECE");
-            whole::write_all(self, &blocks[..length], part.start)?;
-        }
-        Ok(())
-    }
 }
 
-/// Takes a way if it is there. That it is not is worth a line in the log, once.
-fn take(way: &Shortcut, backing: &Backing, part: &Range<u64>) -> Result<bool, Failure> {
-    let was_missing = way.is_missing.load(Ordering::Relaxed);
-    let taken = way.take(backing.file(), part);
-    let at = part.start;
-    let taken = taken.map_err(|error| Failure::Write { at, error })?;
-    if !taken && !was_missing {
-        log::warn!(
-            "{}: the file system does not support {:?}: zeros are written instead",
-            backing.path().display(),
-            way.mode
-        );
+/// Makes a part read as zeros in the first way that there is.
+fn clear(
+    medium: &dyn Medium,
+    range: &Range<u64>,
+    ways: &[Clearing],
+    is_cancelled: &mut dyn FnMut() -> bool,
+) -> Result<(), Failure> {
+    for part in pieces(range, LARGE_PIECE) {
+        if is_cancelled() {
+            return Err(Failure::Cancelled);
+        }
+        let mut is_clear = false;
+        for &way in ways {
+            let failed = |error| Failure::Write {
+                at: part.start,
+                error,
+            };
+            is_clear = is_clear || medium.clear(way, &part).map_err(failed)?;
+        }
+        if !is_clear {
+            fill(medium, &part, &[0], is_cancelled)?;
+        }
     }
-    Ok(taken)
+    Ok(())
+}
+
+/// Writes a block again and again. The range begins at a multiple of it.
+fn fill(
+    medium: &dyn Medium,
+    range: &Range<u64>,
+    block: &[u8],
+    is_cancelled: &mut dyn FnMut() -> bool,
+) -> Result<(), Failure> {
+    let size = usize::try_from((range.end - range.start).min(PIECE)).expect("at most PIECE");
+    let blocks = block.repeat(size.div_ceil(block.len().max(1)));
+    for part in pieces(range, PIECE) {
+        if is_cancelled() {
+            return Err(Failure::Cancelled);
+        }
+        let length = usize::try_from(part.end - part.start).expect("at most PIECE");
+        whole::write_all(medium, &blocks[..length], part.start)?;
+    }
+    Ok(())
 }
 
 /// Gives back the space of these parts.
 ///
 /// `is_cancelled` is asked before each piece whether to go on.
 pub(super) fn unmap(
-    backing: &Backing,
+    medium: &dyn Medium,
     ranges: &[Range<u64>],
     mut is_cancelled: impl FnMut() -> bool,
 ) -> Result<(), Failure> {
-    let ways = [&backing.space.deallocate, &backing.space.zero];
     ranges
         .iter()
-        .try_for_each(|range| backing.clear(range, &ways, &mut is_cancelled))
+        .try_for_each(|range| clear(medium, range, &DEALLOCATE, &mut is_cancelled))
 }
 
 /// Fills a part with the same again and again. Zeros are not written if the same can be had without.
 ///
 /// `is_cancelled` is asked before each piece whether to go on.
 pub(super) fn write_same(
-    backing: &Backing,
+    medium: &dyn Medium,
     range: &Range<u64>,
     data: &Data,
     content: Content,
@@ -235,19 +250,12 @@ pub(super) fn write_same(
         }
     };
     if block.iter().any(|&byte| byte != 0) {
-        return backing.fill(range, &block, &mut is_cancelled);
+        return fill(medium, range, &block, &mut is_cancelled);
     }
-    let Space {
-        deallocation,
-        deallocate,
-        zero,
-    } = &backing.space;
-    let reads_as_zeros = deallocation.is_some_and(|deallocation| deallocation.zeroes);
+    let reads_as_zeros = medium.deallocation().is_some_and(|one| one.zeroes);
     match spare {
-        Spare::GiveBack if reads_as_zeros => {
-            backing.clear(range, &[deallocate, zero], &mut is_cancelled)
-        }
-        _ => backing.clear(range, &[zero], &mut is_cancelled),
+        Spare::GiveBack if reads_as_zeros => clear(medium, range, &DEALLOCATE, &mut is_cancelled),
+        _ => clear(medium, range, &[Clearing::Zero], &mut is_cancelled),
     }
 }
 
@@ -255,7 +263,7 @@ pub(super) fn write_same(
 /// `most`, and so perhaps not to its end. Begin and end of the range are multiples of `block`; a block of which some
 /// takes up space does so as a whole.
 pub(super) fn extents(
-    file: &File,
+    seek: impl Fn(u64, Sought) -> io::Result<Found>,
     range: &Range<u64>,
     block: u64,
     most: usize,
@@ -266,12 +274,12 @@ pub(super) fn extents(
         if at >= range.end || extents.len() > most {
             break;
         }
-        let data = next_data(file, at, range.end)?;
+        let data = next_data(seek(at, Sought::Data)?, at, range.end);
         let allocated = data - data % block;
         push(&mut extents, at..allocated, false);
         at = allocated;
         if data < range.end {
-            let hole = next_hole(file, data, range.end)?;
+            let hole = next_hole(seek(data, Sought::Hole)?, data, range.end);
             at = hole.next_multiple_of(block).min(range.end);
             push(&mut extents, allocated..at, true);
         }
@@ -281,31 +289,49 @@ pub(super) fn extents(
 }
 
 /// Where the next data begins, `end` at the latest. Where nobody knows about holes, all is data.
-fn next_data(file: &File, at: u64, end: u64) -> io::Result<u64> {
-    seek(file, at, Whence::SeekData).map(|found| match found {
+fn next_data(found: Found, at: u64, end: u64) -> u64 {
+    match found {
         Found::At(data) => data.clamp(at, end),
         Found::Nothing => end,
         Found::Unknown => at,
-    })
+    }
 }
 
 /// Where the next hole begins, `end` at the latest.
-fn next_hole(file: &File, at: u64, end: u64) -> io::Result<u64> {
-    seek(file, at, Whence::SeekHole).map(|found| match found {
+fn next_hole(found: Found, at: u64, end: u64) -> u64 {
+    match found {
         Found::At(hole) => hole.clamp(at, end),
         Found::Nothing | Found::Unknown => end,
-    })
+    }
+}
+
+/// What is looked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sought {
+    /// What takes up space.
+    Data,
+    /// What does not.
+    Hole,
 }
 
 /// What a file system says of its data and holes.
-enum Found {
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Found {
+    /// It begins there.
     At(u64),
+    /// There is none any more.
     Nothing,
+    /// Nobody knows of holes.
     Unknown,
 }
 
-fn seek(file: &File, at: u64, whence: Whence) -> io::Result<Found> {
+/// Asks the file system of a file.
+pub(super) fn seek(file: &File, at: u64, sought: Sought) -> io::Result<Found> {
     let at = at.try_into().map_err(|_| Errno::EFBIG)?;
+    let whence = match sought {
+        Sought::Data => Whence::SeekData,
+        Sought::Hole => Whence::SeekHole,
+    };
     match lseek(file, at, whence) {
         Ok(found) => Ok(Found::At(u64::try_from(found).map_err(|_| Errno::EIO)?)),
         Err(Errno::ENXIO) => Ok(Found::Nothing),

@@ -4,7 +4,8 @@ use std::ops::Range;
 
 use nix::fcntl::PosixFadviseAdvice;
 
-use super::{Against, Backing, Failure, whole};
+use super::medium::Medium;
+use super::{Against, Failure, whole};
 use crate::sys::region::Data;
 
 /// How much is read at a time: a multiple of every block size.
@@ -19,7 +20,7 @@ const PAGES: u64 = 1 << 16;
 ///
 /// `is_cancelled` is asked before each piece whether to go on.
 pub(super) fn verify(
-    backing: &Backing,
+    medium: &dyn Medium,
     Range { start: offset, end }: Range<u64>,
     data: &Data,
     against: Against,
@@ -27,7 +28,7 @@ pub(super) fn verify(
 ) -> Result<(), Failure> {
     let length = end - offset;
     let forgotten = whole_pages(offset, length);
-    backing.advise(
+    medium.advise(
         forgotten.start,
         forgotten.end - forgotten.start,
         PosixFadviseAdvice::POSIX_FADV_DONTNEED,
@@ -50,7 +51,7 @@ pub(super) fn verify(
         }
         let bytes = usize::try_from((length - done).min(PIECE)).expect("at most PIECE");
         let found = &mut found[..bytes];
-        whole::read_exact(backing, found, offset.saturating_add(done))?;
+        whole::read_exact(medium, found, offset.saturating_add(done))?;
         if against == Against::Data {
             data.read_at(done, &mut wanted[..bytes]);
         }
@@ -81,6 +82,7 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
+    use crate::store::Backing;
     use crate::sys::region::{Region, Segment};
 
     /// The size of the backing object: two pieces and a half.

@@ -5,32 +5,35 @@
 
 use std::io;
 use std::ops::Range;
-use std::os::unix::fs::FileExt;
 
-use super::{Backing, Failure};
+use super::Failure;
+use super::medium::Medium;
 use crate::sys::region::Data;
-use crate::sys::vectored;
 
 /// Reads a part of the backing object into the beginning of the buffer.
-pub(super) fn read(backing: &Backing, part: Range<u64>, data: &Data) -> Result<(), Failure> {
-    read_with(backing, part.clone(), |from, range| {
+pub(super) fn read(medium: &dyn Medium, part: Range<u64>, data: &Data) -> Result<(), Failure> {
+    read_with(medium, part.clone(), |from, range| {
         let buffer = from - part.start..from - part.start + range;
-        vectored::read(backing.file(), from, data, buffer)
+        medium.read(from, data, buffer)
     })
 }
 
 /// Reads a part of the backing object into memory.
-pub(super) fn read_exact(backing: &Backing, bytes: &mut [u8], offset: u64) -> Result<(), Failure> {
+pub(super) fn read_exact(
+    medium: &dyn Medium,
+    bytes: &mut [u8],
+    offset: u64,
+) -> Result<(), Failure> {
     let part = offset..offset.saturating_add(bytes.len() as u64);
-    read_with(backing, part, |from, length| {
+    read_with(medium, part, |from, length| {
         let piece = &mut bytes[index(from - offset)..index(from - offset + length)];
-        backing.file().read_at(piece, from).map(|read| read as u64)
+        medium.read_at(piece, from).map(|read| read as u64)
     })
 }
 
 /// Writes a range of the buffer to the backing object from byte `offset` on.
 pub(super) fn write(
-    backing: &Backing,
+    medium: &dyn Medium,
     offset: u64,
     data: &Data,
     range: Range<u64>,
@@ -38,22 +41,22 @@ pub(super) fn write(
     let start = range.start;
     write_with(offset, range.end - start, |done, length| {
         let piece = start + done..start + done + length;
-        vectored::write(backing.file(), offset + done, data, piece)
+        medium.write(offset + done, data, piece)
     })
 }
 
 /// Writes memory to the backing object from byte `offset` on.
-pub(super) fn write_all(backing: &Backing, bytes: &[u8], offset: u64) -> Result<(), Failure> {
+pub(super) fn write_all(medium: &dyn Medium, bytes: &[u8], offset: u64) -> Result<(), Failure> {
     write_with(offset, bytes.len() as u64, |done, length| {
         let piece = &bytes[index(done)..index(done + length)];
-        let written = backing.file().write_at(piece, offset + done);
+        let written = medium.write_at(piece, offset + done);
         written.map(|written| written as u64)
     })
 }
 
 /// `read` is told where to begin and how much to read.
 fn read_with(
-    backing: &Backing,
+    medium: &dyn Medium,
     part: Range<u64>,
     mut read: impl FnMut(u64, u64) -> io::Result<u64>,
 ) -> Result<(), Failure> {
@@ -62,7 +65,7 @@ fn read_with(
     match failed {
         Err(Stopped::Failed(error)) => Err(Failure::Read {
             at: if is_of_the_medium(&error) {
-                let block = u64::from(backing.block_size());
+                let block = u64::from(medium.block_size());
                 first_unreadable(next..part.end, block, read)
             } else {
                 next
