@@ -258,8 +258,8 @@ fn perform(backing: &Backing, request: &Request) -> Result<Outcome, Failure> {
             backing.advise(offset, length, PosixFadviseAdvice::POSIX_FADV_WILLNEED);
             Ok(())
         }
-        Operation::Examine => match backing.file().metadata() {
-            Ok(metadata) if metadata.len() < backing.size() => Err(Failure::Truncated),
+        Operation::Examine => match backing.actual_size() {
+            Ok(size) if size < backing.size() => Err(Failure::Truncated),
             Ok(_) => Ok(()),
             Err(error) => Err(Failure::Io(error)),
         },
