@@ -23,7 +23,7 @@ use super::rings::{aside, ours, unblock};
 use super::sessions::Reserves;
 use super::status;
 use super::tap;
-use super::unit::{Unit, context, geometry};
+use super::unit::{Unit, context, geometry, mode, on_medium};
 use super::worker::{self, Notice, Order, Parts, PortId};
 use crate::control::{Administration, PortStatus, RefusedStatus, Status, TapStatus, UnitStatus};
 use crate::lu::{LogicalUnit, Setup, ToStore, Unknown};
@@ -326,7 +326,7 @@ impl Devices {
                     Backing::identify(&options.path)?.and_then(|id| self.units.get_key_value(&id));
                 match served {
                     Some((&id, _)) => self.check_label(id, &options),
-                    None => Ok(Backing::probe(&options.path)?),
+                    None => Ok(Backing::probe(&options.path, mode(&options.disk))?),
                 }
             });
         checked.map_err(|refusal| {
@@ -506,7 +506,7 @@ impl Devices {
         if options.nexus.is_none() && uio.minor >= nexus::tap::DEVICES {
             return Err(Refusal::TooManyDevices);
         }
-        let geometry = geometry(&settings)?;
+        let geometry = geometry(&settings, &options.disk)?;
         if settings.command_timeout_s != 0 {
             log::warn!(
                 "backstore {}: the kernel fails commands after {} s (cmd_time_out), which can't be changed while it is \
@@ -553,7 +553,9 @@ impl Devices {
     fn start_unit(&mut self, options: &Options, geometry: Geometry) -> Result<BackingId, Refusal> {
         let block_size = geometry.block_size();
         let size = geometry.byte_length(geometry.blocks());
-        let backing = Arc::new(Backing::open(&options.path, size, block_size)?);
+        let (path, mode) = (&options.path, mode(&options.disk));
+        let backing = Arc::new(Backing::open_with(path, size, block_size, mode)?);
+        let geometry = on_medium(geometry, &backing.topology(), &options.disk);
         let record = self.records.unit(backing.path())?;
         if self
             .units

@@ -27,6 +27,11 @@ pub(super) enum Refusal {
     )]
     Geometry { block_size: u32, size: u64 },
     #[error(
+        "physical_block_size={physical} is smaller than the block size of {block_size} bytes: give at least \
+         physical_block_size={block_size}, or leave it out"
+    )]
+    PhysicalBlocks { physical: u32, block_size: u32 },
+    #[error(
         "{path} is served already with {key}={theirs}, and this backstore has {key}={ours}: backstores with the same \
          path are one disk, give them the same {key}"
     )]
@@ -62,7 +67,7 @@ pub(super) enum Refusal {
     )]
     TooManyDevices,
     #[error(
-        "{path} is another file than the one that is served under this path: remove the backstores of that one first"
+        "{path} is another file or device than the one that is served under this path: remove the backstores of that one first"
     )]
     Replaced { path: PathBuf },
     #[error("{path} is {served} under another name: give all backstores of a disk the same path")]

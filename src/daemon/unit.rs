@@ -8,10 +8,11 @@ use super::refusal::Refusal;
 use super::worker::{self, Order, PortId};
 use crate::nexus::tap::Notes;
 use crate::pr::out::{Context, RegistrationLimit};
+use crate::scsi::Lba;
 use crate::scsi::capacity::Geometry;
 use crate::scsi::nexus::TargetPort;
-use crate::store::backing::Backing;
-use crate::tcmu::config::{Options, ReservationOptions};
+use crate::store::backing::{Backing, Mode, Topology};
+use crate::tcmu::config::{DiskOptions, Options, ReservationOptions};
 use crate::tcmu::configfs::Settings;
 
 /// A logical unit: its worker, and what the main thread has to know of it.
@@ -38,53 +39,43 @@ impl Unit {
     /// A further port of a unit must be the same disk.
     pub(super) fn check_same(&self, options: &Options, ours: &Geometry) -> Result<(), Refusal> {
         // Its records are found by its path: a restart that met the other name first would take it for another disk.
-        if options.path.canonicalize().ok().as_deref() != Some(self.backing.path()) {
+        if !self.backing.is_named(&options.path) {
             return Err(Refusal::OtherPath {
                 path: options.path.clone(),
                 served: self.backing.path().to_owned(),
             });
         }
-        let theirs = &self.geometry;
-        let size = |geometry: &Geometry| geometry.byte_length(geometry.blocks());
-        let differs = |key, theirs, ours| {
-            Err(Refusal::Differs {
-                path: options.path.clone(),
-                key,
-                theirs,
-                ours,
-            })
-        };
-        if size(theirs) != size(ours) {
-            return differs("size", size(theirs), size(ours));
-        }
-        if theirs.block_size() != ours.block_size() {
-            return differs(
-                "hw_block_size",
-                theirs.block_size().into(),
-                ours.block_size().into(),
-            );
-        }
-        let registrations = |options: &ReservationOptions| limit(options).get().into();
-        let (ours, theirs) = (&options.reservations, &self.options);
-        for (key, theirs, ours) in [
-            ("registrations", registrations(theirs), registrations(ours)),
-            (
-                "force_aptpl",
-                theirs.force_aptpl.into(),
-                ours.force_aptpl.into(),
-            ),
-            (
-                "spec_i_pt_known_only",
-                theirs.spec_i_pt_known_only.into(),
-                ours.spec_i_pt_known_only.into(),
-            ),
-        ] {
+        let ours = on_medium(*ours, &self.backing.topology(), &options.disk);
+        let ours = settings_of(&ours, &options.reservations);
+        let theirs = settings_of(&self.geometry, &self.options);
+        for ((key, theirs), (_, ours)) in theirs.into_iter().zip(ours) {
             if theirs != ours {
-                return differs(key, theirs, ours);
+                return Err(Refusal::Differs {
+                    path: options.path.clone(),
+                    key,
+                    theirs,
+                    ours,
+                });
             }
         }
         Ok(())
     }
+}
+
+/// What all backstores of a unit must have in common.
+fn settings_of(geometry: &Geometry, reservations: &ReservationOptions) -> [(&'static str, u64); 7] {
+    [
+        ("size", geometry.byte_length(geometry.blocks())),
+        ("hw_block_size", geometry.block_size().into()),
+        ("physical_block_size", geometry.physical_block_size().into()),
+        ("read_only", geometry.is_write_protected().into()),
+        ("registrations", limit(reservations).get().into()),
+        ("force_aptpl", reservations.force_aptpl.into()),
+        (
+            "spec_i_pt_known_only",
+            reservations.spec_i_pt_known_only.into(),
+        ),
+    ]
 }
 
 /// Makes sure that the target port has a relative target port identifier that lasts.
@@ -122,14 +113,157 @@ fn limit(options: &ReservationOptions) -> RegistrationLimit {
     limit.and_then(Result::ok).unwrap_or_default()
 }
 
-pub(super) fn geometry(settings: &Settings) -> Result<Geometry, Refusal> {
+/// How the backing object is used.
+pub(super) fn mode(disk: &DiskOptions) -> Mode {
+    Mode {
+        read_only: disk.read_only,
+    }
+}
+
+/// What the kernel's settings and the config string say of a unit.
+pub(super) fn geometry(settings: &Settings, disk: &DiskOptions) -> Result<Geometry, Refusal> {
     let Settings {
         size_bytes: size,
         block_size_bytes: block_size,
         ..
     } = *settings;
     let blocks = size.checked_div(u64::from(block_size)).unwrap_or(0);
-    Geometry::new(block_size, blocks, 0)
+    let mut geometry = Geometry::new(block_size, blocks, 0)
         .filter(|geometry| geometry.byte_length(geometry.blocks()) == size)
-        .ok_or(Refusal::Geometry { block_size, size })
+        .ok_or(Refusal::Geometry { block_size, size })?;
+    if let Some(physical) = disk.physical_block_size {
+        geometry =
+            geometry
+                .with_physical_blocks(physical, Lba(0))
+                .ok_or(Refusal::PhysicalBlocks {
+                    physical,
+                    block_size,
+                })?;
+    }
+    if disk.read_only {
+        geometry = geometry.write_protected();
+    }
+    Ok(geometry)
+}
+
+/// The same on this medium, of which initiators are told what the config string does not say otherwise.
+pub(super) fn on_medium(geometry: Geometry, medium: &Topology, disk: &DiskOptions) -> Geometry {
+    let own = geometry.with_physical_blocks(
+        medium.physical_block_size,
+        Lba((medium.first_physical_block / geometry.block_size()).into()),
+    );
+    let told = match disk.physical_block_size {
+        None => own.unwrap_or(geometry),
+        Some(_) => geometry,
+    };
+    if medium.rotates {
+        told.rotating()
+    } else {
+        told
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::scsi::capacity::read_capacity_16;
+
+    const SETTINGS: Settings = Settings {
+        size_bytes: 1 << 20,
+        block_size_bytes: 512,
+        write_cache: false,
+        command_timeout_s: 0,
+    };
+
+    fn disk(text: &str) -> DiskOptions {
+        let options = Options::parse(&format!("/srv/lun0.img{text}"));
+        options.expect("it is good").disk
+    }
+
+    /// LOGICAL BLOCKS PER PHYSICAL BLOCK EXPONENT, and LOWEST ALIGNED LOGICAL BLOCK ADDRESS.
+    fn told(geometry: &Geometry) -> [u8; 3] {
+        let capacity = read_capacity_16(geometry);
+        [capacity[13], capacity[14], capacity[15]]
+    }
+
+    #[test]
+    fn what_the_medium_says_is_told_unless_the_administrator_says_otherwise() {
+        let medium = Topology {
+            physical_block_size: 4096,
+            first_physical_block: 3584,
+            rotates: true,
+        };
+        for (text, expected) in [
+            ("", [0x03, 0x00, 0x07]),
+            (";physical_block_size=512", [0x00, 0x00, 0x00]),
+            (";physical_block_size=4096", [0x03, 0x00, 0x00]),
+            (";physical_block_size=65536", [0x07, 0x00, 0x00]),
+        ] {
+            let disk = disk(text);
+            let by_settings = geometry(&SETTINGS, &disk).unwrap();
+            let geometry = on_medium(by_settings, &medium, &disk);
+            assert_eq!(told(&geometry), expected, "{text}");
+            assert!(geometry.rotates());
+            assert_eq!(geometry.blocks(), by_settings.blocks());
+        }
+    }
+
+    #[test]
+    fn a_physical_block_smaller_than_a_logical_one_is_refused() {
+        let settings = Settings {
+            block_size_bytes: 4096,
+            ..SETTINGS
+        };
+        let refusal = geometry(&settings, &disk(";physical_block_size=2048")).unwrap_err();
+        let expected = "give at least physical_block_size=4096";
+        assert!(refusal.to_string().contains(expected), "{refusal}");
+    }
+
+    #[test]
+    fn a_read_only_disk_is_write_protected() {
+        for (text, expected) in [("", false), (";read_only=1", true)] {
+            let geometry = geometry(&SETTINGS, &disk(text)).unwrap();
+            assert_eq!(geometry.is_write_protected(), expected);
+        }
+    }
+
+    #[test]
+    fn backstores_of_a_unit_differ_in_nothing_that_concerns_the_disk() {
+        let settings = |text: &str, settings: Settings| {
+            let options = Options::parse(&format!("/srv/lun0.img{text}")).unwrap();
+            let geometry = geometry(&settings, &options.disk).unwrap();
+            settings_of(&geometry, &options.reservations)
+        };
+        let ours = settings("", SETTINGS);
+        let larger = Settings {
+            size_bytes: 2 << 20,
+            ..SETTINGS
+        };
+        let coarser = Settings {
+            block_size_bytes: 4096,
+            ..SETTINGS
+        };
+        for (key, theirs) in [
+            ("size", settings("", larger)),
+            ("hw_block_size", settings("", coarser)),
+            (
+                "physical_block_size",
+                settings(";physical_block_size=1024", SETTINGS),
+            ),
+            ("read_only", settings(";read_only=1", SETTINGS)),
+            ("registrations", settings(";registrations=128", SETTINGS)),
+            ("force_aptpl", settings(";force_aptpl=1", SETTINGS)),
+            (
+                "spec_i_pt_known_only",
+                settings(";spec_i_pt_known_only=1", SETTINGS),
+            ),
+        ] {
+            let differing = ours
+                .iter()
+                .zip(theirs)
+                .find(|(ours, theirs)| *ours != theirs);
+            assert_eq!(differing.map(|(ours, _)| ours.0), Some(key));
+        }
+        assert_eq!(ours, settings(";nexus=a", SETTINGS));
+    }
 }

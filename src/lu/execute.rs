@@ -2,7 +2,7 @@
 
 use super::change::Origin;
 use super::task::{Reply, Response, Task, Told};
-use super::{LogicalUnit, Mapping, NexusId, Step};
+use super::{LogicalUnit, NexusId, Step};
 use crate::pr::{self, Change, Refusal};
 use crate::scsi::cdb::{self, ByteCheck, CacheRange, Command};
 use crate::scsi::commands::Row;
@@ -361,7 +361,7 @@ impl LogicalUnit {
     fn mode_sense(&self, nexus: NexusId, request: &cdb::ModeSense) -> Response {
         let state = mode::ModeState {
             write_cache_enabled: self.write_back,
-            read_only: self.nexuses[nexus.0].mapping == Mapping::ReadOnly,
+            read_only: self.may_only_read(nexus),
             software_write_protect: false,
             task_aborted_status: true,
         };

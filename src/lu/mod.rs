@@ -433,10 +433,15 @@ impl LogicalUnit {
         if self.flush_failed && (writes || media == Media::Sync) {
             return Err(Sense::internal_target_failure());
         }
-        if writes && self.nexuses[nexus.0].mapping == Mapping::ReadOnly {
+        if writes && self.may_only_read(nexus) {
             return Err(Sense::write_protected());
         }
         Ok(())
+    }
+
+    /// Whether this nexus, or nobody, can write.
+    fn may_only_read(&self, nexus: NexusId) -> bool {
+        self.geometry.is_write_protected() || self.nexuses[nexus.0].mapping == Mapping::ReadOnly
     }
 
     /// Establishes a unit attention for a nexus, attached or not.

@@ -11,12 +11,15 @@ use super::{Blocks, Lba};
 /// bytes whatever the limit is.
 const MAXIMUM_TRANSFER_BYTES: u32 = 8 << 20;
 
-/// The size of a logical unit and of its blocks.
+/// The size of a logical unit and of its blocks, and what its medium is like.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Geometry {
     block_size: u32,
     blocks: u64,
     physical_block_exponent: u8,
+    lowest_aligned: u16,
+    rotates: bool,
+    write_protected: bool,
 }
 
 impl Geometry {
@@ -36,7 +39,63 @@ impl Geometry {
             block_size,
             blocks,
             physical_block_exponent,
+            lowest_aligned: 0,
+            rotates: false,
+            write_protected: false,
         })
+    }
+
+    /// The same with another number of blocks; `None` as with [`Geometry::new`].
+    pub fn with_blocks(self, blocks: u64) -> Option<Geometry> {
+        let resized = Geometry::new(self.block_size, blocks, self.physical_block_exponent)?;
+        let Geometry { blocks, .. } = resized;
+        Some(Geometry { blocks, ..self })
+    }
+
+    /// The same with physical blocks of `size` bytes, the first of which begins at `lowest_aligned`; `None` unless the size
+    /// is that of 2^0 to 2^15 logical blocks, and the address fits in its 14 bits.
+    pub fn with_physical_blocks(self, size: u32, lowest_aligned: Lba) -> Option<Geometry> {
+        let logical_blocks = size.checked_div(self.block_size)?;
+        let exponent = u8::try_from(logical_blocks.checked_ilog2()?).ok()?;
+        let lowest_aligned = u16::try_from(lowest_aligned.0).ok()?;
+        let is_good =
+            size == self.block_size << exponent && exponent < 16 && lowest_aligned < 1 << 14;
+        is_good.then_some(Geometry {
+            physical_block_exponent: exponent,
+            lowest_aligned,
+            ..self
+        })
+    }
+
+    /// The same on a medium that rotates.
+    pub fn rotating(self) -> Geometry {
+        Geometry {
+            rotates: true,
+            ..self
+        }
+    }
+
+    /// The same on a medium that nobody can write.
+    pub fn write_protected(self) -> Geometry {
+        Geometry {
+            write_protected: true,
+            ..self
+        }
+    }
+
+    /// Whether the medium rotates.
+    pub const fn rotates(&self) -> bool {
+        self.rotates
+    }
+
+    /// Whether nobody can write the medium.
+    pub const fn is_write_protected(&self) -> bool {
+        self.write_protected
+    }
+
+    /// Bytes in a physical block: as many logical ones are written at once.
+    pub const fn physical_block_size(&self) -> u32 {
+        self.block_size << self.physical_block_exponent
     }
 
     /// Bytes in a logical block.
@@ -155,7 +214,7 @@ pub fn read_capacity_16(geometry: &Geometry) -> Vec<u8> {
         block_length: geometry.block_size.into(),
         protection: 0,
         exponents: geometry.physical_block_exponent,
-        provisioning: 0.into(),
+        provisioning: geometry.lowest_aligned.into(),
         reserved: [0; 16],
     };
     answer.as_bytes().to_vec()
@@ -288,5 +347,39 @@ mod tests {
         ];
         let unit = Geometry::new(512, 0x2_0000_0001, 3).unwrap();
         assert_eq!(read_capacity_16(&unit), expected);
+        assert_eq!(unit.physical_block_size(), 4096);
+    }
+
+    #[test]
+    fn physical_blocks_are_some_logical_ones_and_read_capacity_16_tells_where_the_first_begins() {
+        let told = |size, lba| {
+            let unit = unit(0x10_0000).with_physical_blocks(size, Lba(lba))?;
+            Some(read_capacity_16(&unit)[13..16].to_vec())
+        };
+        assert_eq!(told(4096, 7), Some(vec![0x03, 0x00, 0x07]));
+        assert_eq!(told(512, 0), Some(vec![0x00, 0x00, 0x00]));
+        assert_eq!(told(512 << 15, 0x3fff), Some(vec![0x0f, 0x3f, 0xff]));
+        for (size, lba) in [
+            (256, 0),
+            (0, 0),
+            (1536, 0),
+            (4097, 0),
+            (512 << 16, 0),
+            (4096, 0x4000),
+            (4096, 0x1_0007),
+        ] {
+            assert_eq!(told(size, lba), None, "{size} {lba}");
+        }
+    }
+
+    #[test]
+    fn more_blocks_are_of_the_same_medium() {
+        let before = unit(100).with_physical_blocks(4096, Lba(7)).unwrap();
+        let before = before.rotating().write_protected();
+        let after = before.with_blocks(200).unwrap();
+        assert_eq!(after.blocks(), Blocks(200));
+        assert_eq!(after.with_blocks(100), Some(before));
+        assert_eq!(before.with_blocks(0), None);
+        assert_eq!(before.with_blocks(1 << 54), None);
     }
 }

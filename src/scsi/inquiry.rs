@@ -264,7 +264,7 @@ fn block_limits(unit: &Unit<'_>) -> Vec<u8> {
     const PAGE_CACHE: u32 = 4096;
     const OPTIMAL_TRANSFER: u32 = 1 << 20;
     let geometry = unit.geometry;
-    let granularity = geometry.blocks_in(PAGE_CACHE);
+    let granularity = geometry.blocks_in(PAGE_CACHE.max(geometry.physical_block_size()));
     let maximum_transfer = geometry.maximum_transfer().0;
     let limits = BlockLimits {
         wsnz: 0x01,
@@ -283,11 +283,11 @@ fn block_limits(unit: &Unit<'_>) -> Vec<u8> {
     limits.as_bytes().to_vec()
 }
 
-/// Block Device Characteristics (SBC-3), of 64 bytes: MEDIUM ROTATION RATE 1, no rotation; FUAB=1, since
-/// FUA and SYNCHRONIZE CACHE mean the medium itself.
-fn block_device_characteristics(_unit: &Unit<'_>) -> Vec<u8> {
+/// Block Device Characteristics (SBC-3), of 64 bytes: MEDIUM ROTATION RATE 1, no rotation, or 0, which says nothing of a
+/// medium whose rate nobody knows; FUAB=1, since FUA and SYNCHRONIZE CACHE mean the medium itself.
+fn block_device_characteristics(unit: &Unit<'_>) -> Vec<u8> {
     let mut content = vec![0; 0x3c];
-    content[..2].copy_from_slice(&[0x00, 0x01]); // bytes 4 and 5 of the page: MEDIUM ROTATION RATE
+    content[1] = u8::from(!unit.geometry.rotates()); // bytes 4 and 5 of the page: MEDIUM ROTATION RATE
     content[4] = 0x02; // byte 8: FUAB
     content
 }
@@ -320,6 +320,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::scsi::Lba;
 
     fn page(code: u8) -> Vec<u8> {
         page_of(code, &Identity::new("serial-1"), None)
@@ -465,6 +466,16 @@ mod tests {
     }
 
     #[test]
+    fn no_less_than_a_physical_block_is_best() {
+        let geometry = Geometry::new(512, 1 << 20, 0).unwrap();
+        for (physical, expected) in [(512, [0x00, 0x08]), (65_536, [0x00, 0x80])] {
+            let geometry = geometry.with_physical_blocks(physical, Lba(0)).unwrap();
+            let page = vital_product_data(0xb0, &Identity::new("x"), &geometry, None).unwrap();
+            assert_eq!(page[6..8], expected);
+        }
+    }
+
+    #[test]
     fn the_medium_does_not_rotate() {
         let mut expected = vec![
             0x00, 0xb1, 0x00, 0x3c, // page B1h, 60 more bytes
@@ -473,6 +484,14 @@ mod tests {
         ];
         expected.resize(64, 0);
         assert_eq!(page(0xb1), expected);
+    }
+
+    #[test]
+    fn of_a_medium_that_rotates_no_rate_is_told() {
+        let geometry = Geometry::new(512, 1 << 20, 0).unwrap().rotating();
+        let page = vital_product_data(0xb1, &Identity::new("x"), &geometry, None).unwrap();
+        assert_eq!(page[4..6], [0x00, 0x00]); // MEDIUM ROTATION RATE: not reported
+        assert_eq!(page[8], 0x02); // FUAB
     }
 
     #[test]

@@ -1,84 +1,32 @@
-//! The backing object of a logical unit: opened, locked, and of exactly the size that was asked for.
+//! The backing object of a logical unit: a file or a block device, opened, claimed, and of exactly the size that was
+//! asked for.
 //!
-//! Nothing here ever shortens or overwrites what exists. A file that is not there is created, sparse; one that
-//! is there must have the right size already.
+//! Nothing here ever shortens or overwrites what exists. A file that is not there is created, sparse; what is there must
+//! have the right size already. A block device is claimed against mounts and whoever else claims devices.
+
+mod error;
+mod object;
 
 use std::fs::{self, File, OpenOptions};
 use std::io;
-use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use nix::fcntl::{Flock, FlockArg, PosixFadviseAdvice, posix_fadvise};
 
 use super::space::Space;
+use crate::sys::block;
+pub use error::Error;
+use error::fail;
+pub use object::{BackingId, Discard, Kind, Topology};
 
-/// Why a backing object cannot be served. Each text says what to do.
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    /// The folder that should hold it is not there.
-    #[error("the folder {folder} does not exist: create it, or correct the path {path}")]
-    NoFolder {
-        /// The folder.
-        folder: PathBuf,
-        /// The backing object.
-        path: PathBuf,
-    },
-    /// It is no regular file.
-    #[error("{path} is {kind}: give the path of a regular file")]
-    NotAFile {
-        /// The backing object.
-        path: PathBuf,
-        /// What it is.
-        kind: &'static str,
-    },
-    /// Its size is not the one that was asked for.
-    #[error(
-        "{path} holds {actual} bytes and size= asks for {wanted}: \
-         create the backstore with size={actual}B, or give another file"
-    )]
-    WrongSize {
-        /// The backing object.
-        path: PathBuf,
-        /// Its size in bytes.
-        actual: u64,
-        /// The size that was asked for, in bytes.
-        wanted: u64,
-    },
-    /// The size can't be the size of a logical unit.
-    #[error(
-        "size {size} is no multiple of the block size {block_size}, or zero: give a larger or rounder size="
-    )]
-    BadSize {
-        /// The size that was asked for, in bytes.
-        size: u64,
-        /// The block size in bytes.
-        block_size: u32,
-    },
-    /// Somebody else serves it.
-    #[error("{path} is locked: another process serves it (lsof {path} shows which)")]
-    Locked {
-        /// The backing object.
-        path: PathBuf,
-    },
-    /// The system refused.
-    #[error("{step} {path}")]
-    System {
-        /// What was being done.
-        step: &'static str,
-        /// The backing object.
-        path: PathBuf,
-        /// Why it failed.
-        #[source]
-        source: io::Error,
-    },
-}
-
-/// Which object a path leads to: two paths with the same id are the same object.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct BackingId {
-    device: u64,
-    inode: u64,
+/// How a backing object is used.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Mode {
+    /// It is only read.
+    pub read_only: bool,
 }
 
 /// A backing object, opened and locked against any second server.
@@ -87,75 +35,107 @@ pub struct Backing {
     file: Flock<File>,
     path: PathBuf,
     id: BackingId,
-    size: u64,
+    mode: Mode,
+    kind: Kind,
+    topology: Topology,
     block_size: u32,
+    size: AtomicU64,
     pub(super) space: Space,
     /// Why data could not be put on stable storage, once that has happened.
     flush_failed: Mutex<Option<i32>>,
 }
 
 impl Backing {
-    /// Opens the backing object of a unit of `size` bytes, or creates it.
+    /// Opens the backing object of a unit of `size` bytes for reading and writing, or creates it.
     pub fn open(path: &Path, size: u64, block_size: u32) -> Result<Backing, Error> {
-        if size == 0 || block_size == 0 || size % u64::from(block_size) != 0 {
-            return Err(Error::BadSize { size, block_size });
+        Backing::open_with(path, size, block_size, Mode::default())
+    }
+
+    /// Opens the backing object of a unit of `size` bytes, or creates it if it is to be written.
+    pub fn open_with(
+        path: &Path,
+        size: u64,
+        block_size: u32,
+        mode: Mode,
+    ) -> Result<Backing, Error> {
+        check_multiple(size, block_size)?;
+        if let Some(id) = object::look_at(path)? {
+            return Backing::open_what_is_there(path, id, size, block_size, mode);
         }
-        let fail = |step, source| Error::System {
-            step,
-            path: path.to_owned(),
-            source,
-        };
-        let file = match look_at(path)? {
-            Some(metadata) => {
-                check_size(path, metadata.len(), size)?;
-                OpenOptions::new().read(true).write(true).open(path)
+        if mode.read_only {
+            return Err(Error::NothingToRead {
+                path: path.to_owned(),
+            });
+        }
+        let id = create(path, size)?;
+        Backing::open_what_is_there(path, id, size, block_size, mode).inspect_err(|_| {
+            take_away(path);
+        })
+    }
+
+    fn open_what_is_there(
+        path: &Path,
+        id: BackingId,
+        size: u64,
+        block_size: u32,
+        mode: Mode,
+    ) -> Result<Backing, Error> {
+        let file = open(path, id, mode)?;
+        let actual = object::size(&file, id).map_err(fail("reading the size of", path))?;
+        if actual != size {
+            return Err(Error::WrongSize {
+                path: path.to_owned(),
+                actual,
+                wanted: size,
+            });
+        }
+        if let BackingId::BlockDevice { .. } = id {
+            let device = block::logical_block_size(&file)
+                .map_err(fail("reading the block size of", path))?;
+            if device > block_size {
+                return Err(Error::SmallBlocks {
+                    path: path.to_owned(),
+                    device,
+                });
             }
-            .map_err(|source| fail("opening", source))?,
-            None => create(path, size)?,
-        };
-        let file =
-            Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(
-                |(_, errno)| match errno {
-                    nix::Error::EWOULDBLOCK => Error::Locked {
-                        path: path.to_owned(),
-                    },
-                    errno => fail("locking", errno.into()),
-                },
-            )?;
-        // What was opened may not be what was looked at: judge the open file.
-        let metadata = file
-            .metadata()
-            .map_err(|source| fail("reading the size of", source))?;
-        check_kind(path, &metadata)?;
-        check_size(path, metadata.len(), size)?;
-        let canonical = path
-            .canonicalize()
-            .map_err(|source| fail("resolving", source))?;
-        let space = Space::of_file(&file, &metadata)
-            .map_err(|source| fail("trying to give back space of", source))?;
+        }
+        let kind = object::kind(id);
         Ok(Backing {
-            file,
-            path: canonical,
-            id: id(&metadata),
-            size,
+            path: object::name(path, id)?,
+            id,
+            mode,
+            kind,
+            space: Space::of(&file, kind, mode)
+                .map_err(fail("trying to give back space of", path))?,
+            topology: Topology::of(&file, id, block_size)
+                .map_err(fail("reading the properties of", path))?,
             block_size,
-            space,
+            size: AtomicU64::new(size),
             flush_failed: Mutex::new(None),
+            file,
         })
     }
 
     /// Which object the path leads to, if there is one that can be served. Opens and changes nothing.
     pub fn identify(path: &Path) -> Result<Option<BackingId>, Error> {
-        Ok(look_at(path)?.map(|metadata| id(&metadata)))
+        object::look_at(path)
     }
 
     /// Whether the path leads to something that could be served, or where it could be created. Changes nothing
     /// and says nothing about the size.
-    pub fn probe(path: &Path) -> Result<(), Error> {
-        if look_at(path)?.is_some() {
-            lock(path, open(path)?)?;
+    pub fn probe(path: &Path, mode: Mode) -> Result<(), Error> {
+        match object::look_at(path)? {
+            Some(id) => open(path, id, mode).map(drop),
+            None if mode.read_only => Err(Error::NothingToRead {
+                path: path.to_owned(),
+            }),
+            None => Ok(()),
         }
-        Ok(())
+    }
+
+    /// Whether this path is a name of the object by which its records are found, too.
+    pub fn is_named(&self, path: &Path) -> bool {
+        object::name(path, self.id).is_ok_and(|name| name == self.path)
     }
 
     /// The open file.
@@ -172,6 +152,14 @@ impl Backing {
     /// as they need no flush. Without the lock it would be the same, since `fdatasync` waits for every page of the file
     /// that is on its way to the medium, whoever wrote it.
     pub fn flush(&self) -> io::Result<()> {
+        // What is only read has nothing to be put there.
+        if self.mode.read_only {
+            return Ok(());
+        }
+        self.sync(File::sync_data)
+    }
+
+    fn sync(&self, sync: impl FnOnce(&File) -> io::Result<()>) -> io::Result<()> {
         let mut failed = self
             .flush_failed
             .lock()
@@ -179,8 +167,59 @@ impl Backing {
         if let Some(errno) = *failed {
             return Err(io::Error::from_raw_os_error(errno));
         }
-        self.file.sync_data().inspect_err(|error| {
+        sync(&self.file).inspect_err(|error| {
             *failed = Some(error.raw_os_error().unwrap_or(libc::EIO));
+        })
+    }
+
+    /// Makes the object larger, durably, or takes note that it is. A file is extended, sparse. A block device must have
+    /// been made as large already. Blocks until that is done.
+    pub fn grow(&self, size: u64) -> Result<(), Error> {
+        let served = self.size();
+        let path = self.path.clone();
+        if size < served {
+            return Err(Error::Shrink {
+                path,
+                served,
+                wanted: size,
+            });
+        }
+        check_multiple(size, self.block_size)?;
+        let actual = self
+            .actual_size()
+            .map_err(fail("reading the size of", &self.path))?;
+        if actual < served {
+            return Err(Error::Cut {
+                path,
+                actual,
+                served,
+            });
+        }
+        if actual < size && self.kind == Kind::File && !self.mode.read_only {
+            self.extend(actual, size)?;
+        } else if actual != size {
+            return Err(Error::NotGrown {
+                path,
+                actual,
+                wanted: size,
+            });
+        }
+        self.size.store(size, Ordering::Release);
+        Ok(())
+    }
+
+    fn extend(&self, from: u64, to: u64) -> Result<(), Error> {
+        let extended = self.file.set_len(to);
+        // Not past the latch of `flush`: this sync may be the one that is told of lost data.
+        let extended = extended.and_then(|()| self.sync(File::sync_all));
+        extended.map_err(|source| {
+            if let Err(error) = self.file.set_len(from) {
+                log::warn!(
+                    "{} could not be cut back to {from} bytes: {error}",
+                    self.path.display()
+                );
+            }
+            fail("extending", &self.path)(source)
         })
     }
 
@@ -194,7 +233,7 @@ impl Backing {
         }
     }
 
-    /// Where it lies, without symbolic links.
+    /// The name by which its records are found: a file's path without symbolic links, a block device's as it was given.
     pub fn path(&self) -> &Path {
         &self.path
     }
@@ -204,232 +243,118 @@ impl Backing {
         self.id
     }
 
+    /// What kind of object it is.
+    pub fn kind(&self) -> Kind {
+        self.kind
+    }
+
+    /// What is below it.
+    pub fn topology(&self) -> Topology {
+        self.topology
+    }
+
     /// Bytes in a block of the unit that it is for.
     pub fn block_size(&self) -> u32 {
         self.block_size
     }
 
-    /// Its size in bytes.
+    /// The size in bytes with which it is served.
     pub fn size(&self) -> u64 {
-        self.size
+        self.size.load(Ordering::Acquire)
+    }
+
+    /// The size in bytes that it has now, whoever changed it.
+    pub(super) fn actual_size(&self) -> io::Result<u64> {
+        object::size(&self.file, self.id)
     }
 }
 
-/// What lies at the path; `None` if nothing does but it could be created there.
-fn look_at(path: &Path) -> Result<Option<fs::Metadata>, Error> {
-    match fs::metadata(path) {
-        Ok(metadata) => {
-            check_kind(path, &metadata)?;
-            Ok(Some(metadata))
-        }
-        Err(missing) if missing.kind() == io::ErrorKind::NotFound => {
-            let folder = path.parent().unwrap_or(Path::new("/"));
-            if folder.is_dir() {
-                Ok(None)
-            } else {
-                Err(Error::NoFolder {
-                    folder: folder.to_owned(),
-                    path: path.to_owned(),
-                })
-            }
-        }
-        Err(source) => Err(Error::System {
-            step: "looking at",
-            path: path.to_owned(),
-            source,
-        }),
+fn check_multiple(size: u64, block_size: u32) -> Result<(), Error> {
+    match size.checked_rem(block_size.into()) {
+        Some(0) if size > 0 => Ok(()),
+        _ => Err(Error::BadSize { size, block_size }),
     }
 }
 
-fn open(path: &Path) -> Result<File, Error> {
-    OpenOptions::new()
-        .read(true)
-        .write(true)
-        .open(path)
-        .map_err(|source| Error::System {
-            step: "opening",
-            path: path.to_owned(),
-            source,
-        })
-}
-
-fn lock(path: &Path, file: File) -> Result<Flock<File>, Error> {
-    Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|(_, errno)| match errno {
-        nix::Error::EWOULDBLOCK => Error::Locked {
-            path: path.to_owned(),
-        },
-        errno => Error::System {
-            step: "locking",
-            path: path.to_owned(),
-            source: errno.into(),
-        },
-    })
-}
-
-fn check_kind(path: &Path, metadata: &fs::Metadata) -> Result<(), Error> {
-    let file_type = metadata.file_type();
-    let kind = if file_type.is_file() {
-        return Ok(());
-    } else if file_type.is_dir() {
-        "a folder"
-    } else if file_type.is_block_device() {
-        "a block device, which this version does not serve"
-    } else {
-        "neither a file nor a block device"
-    };
-    Err(Error::NotAFile {
-        path: path.to_owned(),
-        kind,
-    })
-}
-
-fn check_size(path: &Path, actual: u64, wanted: u64) -> Result<(), Error> {
-    if actual == wanted {
-        return Ok(());
-    }
-    Err(Error::WrongSize {
-        path: path.to_owned(),
-        actual,
-        wanted,
-    })
-}
-
-fn id(metadata: &fs::Metadata) -> BackingId {
-    BackingId {
-        device: metadata.dev(),
-        inode: metadata.ino(),
-    }
-}
-
-/// Creates a sparse file and makes it durable, name and size. A file that could not be made whole is taken away.
-fn create(path: &Path, size: u64) -> Result<File, Error> {
-    let fail = |step, source| Error::System {
-        step,
+/// Opens the object and keeps others from it: any second server by a lock, and from a block device whoever mounts or
+/// claims it.
+fn open(path: &Path, id: BackingId, mode: Mode) -> Result<Flock<File>, Error> {
+    let is_device = matches!(id, BackingId::BlockDevice { .. });
+    object::check_name(path, id)?;
+    let read_only = |source| Error::ReadOnly {
         path: path.to_owned(),
         source,
     };
+    let mut options = OpenOptions::new();
+    options.read(true).write(!mode.read_only);
+    if is_device {
+        options.custom_flags(libc::O_EXCL);
+    }
+    let file = options
+        .open(path)
+        .map_err(|error| match error.raw_os_error() {
+            Some(libc::EBUSY) if is_device => Error::InUse {
+                path: path.to_owned(),
+            },
+            Some(libc::EROFS | libc::EACCES | libc::EPERM) if !mode.read_only => {
+                read_only(Some(error))
+            }
+            _ => fail("opening", path)(error),
+        })?;
+    // What was opened may not be what was looked at: judge the open file.
+    let metadata = file.metadata().map_err(fail("looking at", path))?;
+    if BackingId::of(path, &metadata)? != id {
+        return Err(Error::Replaced {
+            path: path.to_owned(),
+        });
+    }
+    // Some drivers only say so when they are written.
+    if is_device && !mode.read_only && block::is_read_only(&file).map_err(fail("asking", path))? {
+        return Err(read_only(None));
+    }
+    lock(path, file, mode)
+}
+
+fn lock(path: &Path, file: File, mode: Mode) -> Result<Flock<File>, Error> {
+    // On NFS, what is only read can't be locked against other readers.
+    let lock = if mode.read_only {
+        FlockArg::LockSharedNonblock
+    } else {
+        FlockArg::LockExclusiveNonblock
+    };
+    Flock::lock(file, lock).map_err(|(_, errno)| match errno {
+        nix::Error::EWOULDBLOCK => Error::Locked {
+            path: path.to_owned(),
+        },
+        errno => fail("locking", path)(errno.into()),
+    })
+}
+
+/// Creates a sparse file and makes it durable, name and size. A file that could not be made whole is taken away.
+fn create(path: &Path, size: u64) -> Result<BackingId, Error> {
     let file = OpenOptions::new()
         .read(true)
         .write(true)
         .create_new(true)
         .mode(0o600)
         .open(path)
-        .map_err(|source| fail("creating", source))?;
+        .map_err(fail("creating", path))?;
     let folder = path.parent().unwrap_or(Path::new("/"));
     let made = file
         .set_len(size)
         .and_then(|()| file.sync_all())
-        .and_then(|()| File::open(folder)?.sync_all());
-    match made {
-        Ok(()) => Ok(file),
-        Err(source) => {
-            if let Err(error) = fs::remove_file(path) {
-                log::warn!("{} could not be removed again: {error}", path.display());
-            }
-            Err(fail("giving its size to", source))
-        }
+        .and_then(|()| File::open(folder)?.sync_all())
+        .and_then(|()| file.metadata())
+        .map_err(fail("giving its size to", path))
+        .and_then(|metadata| BackingId::of(path, &metadata));
+    made.inspect_err(|_| take_away(path))
+}
+
+fn take_away(path: &Path) {
+    if let Err(error) = fs::remove_file(path) {
+        log::warn!("{} could not be removed again: {error}", path.display());
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const SIZE: u64 = 1 << 20;
-
-    fn open(path: &Path) -> Result<Backing, Error> {
-        Backing::open(path, SIZE, 512)
-    }
-
-    #[test]
-    fn a_file_that_is_not_there_is_created_sparse() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("lun0.img");
-        assert_eq!(Backing::identify(&path).unwrap(), None);
-        let backing = open(&path).unwrap();
-        let metadata = fs::metadata(&path).unwrap();
-        assert_eq!(metadata.len(), SIZE);
-        assert_eq!(metadata.blocks(), 0, "no block is allocated");
-        assert_eq!(metadata.mode() & 0o777, 0o600);
-        assert_eq!(Backing::identify(&path).unwrap(), Some(backing.id()));
-    }
-
-    #[test]
-    fn a_file_of_another_size_is_refused_and_left_alone() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("lun0.img");
-        for content in [vec![7; 1000], vec![7; (1 << 20) + 512]] {
-            fs::write(&path, &content).unwrap();
-            let error = open(&path).unwrap_err();
-            assert!(
-                matches!(error, Error::WrongSize { wanted: SIZE, .. }),
-                "{error}"
-            );
-            assert!(
-                error
-                    .to_string()
-                    .contains(&format!("size={}B", content.len())),
-                "{error}"
-            );
-            assert_eq!(fs::read(&path).unwrap(), content);
-        }
-    }
-
-    #[test]
-    fn a_size_that_is_zero_or_no_multiple_of_the_block_size_is_refused_and_nothing_is_created() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("lun0.img");
-        for size in [0, 511, 513, u64::MAX] {
-            let error = Backing::open(&path, size, 512).unwrap_err();
-            assert!(matches!(error, Error::BadSize { .. }), "{size}: {error}");
-        }
-        assert!(!path.exists());
-    }
-
-    #[test]
-    fn a_size_that_no_file_can_have_leaves_nothing_behind() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("lun0.img");
-        let error = Backing::open(&path, 1 << 63, 512).unwrap_err();
-        assert!(matches!(error, Error::System { .. }), "{error}");
-        assert!(!path.exists());
-    }
-
-    #[test]
-    fn what_is_no_file_is_refused_by_name() {
-        let folder = tempfile::tempdir().unwrap();
-        let error = open(folder.path()).unwrap_err().to_string();
-        assert!(error.contains("is a folder"), "{error}");
-        let error = open(Path::new("/dev/null")).unwrap_err().to_string();
-        assert!(error.contains("/dev/null is neither a file"), "{error}");
-    }
-
-    #[test]
-    fn a_missing_folder_is_named_and_not_created() {
-        let folder = tempfile::tempdir().unwrap();
-        let missing = folder.path().join("srv");
-        let error = open(&missing.join("lun0.img")).unwrap_err();
-        assert!(matches!(error, Error::NoFolder { .. }), "{error}");
-        assert!(!missing.exists());
-    }
-
-    #[test]
-    fn a_second_server_is_refused_until_the_first_has_gone() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("lun0.img");
-        let first = open(&path).unwrap();
-        assert!(matches!(open(&path).unwrap_err(), Error::Locked { .. }));
-        drop(first);
-        open(&path).unwrap();
-    }
-
-    #[test]
-    fn two_names_of_one_file_have_one_id() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("lun0.img");
-        let backing = open(&path).unwrap();
-        let link = folder.path().join("link");
-        std::os::unix::fs::symlink(&path, &link).unwrap();
-        assert_eq!(Backing::identify(&link).unwrap(), Some(backing.id()));
-    }
-}
+mod tests;

@@ -115,6 +115,6 @@ impl Medium for Backing {
     }
 
     fn actual_size(&self) -> io::Result<u64> {
-        self.file().metadata().map(|metadata| metadata.len())
+        Backing::actual_size(self)
     }
 }

@@ -4,7 +4,7 @@
 //! What a backing object can do is found out once, when it is opened. A file system that turns out not to have what it
 //! seemed to have costs time and nothing else: then zeros are written.
 
-use std::fs::{File, Metadata};
+use std::fs::File;
 use std::io;
 use std::ops::Range;
 use std::os::unix::fs::MetadataExt;
@@ -15,6 +15,7 @@ use nix::fcntl::{FallocateFlags, fallocate};
 use nix::sys::statvfs::fstatvfs;
 use nix::unistd::{Whence, lseek};
 
+use super::backing::{Kind, Mode};
 use super::medium::{Clearing, Medium};
 use super::{Backing, Content, Failure, Spare, whole};
 use crate::sys::region::Data;
@@ -109,17 +110,26 @@ impl Shortcut {
 }
 
 impl Space {
-    /// What a regular file can do.
-    pub(super) fn of_file(file: &File, metadata: &Metadata) -> io::Result<Space> {
-        let space = Space {
-            deallocation: Some(Deallocation {
+    /// What an open object can do.
+    pub(super) fn of(file: &File, kind: Kind, mode: Mode) -> io::Result<Space> {
+        let metadata = file.metadata()?;
+        let deallocation = match kind {
+            Kind::File => Some(Deallocation {
                 zeroes: true,
                 granularity: metadata.blksize(),
                 alignment: 0,
             }),
+            Kind::BlockDevice(_) => None,
+        };
+        let space = Space {
+            deallocation,
             deallocate: Shortcut::new(FallocateFlags::FALLOC_FL_PUNCH_HOLE),
             zero: Shortcut::new(FallocateFlags::FALLOC_FL_ZERO_RANGE),
         };
+        // What nobody writes is as it would be otherwise, and refuses to be tried.
+        if mode.read_only || kind != Kind::File {
+            return Ok(space);
+        }
         // There is nothing behind the end that could be lost.
         let behind = metadata.len()..metadata.len().saturating_add(metadata.blksize());
         let deallocates = space.deallocate.take(file, &behind)?;

@@ -59,8 +59,8 @@ pub enum Error {
     Directory(String),
     /// An option we don't know.
     #[error(
-        "unknown option \"{0}\"; there are nexus=<label>, force_aptpl=1, registrations=<number> and \
-         spec_i_pt_known_only=1"
+        "unknown option \"{0}\"; there are nexus=<label>, read_only=1, physical_block_size=<bytes>, force_aptpl=1, \
+         registrations=<number> and spec_i_pt_known_only=1"
     )]
     UnknownOption(String),
     /// A value that the option does not have.
@@ -185,12 +185,23 @@ impl<'a> Name<'a> {
 /// What a config string asks for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Options {
-    /// The backing file: absolute, without `.`, `..` and doubled slashes.
+    /// The backing file or device: absolute, without `.`, `..` and doubled slashes.
     pub path: PathBuf,
     /// The I_T nexus that the backstore stands for; `None` if any number of initiators share it.
     pub nexus: Option<Label>,
+    /// What concerns the disk, the same for all backstores of a unit.
+    pub disk: DiskOptions,
     /// What concerns the reservations, the same for all backstores of a unit.
     pub reservations: ReservationOptions,
+}
+
+/// What a config string says about the disk.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct DiskOptions {
+    /// `read_only=1`: nobody writes it.
+    pub read_only: bool,
+    /// `physical_block_size=`: what initiators are told, in bytes, whatever is below the backing object.
+    pub physical_block_size: Option<u32>,
 }
 
 /// What a config string says about reservations.
@@ -228,12 +239,12 @@ impl Options {
         let mut parts = handler.split(';');
         let path = parse_path(parts.next().unwrap_or_default())?;
         let mut nexus = None;
+        let mut disk = DiskOptions::default();
         let mut reservations = ReservationOptions::default();
         let mut seen = Vec::new();
         for option in parts {
             let (name, value) = option.split_once('=').unwrap_or((option, ""));
-            let known = [NEXUS, FORCE_APTPL, REGISTRATIONS, SPEC_I_PT_KNOWN_ONLY];
-            let Some(name) = known.into_iter().find(|known| *known == name) else {
+            let Some(name) = KNOWN.into_iter().find(|known| *known == name) else {
                 return Err(Error::UnknownOption(option.to_owned()));
             };
             if seen.contains(&name) {
@@ -246,18 +257,32 @@ impl Options {
                     reservations.spec_i_pt_known_only = parse_switch(name, value)?;
                 }
                 REGISTRATIONS => reservations.registrations = Some(parse_registrations(value)?),
+                READ_ONLY => disk.read_only = parse_switch(name, value)?,
+                PHYSICAL_BLOCK_SIZE => disk.physical_block_size = Some(parse_block_size(value)?),
                 _ => nexus = Some(value.parse()?),
             }
         }
         Ok(Options {
             path,
             nexus,
+            disk,
             reservations,
         })
     }
 }
 
+/// The options there are.
+const KNOWN: [&str; 6] = [
+    NEXUS,
+    READ_ONLY,
+    PHYSICAL_BLOCK_SIZE,
+    FORCE_APTPL,
+    REGISTRATIONS,
+    SPEC_I_PT_KNOWN_ONLY,
+];
 const NEXUS: &str = "nexus";
+const READ_ONLY: &str = "read_only";
+const PHYSICAL_BLOCK_SIZE: &str = "physical_block_size";
 const FORCE_APTPL: &str = "force_aptpl";
 const REGISTRATIONS: &str = "registrations";
 const SPEC_I_PT_KNOWN_ONLY: &str = "spec_i_pt_known_only";
@@ -275,15 +300,29 @@ fn parse_switch(option: &'static str, value: &str) -> Result<bool, Error> {
 }
 
 fn parse_registrations(value: &str) -> Result<u16, Error> {
-    let digits = value.bytes().all(|digit| digit.is_ascii_digit());
-    let number = value.parse().ok().filter(|_| digits);
-    number
+    number(value)
         .filter(|number| (128..=8_190).contains(number))
         .ok_or_else(|| Error::Value {
             option: REGISTRATIONS,
             value: value.to_owned(),
             allowed: "a number from 128 to 8190",
         })
+}
+
+fn parse_block_size(value: &str) -> Result<u32, Error> {
+    number(value)
+        .filter(|size: &u32| size.is_power_of_two() && (512..=65_536).contains(size))
+        .ok_or_else(|| Error::Value {
+            option: PHYSICAL_BLOCK_SIZE,
+            value: value.to_owned(),
+            allowed: "a power of two from 512 to 65536",
+        })
+}
+
+/// A number in digits and nothing else.
+fn number<T: FromStr>(text: &str) -> Option<T> {
+    let digits = text.bytes().all(|digit| digit.is_ascii_digit());
+    text.parse().ok().filter(|_| digits)
 }
 
 /// Whether targetcli, rtslib and the kernel all pass `c` on as it is.
@@ -448,6 +487,43 @@ mod tests {
             ("force_aptpl=1;force_aptpl=1", "force_aptpl is given twice"),
         ] {
             let error = Options::parse(&format!("/srv/x;nexus=a;{text}"));
+            let error = error.expect_err(text).to_string();
+            assert!(error.contains(expected), "{text}: {error}");
+        }
+    }
+
+    #[test]
+    fn options_about_the_disk_are_read() {
+        let options = |text: &str| Options::parse(text).expect(text).disk;
+        assert_eq!(options("/dev/mapper/vg-lun"), DiskOptions::default());
+        let all = DiskOptions {
+            read_only: true,
+            physical_block_size: Some(65_536),
+        };
+        let text = "/dev/mapper/vg-lun;physical_block_size=65536;nexus=a;read_only=1";
+        assert_eq!(options(text), all);
+        for (text, expected) in [
+            ("read_only=on", "read_only=on: write read_only=1 or 0"),
+            (
+                "physical_block_size=256",
+                "a power of two from 512 to 65536",
+            ),
+            (
+                "physical_block_size=131072",
+                "a power of two from 512 to 65536",
+            ),
+            (
+                "physical_block_size=3072",
+                "a power of two from 512 to 65536",
+            ),
+            ("physical_block_size=4k", "a power of two from 512 to 65536"),
+            (
+                "physical_block_size=+512",
+                "a power of two from 512 to 65536",
+            ),
+            ("read_only=1;read_only=1", "read_only is given twice"),
+        ] {
+            let error = Options::parse(&format!("/srv/x;{text}"));
             let error = error.expect_err(text).to_string();
             assert!(error.contains(expected), "{text}: {error}");
         }

@@ -190,3 +190,21 @@ fn what_is_not_served_is_said_under_every_reservation_and_to_everybody() {
         }
     }
 }
+
+#[test]
+fn nobody_writes_a_write_protected_unit_and_everybody_reads_it() {
+    let mut setup = setup();
+    setup.geometry = setup.geometry.write_protected();
+    let mut bench = Bench::new(setup);
+    let protected = Response::Check(Sense::write_protected());
+    for from in [A, B] {
+        assert_eq!(bench.answer(from, &WRITE, 512), protected);
+        assert_eq!(bench.answer(from, &WRITE_AND_VERIFY, 512), protected);
+        assert!(bench.passes(from, &READ, 512));
+        assert!(bench.passes(from, &SYNCHRONIZE_CACHE, 0));
+        let Response::DataIn(mode) = bench.answer(from, &MODE_SENSE_6, 24) else {
+            panic!("MODE SENSE was refused");
+        };
+        assert_eq!(mode[2], 0x90); // WP, DPOFUA
+    }
+}

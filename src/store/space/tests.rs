@@ -233,7 +233,7 @@ fn seeks(file: &File) -> impl Fn(u64, Sought) -> io::Result<Found> {
 #[test]
 fn what_a_file_system_cannot_do_is_found_out() {
     let file = plain();
-    let space = Space::of_file(&file, &file.metadata().unwrap()).unwrap();
+    let space = Space::of(&file, Kind::File, Mode::default()).unwrap();
     assert_eq!(space.deallocation, None);
     assert!(!space.zero.take(&file, &(0..512)).unwrap());
     assert!(space.zero.is_missing.load(Ordering::Relaxed));

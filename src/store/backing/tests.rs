@@ -1,0 +1,249 @@
+use std::os::unix::fs::{FileExt, MetadataExt};
+
+use super::*;
+
+mod devices;
+
+const SIZE: u64 = 1 << 20;
+
+fn open(path: &Path) -> Result<Backing, Error> {
+    Backing::open(path, SIZE, 512)
+}
+
+#[test]
+fn a_file_that_is_not_there_is_created_sparse() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("lun0.img");
+    assert_eq!(Backing::identify(&path).unwrap(), None);
+    let backing = open(&path).unwrap();
+    let metadata = fs::metadata(&path).unwrap();
+    assert_eq!(metadata.len(), SIZE);
+    assert_eq!(metadata.blocks(), 0, "no block is allocated");
+    assert_eq!(metadata.mode() & 0o777, 0o600);
+    assert_eq!(Backing::identify(&path).unwrap(), Some(backing.id()));
+}
+
+#[test]
+fn a_file_of_another_size_is_refused_and_left_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("lun0.img");
+    for content in [vec![7; 1000], vec![7; (1 << 20) + 512]] {
+        fs::write(&path, &content).unwrap();
+        let error = open(&path).unwrap_err();
+        assert!(
+            matches!(error, Error::WrongSize { wanted: SIZE, .. }),
+            "{error}"
+        );
+        assert!(
+            error
+                .to_string()
+                .contains(&format!("size={}B", content.len())),
+            "{error}"
+        );
+        assert_eq!(fs::read(&path).unwrap(), content);
+    }
+}
+
+#[test]
+fn a_size_that_is_zero_or_no_multiple_of_the_block_size_is_refused_and_nothing_is_created() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("lun0.img");
+    for size in [0, 511, 513, u64::MAX] {
+        let error = Backing::open(&path, size, 512).unwrap_err();
+        assert!(matches!(error, Error::BadSize { .. }), "{size}: {error}");
+    }
+    assert!(!path.exists());
+}
+
+#[test]
+fn a_size_that_no_file_can_have_leaves_nothing_behind() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("lun0.img");
+    let error = Backing::open(&path, 1 << 63, 512).unwrap_err();
+    assert!(matches!(error, Error::System { .. }), "{error}");
+    assert!(!path.exists());
+}
+
+#[test]
+fn what_is_no_file_is_refused_by_name() {
+    let folder = tempfile::tempdir().unwrap();
+    let error = open(folder.path()).unwrap_err().to_string();
+    assert!(error.contains("is a folder"), "{error}");
+    let error = open(Path::new("/dev/null")).unwrap_err().to_string();
+    assert!(error.contains("/dev/null is neither a file"), "{error}");
+}
+
+#[test]
+fn a_missing_folder_is_named_and_not_created() {
+    let folder = tempfile::tempdir().unwrap();
+    let missing = folder.path().join("srv");
+    let error = open(&missing.join("lun0.img")).unwrap_err();
+    assert!(matches!(error, Error::NoFolder { .. }), "{error}");
+    assert!(!missing.exists());
+}
+
+#[test]
+fn a_second_server_is_refused_until_the_first_has_gone() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("lun0.img");
+    let first = open(&path).unwrap();
+    assert!(matches!(open(&path).unwrap_err(), Error::Locked { .. }));
+    drop(first);
+    open(&path).unwrap();
+}
+
+#[test]
+fn two_names_of_one_file_have_one_id() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("lun0.img");
+    let backing = open(&path).unwrap();
+    let link = folder.path().join("link");
+    std::os::unix::fs::symlink(&path, &link).unwrap();
+    assert_eq!(Backing::identify(&link).unwrap(), Some(backing.id()));
+}
+
+#[test]
+fn a_missing_device_is_not_made_a_file() {
+    let path = Path::new("/dev/tcmu-pr-there-is-no-such-device");
+    let links = tempfile::tempdir().unwrap();
+    let link = links.path().join("devices");
+    std::os::unix::fs::symlink("/dev", &link).unwrap();
+    for path in [path, &link.join("tcmu-pr-there-is-no-such-device")] {
+        let error = open(path).unwrap_err();
+        assert!(matches!(error, Error::NoDevice { .. }), "{error}");
+        let error = Backing::probe(path, Mode::default()).unwrap_err();
+        assert!(matches!(error, Error::NoDevice { .. }), "{error}");
+    }
+    assert!(!path.exists());
+}
+
+const READ_ONLY: Mode = Mode { read_only: true };
+
+#[test]
+fn what_is_only_read_is_neither_created_nor_written_and_needs_no_flush() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("lun0.img");
+    let open = || Backing::open_with(&path, SIZE, 512, READ_ONLY);
+    let error = open().unwrap_err();
+    assert!(matches!(error, Error::NothingToRead { .. }), "{error}");
+    let error = Backing::probe(&path, READ_ONLY).unwrap_err();
+    assert!(matches!(error, Error::NothingToRead { .. }), "{error}");
+    assert!(!path.exists());
+
+    fs::write(&path, vec![7; 1 << 20]).unwrap();
+    let backing = open().unwrap();
+    let error = backing.file().write_all_at(&[8], 0).unwrap_err();
+    assert_eq!(error.raw_os_error(), Some(libc::EBADF));
+    let mut byte = [0];
+    backing.file().read_exact_at(&mut byte, 0).unwrap();
+    assert_eq!(byte, [7]);
+    backing.flush().unwrap();
+    let grown = backing.grow(2 * SIZE).unwrap_err();
+    assert!(matches!(grown, Error::NotGrown { .. }), "{grown}");
+    assert_eq!(fs::metadata(&path).unwrap().len(), SIZE);
+}
+
+#[test]
+fn readers_keep_a_writer_away_and_a_writer_keeps_readers_away() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("lun0.img");
+    let reader = || Backing::open_with(&path, SIZE, 512, READ_ONLY);
+    let writer = open(&path).unwrap();
+    assert!(matches!(reader().unwrap_err(), Error::Locked { .. }));
+    drop(writer);
+    let _both = (reader().unwrap(), reader().unwrap());
+    assert!(matches!(open(&path).unwrap_err(), Error::Locked { .. }));
+}
+
+#[test]
+fn a_file_is_known_by_its_path_without_links() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("lun0.img");
+    let link = folder.path().join("link");
+    std::os::unix::fs::symlink(&path, &link).unwrap();
+    fs::write(&path, vec![0; 1 << 20]).unwrap();
+    let backing = open(&link).unwrap();
+    assert_eq!(backing.path(), path.canonicalize().unwrap());
+    assert!(backing.is_named(&link));
+    assert!(backing.is_named(&path));
+    assert!(!backing.is_named(&folder.path().join("other")));
+}
+
+#[test]
+fn a_file_grows_durably_and_nothing_of_it_changes() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("lun0.img");
+    let backing = open(&path).unwrap();
+    backing.file().write_all_at(&[7; 512], SIZE - 512).unwrap();
+    backing.grow(SIZE).unwrap();
+    backing.grow(SIZE + 512).unwrap();
+    assert_eq!(backing.size(), SIZE + 512);
+    let content = fs::read(&path).unwrap();
+    assert_eq!(content.len() as u64, SIZE + 512);
+    assert_eq!(content[(1 << 20) - 512..1 << 20], [7; 512]);
+    assert_eq!(content[1 << 20..], [0; 512]);
+}
+
+#[test]
+fn a_file_that_somebody_else_has_made_as_large_is_taken_as_it_is() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("lun0.img");
+    let backing = open(&path).unwrap();
+    backing.file().set_len(3 * SIZE).unwrap();
+    let error = backing.grow(2 * SIZE).unwrap_err();
+    assert!(
+        error.to_string().contains("set dev_size=3145728"),
+        "{error}"
+    );
+    assert_eq!(backing.size(), SIZE);
+    backing.grow(3 * SIZE).unwrap();
+    assert_eq!(backing.size(), 3 * SIZE);
+}
+
+#[test]
+fn a_size_that_it_cannot_grow_to_is_refused_and_changes_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("lun0.img");
+    let backing = open(&path).unwrap();
+    let refused = |size| backing.grow(size).unwrap_err();
+    assert!(matches!(refused(SIZE - 512), Error::Shrink { .. }));
+    assert!(matches!(refused(0), Error::Shrink { .. }));
+    assert!(matches!(refused(SIZE + 1), Error::BadSize { .. }));
+    assert!(matches!(refused(1 << 63), Error::System { .. }));
+    assert_eq!(backing.size(), SIZE);
+    assert_eq!(fs::metadata(&path).unwrap().len(), SIZE);
+
+    backing.file().set_len(SIZE - 512).unwrap();
+    assert!(matches!(refused(2 * SIZE), Error::Cut { .. }));
+    assert_eq!(fs::metadata(&path).unwrap().len(), SIZE - 512);
+}
+
+#[test]
+fn what_lost_data_once_neither_flushes_nor_grows() {
+    let folder = tempfile::tempdir().unwrap();
+    let backing = open(&folder.path().join("lun0.img")).unwrap();
+    let lost = backing.sync(|_| Err(io::Error::from_raw_os_error(libc::EIO)));
+    lost.unwrap_err();
+    let errno = |error: io::Error| error.raw_os_error();
+    assert_eq!(errno(backing.flush().unwrap_err()), Some(libc::EIO));
+    backing.grow(2 * SIZE).unwrap_err();
+    assert_eq!(backing.size(), SIZE);
+    assert_eq!(backing.actual_size().unwrap(), SIZE, "it is cut back");
+}
+
+#[test]
+fn a_file_of_512_byte_blocks_is_written_in_pages_of_the_cache() {
+    let folder = tempfile::tempdir().unwrap();
+    let open = |name: &str, block_size| {
+        Backing::open(&folder.path().join(name), SIZE, block_size).unwrap()
+    };
+    let small = open("small.img", 512);
+    assert_eq!(small.kind(), Kind::File);
+    let expected = Topology {
+        physical_block_size: 4096,
+        first_physical_block: 0,
+        rotates: false,
+    };
+    assert_eq!(small.topology(), expected);
+    assert_eq!(open("large.img", 4096).topology(), expected);
+}

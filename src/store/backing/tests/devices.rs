@@ -1,0 +1,170 @@
+//! Block devices: loop devices, where this process may make some. Where it may not, nothing is tested here;
+//! `tests/lab/block-device` has root.
+
+use std::os::unix::fs::symlink;
+use std::process::Command;
+
+use nix::sys::stat::{Mode as Permissions, SFlag, mknod};
+
+use super::*;
+
+/// A loop device on a file of its own.
+struct Loop {
+    path: PathBuf,
+    folder: tempfile::TempDir,
+}
+
+impl Loop {
+    /// One of `SIZE` bytes; `None` if that may not be had.
+    fn new(options: &[&str]) -> Option<Loop> {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("medium");
+        File::create(&file).unwrap().set_len(SIZE).unwrap();
+        let mut losetup = Command::new("losetup");
+        losetup.args(["--find", "--show"]).args(options).arg(&file);
+        let output = losetup.output().ok()?;
+        if !output.status.success() {
+            eprintln!("{}", String::from_utf8_lossy(&output.stderr));
+            return None;
+        }
+        let path = String::from_utf8(output.stdout).unwrap();
+        Some(Loop {
+            path: PathBuf::from(path.trim()),
+            folder,
+        })
+    }
+
+    fn open(&self) -> Result<Backing, Error> {
+        open(&self.path)
+    }
+
+    fn resize(&self, size: u64) {
+        let file = self.folder.path().join("medium");
+        let file = OpenOptions::new().write(true).open(file).unwrap();
+        file.set_len(size).unwrap();
+        self.losetup("--set-capacity");
+    }
+
+    fn losetup(&self, option: &str) {
+        let mut losetup = Command::new("losetup");
+        let ended = losetup.arg(option).arg(&self.path).status();
+        assert!(ended.unwrap().success(), "losetup {option}");
+    }
+}
+
+impl Drop for Loop {
+    fn drop(&mut self) {
+        self.losetup("--detach");
+    }
+}
+
+#[test]
+fn a_device_is_read_and_written_and_nobody_else_claims_it() {
+    let Some(device) = Loop::new(&[]) else { return };
+    Backing::probe(&device.path, Mode::default()).unwrap();
+    let backing = device.open().unwrap();
+    backing.file().write_all_at(&[7; 512], SIZE - 512).unwrap();
+    backing.flush().unwrap();
+    let mut block = [0; 512];
+    backing
+        .file()
+        .read_exact_at(&mut block, SIZE - 512)
+        .unwrap();
+    assert_eq!(block, [7; 512]);
+    assert_eq!(backing.actual_size().unwrap(), SIZE);
+
+    let error = device.open().unwrap_err();
+    assert!(matches!(error, Error::InUse { .. }), "{error}");
+    let error = Backing::probe(&device.path, Mode::default()).unwrap_err();
+    assert!(matches!(error, Error::InUse { .. }), "{error}");
+    drop(backing);
+    device.open().unwrap();
+}
+
+#[test]
+fn a_device_that_is_locked_is_served_by_another() {
+    let Some(device) = Loop::new(&[]) else { return };
+    let file = File::open(&device.path).unwrap();
+    let _lock = Flock::lock(file, FlockArg::LockExclusiveNonblock).unwrap();
+    let error = device.open().unwrap_err();
+    assert!(matches!(error, Error::Locked { .. }), "{error}");
+}
+
+#[test]
+fn a_device_of_another_size_is_refused() {
+    let Some(device) = Loop::new(&[]) else { return };
+    for size in [SIZE - 512, SIZE + 512] {
+        let error = Backing::open(&device.path, size, 512)
+            .unwrap_err()
+            .to_string();
+        assert!(error.contains("size=1048576B"), "{error}");
+    }
+}
+
+#[test]
+fn a_device_tells_of_its_blocks_and_of_what_it_discards() {
+    let Some(device) = Loop::new(&["--sector-size=4096"]) else {
+        return;
+    };
+    let error = device.open().unwrap_err().to_string();
+    assert!(error.contains("control=hw_block_size=4096"), "{error}");
+    let backing = Backing::open(&device.path, SIZE, 4096).unwrap();
+    assert_eq!(backing.topology().physical_block_size, 4096);
+    assert_eq!(backing.topology().first_physical_block, 0);
+    let Kind::BlockDevice(discard) = backing.kind() else {
+        panic!("{:?}", backing.kind());
+    };
+    // A loop device discards if the file system below it can.
+    assert_eq!(discard.maximum > 0, discard.granularity > 0, "{discard:?}");
+}
+
+#[test]
+fn a_device_that_cannot_be_written_is_served_if_that_is_asked_for() {
+    let Some(device) = Loop::new(&["--read-only"]) else {
+        return;
+    };
+    for error in [
+        device.open().unwrap_err(),
+        Backing::probe(&device.path, Mode::default()).unwrap_err(),
+    ] {
+        let text = error.to_string();
+        assert!(text.contains("add ;read_only=1"), "{text}");
+    }
+    Backing::probe(&device.path, READ_ONLY).unwrap();
+    Backing::open_with(&device.path, SIZE, 512, READ_ONLY).unwrap();
+}
+
+#[test]
+fn all_nodes_of_a_device_are_one_object_and_the_name_is_the_one_that_was_given() {
+    let Some(device) = Loop::new(&[]) else { return };
+    let number = fs::metadata(&device.path).unwrap().rdev();
+    let node = device.folder.path().join("node");
+    mknod(&node, SFlag::S_IFBLK, Permissions::S_IRWXU, number).unwrap();
+    let link = device.folder.path().join("link");
+    symlink(&device.path, &link).unwrap();
+
+    let backing = open(&link).unwrap();
+    assert_eq!(backing.path(), link);
+    assert!(backing.is_named(&link));
+    for other in [&node, &device.path] {
+        assert_eq!(Backing::identify(other).unwrap(), Some(backing.id()));
+        assert!(!backing.is_named(other));
+    }
+}
+
+#[test]
+fn a_device_grows_when_it_has_grown() {
+    let Some(device) = Loop::new(&[]) else { return };
+    let backing = device.open().unwrap();
+    let error = backing.grow(2 * SIZE).unwrap_err();
+    assert!(matches!(error, Error::NotGrown { .. }), "{error}");
+    assert_eq!(backing.size(), SIZE);
+    device.resize(2 * SIZE);
+    assert_eq!(backing.size(), SIZE, "nobody has said so");
+    backing.grow(2 * SIZE).unwrap();
+    assert_eq!(backing.size(), 2 * SIZE);
+    backing
+        .file()
+        .write_all_at(&[7; 512], 2 * SIZE - 512)
+        .unwrap();
+}
