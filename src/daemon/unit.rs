@@ -10,6 +10,7 @@ use crate::nexus::tap::Notes;
 use crate::pr::out::{Context, RegistrationLimit};
 use crate::scsi::capacity::Geometry;
 use crate::scsi::nexus::TargetPort;
+use crate::scsi::provisioning::Provisioning;
 use crate::store::backing::Backing;
 use crate::tcmu::config::{Options, ReservationOptions};
 use crate::tcmu::configfs::Settings;
@@ -120,6 +121,22 @@ pub(super) fn context(options: &ReservationOptions) -> Context {
 fn limit(options: &ReservationOptions) -> RegistrationLimit {
     let limit = options.registrations.map(RegistrationLimit::try_from);
     limit.and_then(Result::ok).unwrap_or_default()
+}
+
+/// The most that OPTIMAL UNMAP GRANULARITY may be, in bytes, lest VMware's hosts give up on unmapping by themselves.
+const UNMAP_GRANULARITY_MAX: u32 = 1 << 20;
+
+/// What a unit on this backing object does about blocks that nobody needs.
+pub(super) fn provisioning(backing: &Backing) -> Provisioning {
+    let Some(deallocation) = backing.deallocation() else {
+        return Provisioning::Full;
+    };
+    let granularity = u32::try_from(deallocation.granularity).unwrap_or(u32::MAX);
+    Provisioning::Thin {
+        zeroes: deallocation.zeroes,
+        granularity: granularity.min(UNMAP_GRANULARITY_MAX),
+        alignment: u32::try_from(deallocation.alignment).unwrap_or(0),
+    }
 }
 
 pub(super) fn geometry(settings: &Settings) -> Result<Geometry, Refusal> {

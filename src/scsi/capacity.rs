@@ -4,6 +4,7 @@ use zerocopy::big_endian::{U16, U32, U64};
 use zerocopy::{Immutable, IntoBytes, Unaligned};
 
 use super::cdb::Transfer;
+use super::provisioning::Provisioning;
 use super::sense::{Format, Sense};
 use super::{Blocks, Lba};
 
@@ -148,14 +149,14 @@ pub fn read_capacity_10(geometry: &Geometry) -> Vec<u8> {
     answer.as_bytes().to_vec()
 }
 
-/// The answer to READ CAPACITY(16), 32 bytes. LBPME is 0: the unit is fully provisioned.
-pub fn read_capacity_16(geometry: &Geometry) -> Vec<u8> {
+/// The answer to READ CAPACITY(16), 32 bytes.
+pub fn read_capacity_16(geometry: &Geometry, provisioning: &Provisioning) -> Vec<u8> {
     let answer = ReadCapacity16 {
         last_lba: geometry.last_lba().0.into(),
         block_length: geometry.block_size.into(),
         protection: 0,
         exponents: geometry.physical_block_exponent,
-        provisioning: 0.into(),
+        provisioning: provisioning.read_capacity().into(),
         reserved: [0; 16],
     };
     answer.as_bytes().to_vec()
@@ -287,6 +288,20 @@ mod tests {
             0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
         ];
         let unit = Geometry::new(512, 0x2_0000_0001, 3).unwrap();
-        assert_eq!(read_capacity_16(&unit), expected);
+        assert_eq!(read_capacity_16(&unit, &Provisioning::Full), expected);
+    }
+
+    #[test]
+    fn read_capacity_16_tells_of_thin_provisioning() {
+        for (zeroes, expected) in [(true, [0xc0, 0x00]), (false, [0x80, 0x00])] {
+            let thin = Provisioning::Thin {
+                zeroes,
+                granularity: 4096,
+                alignment: 0,
+            };
+            let answer = read_capacity_16(&unit(100), &thin);
+            assert_eq!(answer[14..16], expected, "LBPME, LBPRZ");
+            assert_eq!(answer.len(), 32);
+        }
     }
 }
