@@ -16,6 +16,7 @@ use tcmu_pr::pr::{Change, Reservations, Save};
 use tcmu_pr::scsi::capacity::Geometry;
 use tcmu_pr::scsi::inquiry::Identity;
 use tcmu_pr::scsi::nexus::{ItNexus, Protocol, TargetPort, TransportId};
+use tcmu_pr::scsi::provisioning::Provisioning;
 use tcmu_pr::scsi::sense::{Format, Sense};
 use tcmu_pr::sys::region::{Data, Region, Segment};
 
@@ -236,6 +237,7 @@ impl Unit {
         let mut unit = LogicalUnit::new(Setup {
             identity: Identity::new(SERIAL),
             geometry: Geometry::new(512, 64, 0).unwrap(),
+            provisioning: Provisioning::Full,
             reservations: Ok(reservations),
             attentions: Vec::new(),
             power_on: false,

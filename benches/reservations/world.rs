@@ -9,6 +9,7 @@ use tcmu_pr::pr::out::{self, Cdb, Context, RegistrationLimit};
 use tcmu_pr::scsi::capacity::Geometry;
 use tcmu_pr::scsi::inquiry::Identity;
 use tcmu_pr::scsi::nexus::{ItNexus, Protocol, TargetPort, TransportId};
+use tcmu_pr::scsi::provisioning::Provisioning;
 use tcmu_pr::sys::region::{Data, Region, Segment};
 
 /// As many registrants as there can be.
@@ -89,6 +90,7 @@ pub(crate) fn setup(reservations: Reservations) -> Setup {
     Setup {
         identity: Identity::new("serial"),
         geometry: Geometry::new(512, 1 << 20, 0).unwrap(),
+        provisioning: Provisioning::Full,
         reservations: Ok(reservations),
         attentions: Vec::new(),
         power_on: false,

@@ -23,6 +23,7 @@ use tcmu_pr::pr::out::{self, Cdb, Context, RegistrationLimit};
 use tcmu_pr::pr::{Change, Holder, Refusal, Registrant, Reservation, Reservations, Type};
 use tcmu_pr::scsi::cdb::Command;
 use tcmu_pr::scsi::commands;
+use tcmu_pr::scsi::features::Features;
 use tcmu_pr::scsi::nexus::{ItNexus, Protocol, TargetPort, TransportId};
 
 mod rules;
@@ -194,7 +195,7 @@ impl Case {
         bytes[5..9].copy_from_slice(&self.cdb.parameter_list_length.to_be_bytes());
         // Without NACA, which is refused.
         bytes[9] &= !0x04;
-        let Ok(row) = commands::find(&bytes) else {
+        let Ok(row) = commands::find(&bytes, Features::ALL) else {
             assert!(self.cdb.service_action > 0x07);
             return;
         };
@@ -202,7 +203,7 @@ impl Case {
             service_action,
             scope_and_type,
             parameter_list_length,
-        }) = row.decode(&bytes)
+        }) = row.decode(&bytes, Features::ALL)
         else {
             panic!("{bytes:02x?} is no PERSISTENT RESERVE OUT");
         };

@@ -23,7 +23,7 @@ use super::rings::{aside, ours, unblock};
 use super::sessions::Reserves;
 use super::status;
 use super::tap;
-use super::unit::{Unit, context, geometry, mode, on_medium};
+use super::unit::{Unit, context, geometry, mode, on_medium, provisioning};
 use super::worker::{self, Notice, Order, Parts, PortId};
 use crate::control::{Administration, PortStatus, RefusedStatus, Status, TapStatus, UnitStatus};
 use crate::lu::{LogicalUnit, Setup, ToStore, Unknown};
@@ -596,6 +596,7 @@ impl Devices {
             unit: LogicalUnit::new(Setup {
                 identity: inquiry::Identity::new(&record.serial),
                 geometry,
+                provisioning: provisioning(&backing),
                 reservations,
                 attentions,
                 power_on,

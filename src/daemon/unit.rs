@@ -11,6 +11,7 @@ use crate::pr::out::{Context, RegistrationLimit};
 use crate::scsi::Lba;
 use crate::scsi::capacity::Geometry;
 use crate::scsi::nexus::TargetPort;
+use crate::scsi::provisioning::Provisioning;
 use crate::store::backing::{Backing, Mode, Topology};
 use crate::tcmu::config::{DiskOptions, Options, ReservationOptions};
 use crate::tcmu::configfs::Settings;
@@ -120,6 +121,22 @@ pub(super) fn mode(disk: &DiskOptions) -> Mode {
     }
 }
 
+/// The most that OPTIMAL UNMAP GRANULARITY may be, in bytes, lest VMware's hosts give up on unmapping by themselves.
+const UNMAP_GRANULARITY_MAX: u32 = 1 << 20;
+
+/// What a unit on this backing object does about blocks that nobody needs.
+pub(super) fn provisioning(backing: &Backing) -> Provisioning {
+    let Some(deallocation) = backing.deallocation() else {
+        return Provisioning::Full;
+    };
+    let granularity = u32::try_from(deallocation.granularity).unwrap_or(u32::MAX);
+    Provisioning::Thin {
+        zeroes: deallocation.zeroes,
+        granularity: granularity.min(UNMAP_GRANULARITY_MAX),
+        alignment: u32::try_from(deallocation.alignment).unwrap_or(0),
+    }
+}
+
 /// What the kernel's settings and the config string say of a unit.
 pub(super) fn geometry(settings: &Settings, disk: &DiskOptions) -> Result<Geometry, Refusal> {
     let Settings {
@@ -182,7 +199,7 @@ mod tests {
 
     /// LOGICAL BLOCKS PER PHYSICAL BLOCK EXPONENT, and LOWEST ALIGNED LOGICAL BLOCK ADDRESS.
     fn told(geometry: &Geometry) -> [u8; 3] {
-        let capacity = read_capacity_16(geometry);
+        let capacity = read_capacity_16(geometry, &Provisioning::Full);
         [capacity[13], capacity[14], capacity[15]]
     }
 

@@ -35,6 +35,14 @@ impl LogicalUnit {
             Command::Verify(transfer, byte_check) => {
                 return self.verify(row, task, &transfer, byte_check);
             }
+            Command::WriteSame(asked) => return self.write_same(row, task, &asked),
+            Command::Unmap {
+                parameter_list_length,
+            } => return self.unmap(row, task, parameter_list_length),
+            Command::GetLbaStatus {
+                lba,
+                allocation_length,
+            } => return self.lba_status(row, task, lba, allocation_length),
             Command::PreFetch(range) => return self.pre_fetch(row, task, range),
             Command::SynchronizeCache(range) => {
                 return match self.geometry.check_range(range.lba, range.blocks) {
@@ -84,14 +92,14 @@ impl LogicalUnit {
                 data_in(capacity::read_capacity_10(&self.geometry), u32::MAX)
             }
             Command::ReadCapacity16 { allocation_length } => data_in(
-                capacity::read_capacity_16(&self.geometry),
+                capacity::read_capacity_16(&self.geometry, &self.provisioning),
                 allocation_length,
             ),
             Command::ReportSupportedOperationCodes {
                 reporting,
                 rctd,
                 allocation_length,
-            } => report::supported_operation_codes(reporting, rctd)
+            } => report::supported_operation_codes(reporting, rctd, self.features)
                 .map_or_else(Response::from, |bytes| data_in(bytes, allocation_length)),
             Command::ReportSupportedTaskManagementFunctions {
                 repd,
@@ -106,7 +114,7 @@ impl LogicalUnit {
 
     /// The command's fields, then the state of the medium: in this order (SAM-5).
     fn decode(&self, row: &Row, task: &Task) -> Result<Command, Sense> {
-        let command = row.decode(&task.cdb)?;
+        let command = row.decode(&task.cdb, self.features)?;
         self.check_media(task.nexus, row.media)?;
         Ok(command)
     }
@@ -189,7 +197,7 @@ impl LogicalUnit {
     }
 
     /// When what a command writes must be on stable storage.
-    fn durability(&self, fua: bool) -> Durability {
+    pub(super) fn durability(&self, fua: bool) -> Durability {
         if fua || !self.write_back {
             Durability::Now
         } else {
@@ -308,14 +316,23 @@ impl LogicalUnit {
         self.start(row, task, Operation::Flush, Told::Nothing)
     }
 
-    fn start(&mut self, row: &Row, task: Task, operation: Operation, told: Told) -> Step {
+    pub(super) fn start(
+        &mut self,
+        row: &Row,
+        task: Task,
+        operation: Operation,
+        told: Told,
+    ) -> Step {
         let key = self.tasks.begin(task.nexus, row.access_of(&task.cdb));
         // Whatever hangs of one I_T nexus, the others are served. The number is not given to another meanwhile.
         let lane = Lane(task.nexus.0);
         let cancellation = match operation {
+            // What an aborted command has done until then may stay.
             Operation::Verify { .. }
             | Operation::CompareAndWrite { .. }
-            | Operation::OrWrite { .. } => self.tasks.make_cancellable(key, task.tag()),
+            | Operation::OrWrite { .. }
+            | Operation::Unmap { .. }
+            | Operation::WriteSame { .. } => self.tasks.make_cancellable(key, task.tag()),
             _ => Cancellation::default(),
         };
         let (data, pending) = task.suspend(key, told);
@@ -354,7 +371,8 @@ impl LogicalUnit {
                 protocol: target_port.protocol,
             })
         });
-        inquiry::vital_product_data(page, &self.identity, &self.geometry, port)
+        let (identity, geometry) = (&self.identity, &self.geometry);
+        inquiry::vital_product_data(page, identity, geometry, &self.provisioning, port)
             .map_or_else(Response::from, |bytes| data_in(bytes, allocation_length))
     }
 
@@ -405,9 +423,7 @@ impl LogicalUnit {
                     parameter_list_length,
                 };
                 let length = parameter_list_length.min(pr::out::PARAMETER_LIST_LENGTH_MAX);
-                let mut list = vec![0; usize::try_from(length).expect("some 64 KiB")];
-                let present = task.data.read_at(0, &mut list);
-                list.truncate(present);
+                let list = task.parameter_list(length);
                 pr::out::answer(&self.reservations, issuer, cdb, &list, &self.context)
             }
             _ => return None,
@@ -446,7 +462,7 @@ impl LogicalUnit {
 
 /// Refuses a command whose data-out does not have the length that its CDB says: of one that is at odds with itself,
 /// nothing is written. Where the CDB moves none, there may be some.
-fn check_data_out(task: &Task, length: u64) -> Result<(), Sense> {
+pub(super) fn check_data_out(task: &Task, length: u64) -> Result<(), Sense> {
     if length > 0 && task.data.len() != length {
         return Err(Sense::invalid_field_in_command_information_unit());
     }
@@ -454,6 +470,6 @@ fn check_data_out(task: &Task, length: u64) -> Result<(), Sense> {
 }
 
 /// A data-in answer, cut to the allocation length.
-fn data_in(bytes: Vec<u8>, allocation_length: u32) -> Response {
+pub(super) fn data_in(bytes: Vec<u8>, allocation_length: u32) -> Response {
     Response::DataIn(scsi::truncate(bytes, allocation_length))
 }

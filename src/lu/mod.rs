@@ -13,6 +13,7 @@ mod attention;
 mod change;
 mod execute;
 mod parts;
+mod provision;
 mod reserve;
 pub mod task;
 
@@ -27,8 +28,10 @@ use crate::pr::gate::Standing;
 use crate::pr::out::Context;
 use crate::scsi::capacity::Geometry;
 use crate::scsi::commands::{self, Attention, Media, Row};
+use crate::scsi::features::Features;
 use crate::scsi::inquiry::Identity;
 use crate::scsi::nexus::{ItNexus, TargetPort, TargetPorts};
+use crate::scsi::provisioning::Provisioning;
 use crate::scsi::sense::{Format, Sense};
 use crate::scsi::{Access, Status};
 use crate::store::{Failure, Outcome, Request};
@@ -48,6 +51,8 @@ pub struct Setup {
     pub identity: Identity,
     /// How large it is.
     pub geometry: Geometry,
+    /// What it does about blocks that nobody needs.
+    pub provisioning: Provisioning,
     /// What is registered and reserved; `Err` if that is not known, and then nobody is let in.
     pub reservations: Result<Reservations, Unknown>,
     /// The unit attention conditions that are pending.
@@ -144,6 +149,9 @@ struct Nexus {
 pub struct LogicalUnit {
     identity: Identity,
     geometry: Geometry,
+    provisioning: Provisioning,
+    /// What it can do that not every unit can.
+    features: Features,
     reservations: Reservations,
     /// How often the reservations have changed.
     edition: u64,
@@ -178,6 +186,8 @@ impl LogicalUnit {
         let mut unit = LogicalUnit {
             identity: setup.identity,
             geometry: setup.geometry,
+            provisioning: setup.provisioning,
+            features: setup.provisioning.features(),
             fenced: setup.reservations.is_err(),
             reservations: setup.reservations.unwrap_or_default(),
             edition: 0,
@@ -278,7 +288,9 @@ impl LogicalUnit {
     pub fn begin(&mut self, task: Task) -> Step {
         self.counters.commands += 1;
         // Those that change reservations go one after the other, each on what the one before has left.
-        if !self.is_settled() && commands::find(&task.cdb).is_ok_and(changes_reservations) {
+        if !self.is_settled()
+            && commands::find(&task.cdb, self.features).is_ok_and(changes_reservations)
+        {
             self.awaited.push_back(Awaited::Command(task));
             return Step::Held;
         }
@@ -305,6 +317,9 @@ impl LogicalUnit {
         self.go_on();
         let response = match (result, pending.told) {
             (Ok(_), Told::Data(length)) => Response::InPlace(length),
+            (Ok(Outcome::Extents(extents)), Told::Found(allocation_length)) => {
+                self.extents_found(&extents, allocation_length)
+            }
             (Ok(_), _) => Response::Good,
             (Err(Failure::Miscompare { at }), Told::Difference) => {
                 let sense = Sense::miscompare_during_verify_operation();
@@ -386,7 +401,7 @@ impl LogicalUnit {
     /// Whether a command may run, in the order of SAM-5: unknown commands, unit attentions of the reset group,
     /// reservations, other unit attentions.
     fn admit(&mut self, task: &Task) -> Result<&'static Row, Refused> {
-        let found = commands::find(&task.cdb);
+        let found = commands::find(&task.cdb, self.features);
         let row = match found {
             Ok(row) => row,
             Err(sense) => self.row_that_conflicts(task).ok_or(sense)?,

@@ -99,6 +99,14 @@ impl Task {
         )
     }
 
+    /// The first so many bytes of its data-out, or fewer if there are not that many.
+    pub(super) fn parameter_list(&self, length: u32) -> Vec<u8> {
+        let mut list = vec![0; usize::try_from(length).expect("some 64 KiB")];
+        let present = self.data.read_at(0, &mut list);
+        list.truncate(present);
+        list
+    }
+
     /// Its tag.
     pub fn tag(&self) -> Tag {
         self.owed.tag
@@ -206,6 +214,8 @@ impl Answer {
 pub(super) enum Told {
     /// So many bytes of data.
     Data(u64),
+    /// What was found out, cut to so many bytes.
+    Found(u32),
     /// Where the first byte is that differs, if one does.
     Difference,
     /// Nothing.
@@ -315,7 +325,7 @@ impl TaskSet {
         }))
     }
 
-    /// Has an abort cancel the operation of a command too: of one that takes long and changes nothing.
+    /// Has an abort cancel the operation of a command too: of one that takes long and may end anywhere.
     pub(super) fn make_cancellable(&mut self, key: TaskKey, tag: Tag) -> Cancellation {
         let cancellation = Cancellation::possible();
         self.tasks[key.0].cancellable = Some((tag, cancellation.clone()));

@@ -9,6 +9,7 @@ mod exclusive;
 mod many;
 mod nexuses;
 mod order;
+mod provision;
 mod reads;
 mod reserve;
 mod verify;
@@ -68,6 +69,7 @@ fn setup() -> Setup {
     Setup {
         identity: Identity::new("serial"),
         geometry: Geometry::new(512, 1000, 0).unwrap(),
+        provisioning: Provisioning::Full,
         reservations: Ok(Reservations::default()),
         attentions: Vec::new(),
         power_on: false,

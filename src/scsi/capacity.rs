@@ -4,6 +4,7 @@ use zerocopy::big_endian::{U16, U32, U64};
 use zerocopy::{Immutable, IntoBytes, Unaligned};
 
 use super::cdb::Transfer;
+use super::provisioning::Provisioning;
 use super::sense::{Format, Sense};
 use super::{Blocks, Lba};
 
@@ -207,14 +208,14 @@ pub fn read_capacity_10(geometry: &Geometry) -> Vec<u8> {
     answer.as_bytes().to_vec()
 }
 
-/// The answer to READ CAPACITY(16), 32 bytes. LBPME is 0: the unit is fully provisioned.
-pub fn read_capacity_16(geometry: &Geometry) -> Vec<u8> {
+/// The answer to READ CAPACITY(16), 32 bytes.
+pub fn read_capacity_16(geometry: &Geometry, provisioning: &Provisioning) -> Vec<u8> {
     let answer = ReadCapacity16 {
         last_lba: geometry.last_lba().0.into(),
         block_length: geometry.block_size.into(),
         protection: 0,
         exponents: geometry.physical_block_exponent,
-        provisioning: geometry.lowest_aligned.into(),
+        provisioning: (provisioning.read_capacity() | geometry.lowest_aligned).into(),
         reserved: [0; 16],
     };
     answer.as_bytes().to_vec()
@@ -346,7 +347,7 @@ mod tests {
             0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
         ];
         let unit = Geometry::new(512, 0x2_0000_0001, 3).unwrap();
-        assert_eq!(read_capacity_16(&unit), expected);
+        assert_eq!(read_capacity_16(&unit, &Provisioning::Full), expected);
         assert_eq!(unit.physical_block_size(), 4096);
     }
 
@@ -354,7 +355,7 @@ mod tests {
     fn physical_blocks_are_some_logical_ones_and_read_capacity_16_tells_where_the_first_begins() {
         let told = |size, lba| {
             let unit = unit(0x10_0000).with_physical_blocks(size, Lba(lba))?;
-            Some(read_capacity_16(&unit)[13..16].to_vec())
+            Some(read_capacity_16(&unit, &Provisioning::Full)[13..16].to_vec())
         };
         assert_eq!(told(4096, 7), Some(vec![0x03, 0x00, 0x07]));
         assert_eq!(told(512, 0), Some(vec![0x00, 0x00, 0x00]));
@@ -381,5 +382,26 @@ mod tests {
         assert_eq!(after.with_blocks(100), Some(before));
         assert_eq!(before.with_blocks(0), None);
         assert_eq!(before.with_blocks(1 << 54), None);
+    }
+
+    #[test]
+    fn read_capacity_16_tells_of_thin_provisioning() {
+        for (zeroes, expected) in [(true, [0xc0, 0x00]), (false, [0x80, 0x00])] {
+            let thin = Provisioning::Thin {
+                zeroes,
+                granularity: 4096,
+                alignment: 0,
+            };
+            let answer = read_capacity_16(&unit(100), &thin);
+            assert_eq!(answer[14..16], expected, "LBPME, LBPRZ");
+            assert_eq!(answer.len(), 32);
+            let aligned = unit(100).with_physical_blocks(4096, Lba(7)).unwrap();
+            let answer = read_capacity_16(&aligned, &thin);
+            assert_eq!(
+                answer[14..16],
+                [expected[0], 0x07],
+                "and where blocks are aligned"
+            );
+        }
     }
 }

@@ -7,6 +7,7 @@
 pub(super) mod block;
 pub(super) mod primary;
 
+use super::provisioning::BlockRange;
 use super::sense::{Field, Format, Sense};
 use super::{Blocks, Lba};
 
@@ -55,6 +56,20 @@ pub enum Command {
     },
     /// VERIFY(10), (12), (16) (SBC-3): what the transfer names is read, and compared with the data-out if there is any.
     Verify(Transfer, ByteCheck),
+    /// WRITE SAME(10), (16) (SBC-3).
+    WriteSame(WriteSame),
+    /// UNMAP (SBC-3).
+    Unmap {
+        /// PARAMETER LIST LENGTH.
+        parameter_list_length: u32,
+    },
+    /// GET LBA STATUS (SBC-3).
+    GetLbaStatus {
+        /// STARTING LOGICAL BLOCK ADDRESS.
+        lba: Lba,
+        /// ALLOCATION LENGTH.
+        allocation_length: u32,
+    },
     /// PRE-FETCH(10), (16) (SBC-3).
     PreFetch(CacheRange),
     /// SYNCHRONIZE CACHE(10), (16) (SBC-3).
@@ -135,6 +150,17 @@ pub enum ByteCheck {
     All,
     /// 11b: each of them with the one block of data-out.
     One,
+}
+
+/// What WRITE SAME writes, and how.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct WriteSame {
+    /// Which blocks: at least one, and no more than MAXIMUM WRITE SAME LENGTH.
+    pub range: BlockRange,
+    /// UNMAP: they may be given back if they read as what was written.
+    pub unmap: bool,
+    /// NDOB is 0: there is a block of data-out. Otherwise they become zero.
+    pub has_data: bool,
 }
 
 /// Which blocks PRE-FETCH shall bring into the cache, or SYNCHRONIZE CACHE from it to the medium.

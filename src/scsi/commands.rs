@@ -6,9 +6,12 @@
 //! action: whether a reservation shuts it out is up to [`Row::access_of`] alone, and RESERVATION CONFLICT goes
 //! before what [`Row::decode`] finds wrong in the fields (SAM-5, status precedence).
 
+use std::cmp::Reverse;
 use std::fmt::Write;
 
-use super::cdb::{self, Command, block, primary};
+use super::cdb::block::{self, provisioning};
+use super::cdb::{self, Command, primary};
+use super::features::{Feature, Features};
 use super::sense::{Field, Sense};
 use super::{Access, DataDirection};
 
@@ -26,6 +29,10 @@ pub struct Row {
     /// Fields that must be 0, since they ask for something we would not do. The first that is not is what
     /// the sense data points at. NACA is in no row: every command refuses it.
     pub refuse: &'static [Bits],
+    /// What a unit must have to serve it, if not every unit does.
+    pub needs: Option<Feature>,
+    /// A field of `usage` that only a unit with that feature serves; others refuse it.
+    pub optional: Option<(Feature, Bits)>,
     /// Which way its data goes.
     pub direction: DataDirection,
     /// What it asks of a reservation, in every form but `free`.
@@ -86,24 +93,30 @@ pub enum Media {
     Sync,
 }
 
-/// Looks up the command of a CDB by its operation code and service action, whatever else is in it.
+/// Looks up the command of a CDB by its operation code and service action, whatever else is in it, on a unit with
+/// those features.
 ///
 /// # Errors
 /// INVALID COMMAND OPERATION CODE for one of which nothing is served. INVALID FIELD IN CDB, pointing at
 /// SERVICE ACTION, for a service action that is not served of an operation code that is.
-pub fn find(cdb: &[u8]) -> Result<&'static Row, Sense> {
+pub fn find(cdb: &[u8], features: Features) -> Result<&'static Row, Sense> {
     let &opcode = cdb.first().ok_or(Sense::invalid_command_operation_code())?;
-    let rows = of_opcode(opcode);
-    if rows.is_empty() {
+    let mut rows = served(opcode, features).peekable();
+    if rows.peek().is_none() {
         return Err(Sense::invalid_command_operation_code());
     }
     let service_action = cdb.get(1).map(|byte| byte & SERVICE_ACTION);
-    rows.iter()
-        .find(|row| !row.has_service_action || row.service_action() == service_action)
+    rows.find(|row| !row.has_service_action || row.service_action() == service_action)
         .ok_or(Sense::invalid_field_in_cdb(Field::cdb_bit(1, 4)))
 }
 
-/// The rows of one operation code; none if it is not served.
+/// The rows of one operation code that a unit with those features serves.
+pub fn served(opcode: u8, features: Features) -> impl Iterator<Item = &'static Row> {
+    let rows = of_opcode(opcode).iter();
+    rows.filter(move |row| row.is_served(features))
+}
+
+/// The rows of one operation code; none if no unit serves it.
 pub fn of_opcode(opcode: u8) -> &'static [Row] {
     BY_OPCODE[usize::from(opcode)]
 }
@@ -154,20 +167,40 @@ impl Row {
         }
     }
 
+    /// Whether a unit with those features serves it.
+    pub fn is_served(&self, features: Features) -> bool {
+        self.needs.is_none_or(|feature| features.has(feature))
+    }
+
+    /// CDB usage data on a unit with those features.
+    pub fn usage_on(&self, features: Features) -> Vec<u8> {
+        let mut usage = self.usage.to_vec();
+        if let Some(bits) = self.missing(features) {
+            usage[usize::from(bits.byte)] &= !bits.mask;
+        }
+        usage
+    }
+
+    /// The field that a unit with those features does not serve.
+    fn missing(&self, features: Features) -> Option<Bits> {
+        let (feature, bits) = self.optional?;
+        (!features.has(feature)).then_some(bits)
+    }
+
     /// Length of the CDB in bytes, its operation code and CONTROL included.
     pub fn cdb_length(&self) -> u16 {
         u16::try_from(self.usage.len()).expect("the longest CDB has 260 bytes")
     }
 
-    /// Decodes the fields of a CDB that [`find`] has found to be of this row. Bytes beyond the row's length
-    /// are not looked at.
+    /// Decodes the fields of a CDB that [`find`] has found to be of this row, on a unit with those features. Bytes beyond
+    /// the row's length are not looked at.
     ///
     /// # Errors
     /// What is wrong with the first bad field: mostly INVALID FIELD IN CDB, pointing at it. A CDB shorter
     /// than the row's is one that lacks the field at its end.
-    pub fn decode(&self, cdb: &[u8]) -> Result<Command, Sense> {
+    pub fn decode(&self, cdb: &[u8], features: Features) -> Result<Command, Sense> {
         let cdb = self.of_length(cdb)?;
-        match self.refused(cdb) {
+        match self.refused(cdb, features) {
             Some(bits) => Err(Sense::invalid_field_in_cdb(bits.field())),
             None => (self.decode)(cdb),
         }
@@ -187,12 +220,16 @@ impl Row {
     }
 
     /// The first field of a CDB of the row's length that must be 0 and is not.
-    fn refused(&self, cdb: &[u8]) -> Option<Bits> {
+    fn refused(&self, cdb: &[u8], features: Features) -> Option<Bits> {
         let naca = Bits::new(self.cdb_length() - 1, NACA);
         if naca.are_set(cdb) {
             return Some(naca);
         }
-        self.refuse.iter().copied().find(|bits| bits.are_set(cdb))
+        let refuse = self.refuse.iter().copied();
+        refuse
+            .chain(self.missing(features))
+            .filter(|bits| bits.are_set(cdb))
+            .min_by_key(|bits| (bits.byte, Reverse(bits.mask)))
     }
 }
 
@@ -233,6 +270,18 @@ const DB: u8 = 0x16;
 
 /// RDPROTECT, WRPROTECT and VRPROTECT: there is no protection information.
 const PROTECT: Bits = Bits::new(1, 0xe0);
+/// ANCHOR of WRITE SAME: no unit keeps blocks that hold no data (ANC_SUP=0).
+const ANCHOR: Bits = Bits::new(1, 0x10);
+/// UNMAP of WRITE SAME.
+const UNMAP_BIT: Bits = Bits::new(1, 0x08);
+/// PBDATA and LBDATA of WRITE SAME, obsolete since SBC-3: the blocks would not all be the same.
+const PBDATA: Bits = Bits::new(1, 0x04);
+/// See [`PBDATA`].
+const LBDATA: Bits = Bits::new(1, 0x02);
+/// ANCHOR of UNMAP.
+const UNMAP_ANCHOR: Bits = Bits::new(1, 0x01);
+/// REPORT TYPE of GET LBA STATUS (SBC-4): only blocks of one status.
+const REPORT_TYPE: Bits = Bits::new(14, 0xff);
 /// LOEJ of START STOP UNIT: the medium cannot be removed.
 const LOEJ: Bits = Bits::new(4, 0x02);
 /// SELF-TEST CODE of SEND DIAGNOSTIC: there is no self-test but the default one.
@@ -254,6 +303,8 @@ const OTHER: Row = Row {
     usage: &[],
     has_service_action: false,
     refuse: &[],
+    needs: None,
+    optional: None,
     direction: DataDirection::None,
     access: Access::Write, // the class that is refused most
     free: None,
@@ -277,6 +328,12 @@ const WRITE: Row = Row {
     media: Media::Write,
     recommended_timeout_s: 60,
     ..OTHER
+};
+const WRITE_SAME: Row = Row {
+    refuse: &[PROTECT, ANCHOR, PBDATA, LBDATA],
+    optional: Some((Feature::UnmapByWriteSame, UNMAP_BIT)),
+    recommended_timeout_s: 600,
+    ..WRITE
 };
 const SYNCHRONIZE_CACHE: Row = Row {
     access: Access::Write,
@@ -466,6 +523,21 @@ pub static COMMANDS: &[Row] = &[
         ..SYNCHRONIZE_CACHE
     },
     Row {
+        name: "WRITE SAME(10)",
+        usage: &[0x41, 0x08, FF, FF, FF, FF, 0, FF, FF, 0],
+        decode: provisioning::write_same_10,
+        ..WRITE_SAME
+    },
+    Row {
+        name: "UNMAP",
+        usage: &[0x42, 0, 0, 0, 0, 0, 0, FF, FF, 0],
+        refuse: &[UNMAP_ANCHOR],
+        needs: Some(Feature::Unmap),
+        recommended_timeout_s: 600,
+        decode: provisioning::unmap,
+        ..WRITE
+    },
+    Row {
         name: "RESERVE(10)",
         usage: &[0x56, 0, 0, 0, 0, 0, 0, 0, 0, 0],
         refuse: &[THIRD_PARTY, LONG_ID, EXTENT],
@@ -622,6 +694,14 @@ pub static COMMANDS: &[Row] = &[
         ..SYNCHRONIZE_CACHE
     },
     Row {
+        name: "WRITE SAME(16)",
+        usage: &[
+            0x93, 0x09, FF, FF, FF, FF, FF, FF, FF, FF, FF, FF, FF, FF, 0, 0,
+        ],
+        decode: provisioning::write_same_16,
+        ..WRITE_SAME
+    },
+    Row {
         name: "READ CAPACITY(16)",
         usage: &[0x9e, 0x10, 0, 0, 0, 0, 0, 0, 0, 0, FF, FF, FF, FF, 0, 0],
         has_service_action: true,
@@ -629,6 +709,16 @@ pub static COMMANDS: &[Row] = &[
         access: Access::Free,
         decode: block::read_capacity_16,
         ..OTHER
+    },
+    Row {
+        name: "GET LBA STATUS",
+        usage: &[
+            0x9e, 0x12, FF, FF, FF, FF, FF, FF, FF, FF, FF, FF, FF, FF, 0, 0,
+        ],
+        has_service_action: true,
+        refuse: &[REPORT_TYPE],
+        decode: provisioning::get_lba_status,
+        ..READ
     },
     Row {
         // Answered before it gets here, by who knows the target's other logical units; listed since it is served.

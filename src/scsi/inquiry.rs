@@ -9,6 +9,7 @@ use zerocopy::{Immutable, IntoBytes, Unaligned};
 
 use super::capacity::Geometry;
 use super::nexus::{Protocol, RelativeTargetPort};
+use super::provisioning::{MAXIMUM_WRITE_SAME, Provisioning, UnmapLimits};
 use super::sense::{Field, Sense};
 
 /// The company identifier in the unit's NAA designator, 24 bits (IEEE, OUI).
@@ -123,6 +124,7 @@ pub fn standard(identity: &Identity) -> Vec<u8> {
 struct Unit<'a> {
     identity: &'a Identity,
     geometry: &'a Geometry,
+    provisioning: &'a Provisioning,
     port: Option<Port>,
 }
 
@@ -156,6 +158,7 @@ pub fn vital_product_data(
     page: u8,
     identity: &Identity,
     geometry: &Geometry,
+    provisioning: &Provisioning,
     port: Option<Port>,
 ) -> Result<Vec<u8>, Sense> {
     let (_, content) = PAGES
@@ -165,6 +168,7 @@ pub fn vital_product_data(
     let unit = Unit {
         identity,
         geometry,
+        provisioning,
         port,
     };
     let mut content = content(&unit);
@@ -250,16 +254,12 @@ struct BlockLimits {
     maximum_transfer_length: U32,
     optimal_transfer_length: U32,
     maximum_prefetch_length: U32,
-    maximum_unmap_lba_count: U32,
-    maximum_unmap_block_descriptor_count: U32,
-    optimal_unmap_granularity: U32,
-    /// UGAVALID in bit 31.
-    unmap_granularity_alignment: U32,
+    unmap: UnmapLimits,
     maximum_write_same_length: U64,
     reserved: [u8; 20],
 }
 
-/// COMPARE AND WRITE, PRE-FETCH, UNMAP and WRITE SAME are not served: no limit of theirs is given.
+/// COMPARE AND WRITE has no limit but that of its field, and of PRE-FETCH none is given.
 fn block_limits(unit: &Unit<'_>) -> Vec<u8> {
     const PAGE_CACHE: u32 = 4096;
     const OPTIMAL_TRANSFER: u32 = 1 << 20;
@@ -268,16 +268,13 @@ fn block_limits(unit: &Unit<'_>) -> Vec<u8> {
     let maximum_transfer = geometry.maximum_transfer().0;
     let limits = BlockLimits {
         wsnz: 0x01,
-        maximum_compare_and_write_length: 0,
+        maximum_compare_and_write_length: 0xff,
         optimal_transfer_length_granularity: u16::try_from(granularity).unwrap_or(0).into(),
         maximum_transfer_length: u32::try_from(maximum_transfer).unwrap_or(0).into(),
         optimal_transfer_length: geometry.blocks_in(OPTIMAL_TRANSFER).into(),
         maximum_prefetch_length: 0.into(),
-        maximum_unmap_lba_count: 0.into(),
-        maximum_unmap_block_descriptor_count: 0.into(),
-        optimal_unmap_granularity: 0.into(),
-        unmap_granularity_alignment: 0.into(),
-        maximum_write_same_length: 0.into(),
+        unmap: unit.provisioning.unmap_limits(geometry),
+        maximum_write_same_length: MAXIMUM_WRITE_SAME.0.into(),
         reserved: [0; 20],
     };
     limits.as_bytes().to_vec()
@@ -292,10 +289,9 @@ fn block_device_characteristics(unit: &Unit<'_>) -> Vec<u8> {
     content
 }
 
-/// Logical Block Provisioning (SBC-3), of 8 bytes: LBPU, LBPWS and LBPWS10 are 0, PROVISIONING TYPE is
-/// fully provisioned.
-fn logical_block_provisioning(_unit: &Unit<'_>) -> Vec<u8> {
-    vec![0x00; 4]
+/// Logical Block Provisioning (SBC-3), of 8 bytes.
+fn logical_block_provisioning(unit: &Unit<'_>) -> Vec<u8> {
+    unit.provisioning.vital_product_data().to_vec()
 }
 
 /// ASCII data (SPC-4): the text, left-aligned, cut or filled up with spaces.
@@ -328,7 +324,18 @@ mod tests {
 
     fn page_of(code: u8, identity: &Identity, port: Option<Port>) -> Vec<u8> {
         let geometry = Geometry::new(512, 1 << 20, 3).unwrap();
-        vital_product_data(code, identity, &geometry, port).unwrap()
+        vital_product_data(code, identity, &geometry, &Provisioning::Full, port).unwrap()
+    }
+
+    /// A page of a unit of blocks of that size, from which space can be given back.
+    fn page_of_thin(code: u8, block_size: u32, zeroes: bool) -> Vec<u8> {
+        let geometry = Geometry::new(block_size, 1 << 20, 0).unwrap();
+        let thin = Provisioning::Thin {
+            zeroes,
+            granularity: 65_536,
+            alignment: 4096,
+        };
+        vital_product_data(code, &Identity::new("serial-1"), &geometry, &thin, None).unwrap()
     }
 
     #[test]
@@ -365,7 +372,13 @@ mod tests {
         let geometry = Geometry::new(512, 1, 0).unwrap();
         let refused = Err(Sense::invalid_field_in_cdb(Field::cdb(2)));
         for code in 0..=0xff {
-            let answer = vital_product_data(code, &Identity::new("x"), &geometry, None);
+            let answer = vital_product_data(
+                code,
+                &Identity::new("x"),
+                &geometry,
+                &Provisioning::Full,
+                None,
+            );
             match expected[4..].contains(&code) {
                 true => assert_eq!(answer.unwrap()[1], code),
                 false => assert_eq!(answer, refused),
@@ -447,16 +460,17 @@ mod tests {
     fn block_limits_are_in_blocks() {
         let mut expected = vec![
             0x00, 0xb0, 0x00, 0x3c, // page B0h, 60 more bytes
-            0x01, 0x00, // WSNZ; no COMPARE AND WRITE
+            0x01, 0xff, // WSNZ; COMPARE AND WRITE of up to 255 blocks
             0x00, 0x08, // OPTIMAL TRANSFER LENGTH GRANULARITY: 4 KiB
             0x00, 0x00, 0x40, 0x00, // MAXIMUM TRANSFER LENGTH: 8 MiB
             0x00, 0x00, 0x08, 0x00, // OPTIMAL TRANSFER LENGTH: 1 MiB
         ];
-        expected.resize(64, 0); // no PRE-FETCH, UNMAP, WRITE SAME, WRITE ATOMIC
+        expected.resize(36, 0); // no PRE-FETCH, UNMAP
+        expected.extend([0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x80, 0x00]); // WRITE SAME
+        expected.resize(64, 0); // no WRITE ATOMIC
         assert_eq!(page(0xb0), expected);
 
-        let geometry = Geometry::new(4096, 1 << 20, 0).unwrap();
-        let large = vital_product_data(0xb0, &Identity::new("x"), &geometry, None).unwrap();
+        let large = page_of_thin(0xb0, 4096, true);
         let expected = [
             0x00, 0x01, // granularity
             0x00, 0x00, 0x08, 0x00, // maximum
@@ -470,9 +484,54 @@ mod tests {
         let geometry = Geometry::new(512, 1 << 20, 0).unwrap();
         for (physical, expected) in [(512, [0x00, 0x08]), (65_536, [0x00, 0x80])] {
             let geometry = geometry.with_physical_blocks(physical, Lba(0)).unwrap();
-            let page = vital_product_data(0xb0, &Identity::new("x"), &geometry, None).unwrap();
+            let page = vital_product_data(
+                0xb0,
+                &Identity::new("x"),
+                &geometry,
+                &Provisioning::Full,
+                None,
+            )
+            .unwrap();
             assert_eq!(page[6..8], expected);
         }
+    }
+
+    #[test]
+    fn block_limits_tell_how_to_unmap_where_that_is_served() {
+        for zeroes in [true, false] {
+            let expected = [
+                0x00, 0x10, 0x00, 0x00, // MAXIMUM UNMAP LBA COUNT: 1 Mi blocks
+                0x00, 0x00, 0x01, 0x00, // MAXIMUM UNMAP BLOCK DESCRIPTOR COUNT: 256
+                0x00, 0x00, 0x00, 0x80, // OPTIMAL UNMAP GRANULARITY: 64 KiB
+                0x80, 0x00, 0x00, 0x08, // UGAVALID, UNMAP GRANULARITY ALIGNMENT: 4 KiB
+                0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x80, 0x00, // MAXIMUM WRITE SAME LENGTH
+            ];
+            assert_eq!(page_of_thin(0xb0, 512, zeroes)[20..44], expected);
+        }
+        let expected = [
+            0x00, 0x10, 0x00, 0x00, // as many, if larger, blocks
+            0x00, 0x00, 0x01, 0x00, // as many descriptors
+            0x00, 0x00, 0x00, 0x10, // 64 KiB
+            0x80, 0x00, 0x00, 0x01, // UGAVALID, 4 KiB
+        ];
+        assert_eq!(page_of_thin(0xb0, 4096, true)[20..36], expected);
+    }
+
+    #[test]
+    fn a_thin_unit_tells_what_gives_blocks_back() {
+        let expected = [
+            0x00, 0xb2, 0x00, 0x04, // page B2h, 4 more bytes
+            0x00, // THRESHOLD EXPONENT: none
+            0xe4, // LBPU, LBPWS, LBPWS10, LBPRZ=001b, ANC_SUP=0, DP=0
+            0x02, // PROVISIONING TYPE: thin
+            0x00,
+        ];
+        assert_eq!(page_of_thin(0xb2, 512, true), expected);
+        // LBPU alone, where what is given back may read as anything.
+        assert_eq!(
+            page_of_thin(0xb2, 512, false)[4..],
+            [0x00, 0x80, 0x02, 0x00]
+        );
     }
 
     #[test]
@@ -489,7 +548,14 @@ mod tests {
     #[test]
     fn of_a_medium_that_rotates_no_rate_is_told() {
         let geometry = Geometry::new(512, 1 << 20, 0).unwrap().rotating();
-        let page = vital_product_data(0xb1, &Identity::new("x"), &geometry, None).unwrap();
+        let page = vital_product_data(
+            0xb1,
+            &Identity::new("x"),
+            &geometry,
+            &Provisioning::Full,
+            None,
+        )
+        .unwrap();
         assert_eq!(page[4..6], [0x00, 0x00]); // MEDIUM ROTATION RATE: not reported
         assert_eq!(page[8], 0x02); // FUAB
     }
@@ -517,7 +583,8 @@ mod tests {
                 protocol: Protocol::Srp,
             });
             let geometry = Geometry::new(4096, 1, 0).unwrap();
-            if let Ok(page) = vital_product_data(code, &identity, &geometry, port) {
+            let thin = Provisioning::Thin { zeroes: true, granularity: 4096, alignment: 0 };
+            if let Ok(page) = vital_product_data(code, &identity, &geometry, &thin, port) {
                 let length = usize::from(u16::from_be_bytes([page[2], page[3]]));
                 prop_assert_eq!(page.len(), 4 + length);
             }

@@ -7,9 +7,11 @@
 pub mod capacity;
 pub mod cdb;
 pub mod commands;
+pub mod features;
 pub mod inquiry;
 pub mod mode;
 pub mod nexus;
+pub mod provisioning;
 pub mod report;
 pub mod sense;
 

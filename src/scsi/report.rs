@@ -6,6 +6,7 @@ use zerocopy::{Immutable, IntoBytes, Unaligned};
 
 use super::cdb::Reporting;
 use super::commands::{self, COMMANDS, Row};
+use super::features::Features;
 use super::flag;
 use super::sense::{Field, Sense};
 
@@ -56,28 +57,34 @@ const CTDP_ONE: u8 = 0x80;
 const NOT_SUPPORTED: u8 = 0b001;
 const SUPPORTED_AS_STANDARD: u8 = 0b011;
 
-/// The answer to REPORT SUPPORTED OPERATION CODES. With `rctd`, every command has a command timeouts
+/// The answer to REPORT SUPPORTED OPERATION CODES of a unit with those features. With `rctd`, every command has a command timeouts
 /// descriptor. That a command is not supported is an answer, too.
 ///
 /// # Errors
 /// INVALID FIELD IN CDB, pointing at REPORTING OPTIONS, if they ask for the command without service action
 /// and it has some, or the other way round.
-pub fn supported_operation_codes(reporting: Reporting, rctd: bool) -> Result<Vec<u8>, Sense> {
-    match reporting {
-        Reporting::All => Ok(all_commands(rctd)),
-        Reporting::Opcode(opcode) => match commands::of_opcode(opcode) {
-            [row, ..] if row.has_service_action => Err(wrong_reporting_option()),
-            rows => Ok(one_command(rows.first(), rctd)),
+pub fn supported_operation_codes(
+    reporting: Reporting,
+    rctd: bool,
+    features: Features,
+) -> Result<Vec<u8>, Sense> {
+    let row = match reporting {
+        Reporting::All => return Ok(all_commands(rctd, features)),
+        Reporting::Opcode(opcode) => match commands::served(opcode, features).next() {
+            Some(row) if row.has_service_action => return Err(wrong_reporting_option()),
+            row => row,
         },
-        Reporting::ServiceAction(opcode, service_action) => match commands::of_opcode(opcode) {
-            [row] if !row.has_service_action => Err(wrong_reporting_option()),
-            rows => Ok(one_command(with_service_action(rows, service_action), rctd)),
-        },
-        Reporting::Either(opcode, service_action) => {
-            let rows = commands::of_opcode(opcode);
-            Ok(one_command(with_service_action(rows, service_action), rctd))
+        Reporting::ServiceAction(opcode, service_action) => {
+            match commands::served(opcode, features).next() {
+                Some(row) if !row.has_service_action => return Err(wrong_reporting_option()),
+                _ => with_service_action(opcode, service_action, features),
+            }
         }
-    }
+        Reporting::Either(opcode, service_action) => {
+            with_service_action(opcode, service_action, features)
+        }
+    };
+    Ok(one_command(row, rctd, features))
 }
 
 /// The answer to REPORT SUPPORTED TASK MANAGEMENT FUNCTIONS, with the extended parameter data if `repd`.
@@ -94,15 +101,19 @@ fn wrong_reporting_option() -> Sense {
 }
 
 /// A command without service actions has service action 0 here.
-fn with_service_action(rows: &'static [Row], service_action: u16) -> Option<&'static Row> {
-    rows.iter()
+fn with_service_action(
+    opcode: u8,
+    service_action: u16,
+    features: Features,
+) -> Option<&'static Row> {
+    commands::served(opcode, features)
         .find(|row| u16::from(row.service_action().unwrap_or(0)) == service_action)
 }
 
 /// All_commands parameter data: length of the rest in 4 bytes, then the command descriptors.
-fn all_commands(rctd: bool) -> Vec<u8> {
+fn all_commands(rctd: bool, features: Features) -> Vec<u8> {
     let mut descriptors = Vec::new();
-    for row in COMMANDS {
+    for row in COMMANDS.iter().filter(|row| row.is_served(features)) {
         let descriptor = CommandDescriptor {
             opcode: row.opcode(),
             reserved1: 0,
@@ -121,7 +132,7 @@ fn all_commands(rctd: bool) -> Vec<u8> {
     [&length.to_be_bytes(), descriptors.as_slice()].concat()
 }
 
-fn one_command(row: Option<&Row>, rctd: bool) -> Vec<u8> {
+fn one_command(row: Option<&Row>, rctd: bool, features: Features) -> Vec<u8> {
     let Some(row) = row else {
         return vec![0, NOT_SUPPORTED, 0, 0];
     };
@@ -130,7 +141,7 @@ fn one_command(row: Option<&Row>, rctd: bool) -> Vec<u8> {
         flags: SUPPORTED_AS_STANDARD | flag(rctd, CTDP_ONE),
         cdb_size: row.cdb_length().into(),
     };
-    let mut answer = [header.as_bytes(), row.usage].concat();
+    let mut answer = [header.as_bytes(), &row.usage_on(features)].concat();
     if rctd {
         answer.extend(timeouts(row).as_bytes());
     }
@@ -154,12 +165,12 @@ mod tests {
     use super::*;
 
     fn one(reporting: Reporting) -> Vec<u8> {
-        supported_operation_codes(reporting, false).unwrap()
+        supported_operation_codes(reporting, false, Features::ALL).unwrap()
     }
 
     #[test]
     fn all_commands_are_the_table() {
-        let answer = supported_operation_codes(Reporting::All, false).unwrap();
+        let answer = supported_operation_codes(Reporting::All, false, Features::ALL).unwrap();
         let (length, descriptors) = answer.split_first_chunk().unwrap();
         assert_eq!(
             u32::from_be_bytes(*length),
@@ -188,7 +199,7 @@ mod tests {
 
     #[test]
     fn rctd_gives_every_command_its_timeouts() {
-        let answer = supported_operation_codes(Reporting::All, true).unwrap();
+        let answer = supported_operation_codes(Reporting::All, true, Features::ALL).unwrap();
         assert_eq!(answer.len(), 4 + COMMANDS.len() * 20);
         for descriptor in answer[4..].chunks(20) {
             assert_eq!(descriptor[5] & 0x02, 0x02); // CTDP
@@ -219,7 +230,7 @@ mod tests {
             0x00, 0x00, 0x00, 0x00, // NOMINAL COMMAND PROCESSING TIMEOUT: not given
             0x00, 0x00, 0x00, 0x00, // RECOMMENDED COMMAND TIMEOUT: none
         ];
-        let asked = |reporting| supported_operation_codes(reporting, true).unwrap();
+        let asked = |reporting| supported_operation_codes(reporting, true, Features::ALL).unwrap();
         assert_eq!(asked(Reporting::ServiceAction(0x5f, 0x04)), expected);
         assert_eq!(asked(Reporting::Either(0x5f, 0x04)), expected);
     }
@@ -284,7 +295,8 @@ mod tests {
 
     #[test]
     fn reads_recommend_a_minute() {
-        let answer = supported_operation_codes(Reporting::Opcode(0x08), true).unwrap();
+        let answer =
+            supported_operation_codes(Reporting::Opcode(0x08), true, Features::ALL).unwrap();
         assert_eq!(answer[4 + 6 + 8..], [0, 0, 0, 60]);
     }
 
@@ -293,11 +305,17 @@ mod tests {
         let refused = Err(Sense::invalid_field_in_cdb(Field::cdb_bit(2, 2)));
         for opcode in [0x5e, 0x5f, 0x9e, 0xa3] {
             let asked = Reporting::Opcode(opcode);
-            assert_eq!(supported_operation_codes(asked, false), refused);
+            assert_eq!(
+                supported_operation_codes(asked, false, Features::ALL),
+                refused
+            );
         }
         for opcode in [0x16, 0x17, 0x28, 0x56, 0x57] {
             let asked = Reporting::ServiceAction(opcode, 0);
-            assert_eq!(supported_operation_codes(asked, false), refused);
+            assert_eq!(
+                supported_operation_codes(asked, false, Features::ALL),
+                refused
+            );
         }
     }
 
@@ -310,12 +328,40 @@ mod tests {
             Reporting::Either(0x04, 0),
             Reporting::ServiceAction(0x5f, 0x08), // REPLACE LOST RESERVATION
             Reporting::ServiceAction(0x5f, 0x0104),
-            Reporting::Either(0x9e, 0x12),
+            Reporting::Either(0x9e, 0x13),
             Reporting::Either(0x28, 1), // READ(10) has no service action
         ] {
             assert_eq!(one(reporting), not_supported, "{reporting:?}");
-            let with_timeouts = supported_operation_codes(reporting, true).unwrap();
+            let with_timeouts = supported_operation_codes(reporting, true, Features::ALL).unwrap();
             assert_eq!(with_timeouts, not_supported, "{reporting:?}");
+        }
+    }
+
+    #[test]
+    fn what_a_unit_lacks_the_feature_for_is_not_supported_and_not_listed() {
+        let none = Features::NONE;
+        let asked = |reporting| supported_operation_codes(reporting, false, none).unwrap();
+        let not_supported = [0x00, 0x01, 0x00, 0x00];
+        assert_eq!(asked(Reporting::Opcode(0x42)), not_supported); // UNMAP
+        assert_eq!(asked(Reporting::Either(0x42, 0)), not_supported);
+        let service_action = asked(Reporting::ServiceAction(0x42, 0));
+        assert_eq!(service_action, not_supported);
+        let all = asked(Reporting::All);
+        assert!(all[4..].chunks(8).all(|descriptor| descriptor[0] != 0x42));
+        let lacking = COMMANDS.iter().filter(|row| row.needs.is_some()).count();
+        assert_eq!(all.len(), 4 + (COMMANDS.len() - lacking) * 8);
+    }
+
+    #[test]
+    fn a_field_that_a_unit_lacks_the_feature_for_is_not_in_the_usage_data() {
+        for (opcode, on, off) in [(0x41, 0x08, 0x00), (0x93, 0x09, 0x01)] {
+            // UNMAP of WRITE SAME
+            for (features, flags) in [(Features::ALL, on), (Features::NONE, off)] {
+                let asked = Reporting::Opcode(opcode);
+                let answer = supported_operation_codes(asked, false, features).unwrap();
+                assert_eq!(answer[4..6], [opcode, flags]);
+                assert_eq!(answer[6..10], [0xff; 4]);
+            }
         }
     }
 
@@ -340,7 +386,7 @@ mod tests {
                 2 => Reporting::ServiceAction(opcode, service_action),
                 _ => Reporting::Either(opcode, service_action),
             };
-            if let Ok(answer) = supported_operation_codes(reporting, rctd) {
+            if let Ok(answer) = supported_operation_codes(reporting, rctd, Features::ALL) {
                 prop_assert!(answer.len() >= 4);
             }
         }

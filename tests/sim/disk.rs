@@ -12,6 +12,7 @@ use tcmu_pr::pr::Reservations;
 use tcmu_pr::pr::out::Context;
 use tcmu_pr::scsi::capacity::Geometry;
 use tcmu_pr::scsi::inquiry;
+use tcmu_pr::scsi::provisioning::Provisioning;
 use tcmu_pr::store::space::{Extent, Figures};
 use tcmu_pr::store::{Content, Done, Failure, Operation, Outcome, Request, Store};
 use tcmu_pr::sys::wake::Waker;
@@ -39,6 +40,7 @@ pub(crate) fn unit() -> LogicalUnit {
     LogicalUnit::new(Setup {
         identity: inquiry::Identity::new("serial"),
         geometry: Geometry::new(512, BLOCKS as u64, 0).unwrap(),
+        provisioning: Provisioning::Full,
         reservations: Ok(Reservations::default()),
         attentions: Vec::new(),
         power_on: false,

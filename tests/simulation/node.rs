@@ -18,6 +18,7 @@ use tcmu_pr::scsi::Access;
 use tcmu_pr::scsi::capacity::Geometry;
 use tcmu_pr::scsi::inquiry;
 use tcmu_pr::scsi::nexus::ItNexus;
+use tcmu_pr::scsi::provisioning::Provisioning;
 use tcmu_pr::store::{Done, Failure, Operation, Outcome, Request, Store};
 use tcmu_pr::sys::wake::Waker;
 
@@ -317,6 +318,7 @@ impl Node {
             unit: LogicalUnit::new(Setup {
                 identity: inquiry::Identity::new(SERIAL),
                 geometry: Geometry::new(BLOCK, blocks, 0).unwrap(),
+                provisioning: Provisioning::Full,
                 reservations: Ok(kept.reservations.clone()),
                 attentions: kept.attentions,
                 power_on: kept.power_on,

@@ -23,17 +23,12 @@ const MODE_SENSE_10: [u8; 10] = [0x5a, 0x08, 0x08, 0, 0, 0, 0, 0, 24, 0];
 
 /// The commands that shut-out nexuses are most often wrongly let in with, or wrongly refused. None is served here, and
 /// that is said before any reservation is asked: one that is served some day has its class in the table of commands.
-const NOT_SERVED: [(&str, &[u8]); 7] = [
+const NOT_SERVED: [(&str, &[u8]); 5] = [
     ("FORMAT UNIT", &[0x04, 0, 0, 0, 0, 0]),
     ("MODE SELECT(6)", &[0x15, 0x10, 0, 0, 24, 0]),
-    ("WRITE SAME(10)", &[0x41, 0, 0, 0, 0, 0, 0, 0, 1, 0]),
     ("UNMAP", &[0x42, 0, 0, 0, 0, 0, 0, 0, 24, 0]),
     ("LOG SELECT", &[0x4c, 0, 0, 0, 0, 0, 0, 0, 0, 0]),
     ("MODE SELECT(10)", &[0x55, 0x10, 0, 0, 0, 0, 0, 0, 24, 0]),
-    (
-        "WRITE SAME(16)",
-        &[0x93, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0],
-    ),
 ];
 
 impl Bench {

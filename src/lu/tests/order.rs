@@ -35,9 +35,9 @@ fn persistent_reserve_conflicts_with_a_reserve_whatever_its_service_action() {
     }
     assert_eq!(bench.unit.counters().conflicts, 8);
     // Another operation code that is served in part is not concerned.
-    let get_lba_status = [0x9e, 0x12, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 24, 0, 0];
+    let report_referrals = [0x9e, 0x13, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 24, 0, 0];
     let expected = Response::Check(Sense::invalid_field_in_cdb(Field::cdb_bit(1, 4)));
-    assert_eq!(bench.answer(B, &get_lba_status, 24), expected);
+    assert_eq!(bench.answer(B, &report_referrals, 24), expected);
 }
 
 #[test]

@@ -1,5 +1,7 @@
 //! Commands for block devices (SBC-3).
 
+pub(in crate::scsi) mod provisioning;
+
 use zerocopy::big_endian::{U16, U32, U64};
 
 use super::{ByteCheck, CacheRange, Command, StartStopUnit, Transfer, layout};
@@ -32,7 +34,7 @@ layout! {
     Medium6 { _opcode: u8, lba_high: u8, lba_low: U16, length: u8, _control: u8, }
 }
 layout! {
-    /// READ(10), WRITE(10), WRITE AND VERIFY(10), VERIFY(10), PRE-FETCH(10), SYNCHRONIZE CACHE(10).
+    /// READ(10), WRITE(10), WRITE AND VERIFY(10), VERIFY(10), WRITE SAME(10), PRE-FETCH(10), SYNCHRONIZE CACHE(10).
     Medium10 { _opcode: u8, flags: u8, lba: U32, _group: u8, length: U16, _control: u8, }
 }
 layout! {
@@ -40,8 +42,8 @@ layout! {
     Medium12 { _opcode: u8, flags: u8, lba: U32, length: U32, _group: u8, _control: u8, }
 }
 layout! {
-    /// READ(16), WRITE(16), ORWRITE(16), COMPARE AND WRITE, WRITE AND VERIFY(16), VERIFY(16), PRE-FETCH(16),
-    /// SYNCHRONIZE CACHE(16), READ CAPACITY(16).
+    /// READ(16), WRITE(16), ORWRITE(16), COMPARE AND WRITE, WRITE AND VERIFY(16), VERIFY(16), WRITE SAME(16),
+    /// PRE-FETCH(16), SYNCHRONIZE CACHE(16), READ CAPACITY(16), GET LBA STATUS.
     Medium16 { _opcode: u8, flags: u8, lba: U64, length: U32, _group: u8, _control: u8, }
 }
 layout! {

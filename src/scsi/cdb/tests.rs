@@ -1,8 +1,9 @@
 use super::*;
 use crate::scsi::commands;
+use crate::scsi::features::Features;
 
 fn decode(cdb: &[u8]) -> Result<Command, Sense> {
-    commands::find(cdb)?.decode(cdb)
+    commands::find(cdb, Features::ALL)?.decode(cdb, Features::ALL)
 }
 
 fn refused(byte: u16) -> Result<Command, Sense> {

@@ -4,6 +4,7 @@ use super::*;
 use crate::scsi::capacity::{self, Geometry};
 use crate::scsi::inquiry::{self, Identity};
 use crate::scsi::mode::{self, ModeState};
+use crate::scsi::provisioning::Provisioning;
 use crate::scsi::report;
 
 /// The shortest way to ask for the command: operation code, service action, the rest 0 if it can be.
@@ -13,6 +14,8 @@ fn minimal(row: &Row) -> Vec<u8> {
     cdb[1] = row.service_action().unwrap_or(0);
     match row.name {
         "REPORT SUPPORTED OPERATION CODES" => cdb[2] = 0x03, // look at operation code and service action
+        "WRITE SAME(10)" => cdb[8] = 0x01,                   // NUMBER OF LOGICAL BLOCKS
+        "WRITE SAME(16)" => cdb[13] = 0x01,
         "REPORT SUPPORTED TASK MANAGEMENT FUNCTIONS" => cdb[9] = 0x04, // the least ALLOCATION LENGTH
         _ => {}
     }
@@ -106,26 +109,30 @@ fn find_answers_with_the_row_of_operation_code_and_service_action() {
     for row in COMMANDS {
         let mut cdb = minimal(row);
         cdb[1] |= 0xe0; // not of the service action
-        assert_eq!(find(&cdb).unwrap().name, row.name);
+        assert_eq!(find(&cdb, Features::ALL).unwrap().name, row.name);
     }
 }
 
 #[test]
 fn every_decoder_accepts_a_minimal_cdb() {
     for row in decoded() {
-        assert!(row.decode(&minimal(row)).is_ok(), "{}", row.name);
+        assert!(
+            row.decode(&minimal(row), Features::ALL).is_ok(),
+            "{}",
+            row.name
+        );
     }
 }
 
 #[test]
 fn every_bit_in_usage_counts() {
     for row in decoded() {
-        let plain = row.decode(&minimal(row));
+        let plain = row.decode(&minimal(row), Features::ALL);
         for (byte, mask) in bits(row).filter(|&(byte, mask)| row.usage[byte] & mask != 0) {
             let mut cdb = minimal(row);
             cdb[byte] ^= mask;
             assert_ne!(
-                row.decode(&cdb),
+                row.decode(&cdb, Features::ALL),
                 plain,
                 "{} byte {byte} {mask:02x}",
                 row.name
@@ -137,13 +144,13 @@ fn every_bit_in_usage_counts() {
 #[test]
 fn every_bit_outside_usage_and_refusal_is_ignored() {
     for row in decoded() {
-        let plain = row.decode(&minimal(row));
+        let plain = row.decode(&minimal(row), Features::ALL);
         for (byte, mask) in bits(row) {
             if row.usage[byte] & mask == 0 && !refuses(row, byte, mask) && !depends(row, byte) {
                 let mut cdb = minimal(row);
                 cdb[byte] |= mask;
                 assert_eq!(
-                    row.decode(&cdb),
+                    row.decode(&cdb, Features::ALL),
                     plain,
                     "{} byte {byte} {mask:02x}",
                     row.name
@@ -161,11 +168,12 @@ fn every_refused_bit_is_pointed_at_by_the_first_bit_of_its_field() {
             cdb[byte] |= mask;
             let first = match (row.name, byte, mask) {
                 (_, 1, 0x20 | 0x40 | 0x80) => 7, // PROTECT fields, SELF-TEST CODE
+                ("GET LBA STATUS", 14, _) => 7,  // REPORT TYPE
                 (_, _, mask) => u8::try_from(mask.trailing_zeros()).unwrap(),
             };
             let field = Field::cdb_bit(u16::try_from(byte).unwrap(), first);
             assert_eq!(
-                row.decode(&cdb),
+                row.decode(&cdb, Features::ALL),
                 Err(Sense::invalid_field_in_cdb(field)),
                 "{} byte {byte} {mask:02x}",
                 row.name
@@ -177,7 +185,9 @@ fn every_refused_bit_is_pointed_at_by_the_first_bit_of_its_field() {
 #[test]
 fn naca_is_refused_before_any_other_field() {
     let cdb = [0x28, 0x20, 0, 0, 0, 0, 0, 0, 1, 0x04]; // READ(10), RDPROTECT=1, NACA=1
-    let refused = find(&cdb).unwrap().decode(&cdb);
+    let refused = find(&cdb, Features::ALL)
+        .unwrap()
+        .decode(&cdb, Features::ALL);
     assert_eq!(
         refused,
         Err(Sense::invalid_field_in_cdb(Field::cdb_bit(9, 2)))
@@ -189,7 +199,7 @@ fn a_cdb_cut_short_lacks_the_byte_after_its_end() {
     for row in COMMANDS {
         for length in 0..row.usage.len() {
             let missing = Field::cdb(u16::try_from(length).unwrap());
-            let refused = row.decode(&minimal(row)[..length]);
+            let refused = row.decode(&minimal(row)[..length], Features::ALL);
             assert_eq!(
                 refused,
                 Err(Sense::invalid_field_in_cdb(missing)),
@@ -204,20 +214,20 @@ fn a_cdb_cut_short_lacks_the_byte_after_its_end() {
 fn bytes_behind_the_cdb_are_not_looked_at() {
     for row in decoded() {
         let mut cdb = minimal(row);
-        let plain = row.decode(&cdb);
+        let plain = row.decode(&cdb, Features::ALL);
         cdb.extend([0xff; 16]);
-        assert_eq!(row.decode(&cdb), plain, "{}", row.name);
+        assert_eq!(row.decode(&cdb, Features::ALL), plain, "{}", row.name);
     }
 }
 
 #[test]
 fn an_unknown_operation_code_is_not_a_field() {
     let unknown = Err(Sense::invalid_command_operation_code());
-    assert_eq!(find(&[]).map(|row| row.name), unknown);
+    assert_eq!(find(&[], Features::ALL).map(|row| row.name), unknown);
     for opcode in 0..=0xff {
         if COMMANDS.iter().all(|row| row.opcode() != opcode) {
             assert_eq!(
-                find(&[opcode; 16]).map(|row| row.name),
+                find(&[opcode; 16], Features::ALL).map(|row| row.name),
                 unknown,
                 "{opcode:02x}"
             );
@@ -255,12 +265,12 @@ fn an_unknown_service_action_is_a_field_of_a_known_operation_code() {
             0,
         ];
         assert_eq!(
-            find(&cdb).map(|row| row.name),
+            find(&cdb, Features::ALL).map(|row| row.name),
             unknown,
             "{opcode:02x}/{service_action:02x}"
         );
     }
-    assert_eq!(find(&[0x9e]).map(|row| row.name), unknown);
+    assert_eq!(find(&[0x9e], Features::ALL).map(|row| row.name), unknown);
 }
 
 #[test]
@@ -270,12 +280,15 @@ fn what_we_would_not_do_is_refused() {
             0x28 | 0xa8 | 0x88 | 0x2a | 0xaa | 0x8a => &[(1, 0xe0)], // RDPROTECT, WRPROTECT
             0x2f | 0xaf | 0x8f => &[(1, 0xe0)],                      // VRPROTECT
             0x2e | 0xae | 0x8e | 0x89 | 0x8b => &[(1, 0xe0)],        // WRPROTECT, ORPROTECT
-            0x12 => &[(1, 0x02)],                                    // CMDDT
-            0x1b => &[(4, 0x02)],                                    // LOEJ
-            0x1d => &[(1, 0xe0)],                                    // SELF-TEST CODE
-            0x1e => &[(4, 0x02)],                                    // PREVENT
-            0x16 | 0x17 => &[(1, 0x10), (1, 0x01)],                  // 3RDPTY, EXTENT
-            0x56 | 0x57 => &[(1, 0x10), (1, 0x02), (1, 0x01)],       // 3RDPTY, LONGID, EXTENT
+            0x41 | 0x93 => &[(1, 0xe0), (1, 0x10), (1, 0x04), (1, 0x02)], // WRPROTECT, ANCHOR, PBDATA, LBDATA
+            0x42 => &[(1, 0x01)],                                         // ANCHOR
+            0x9e if row.service_action() == Some(0x12) => &[(14, 0xff)],  // REPORT TYPE
+            0x12 => &[(1, 0x02)],                                         // CMDDT
+            0x1b => &[(4, 0x02)],                                         // LOEJ
+            0x1d => &[(1, 0xe0)],                                         // SELF-TEST CODE
+            0x1e => &[(4, 0x02)],                                         // PREVENT
+            0x16 | 0x17 => &[(1, 0x10), (1, 0x01)],                       // 3RDPTY, EXTENT
+            0x56 | 0x57 => &[(1, 0x10), (1, 0x02), (1, 0x01)],            // 3RDPTY, LONGID, EXTENT
             _ => &[],
         };
         let fields: Vec<_> = row
@@ -370,9 +383,11 @@ fn only_reads_writes_and_flushes_touch_the_medium() {
     for row in COMMANDS {
         let (media, direction) = match row.opcode() {
             0x08 | 0x28 | 0xa8 | 0x88 => (Media::Read, DataDirection::In),
+            0x9e if row.service_action() == Some(0x12) => (Media::Read, DataDirection::In),
             0x0a | 0x2a | 0xaa | 0x8a | 0x2e | 0xae | 0x8e | 0x89 | 0x8b => {
                 (Media::Write, DataDirection::Out)
             }
+            0x41 | 0x42 | 0x93 => (Media::Write, DataDirection::Out), // WRITE SAME, UNMAP
             0x35 | 0x91 | 0x1b => (Media::Sync, DataDirection::None),
             0x34 | 0x90 => (Media::Read, DataDirection::None),
             0x2f | 0xaf | 0x8f => (Media::Read, DataDirection::Out),
@@ -399,6 +414,66 @@ fn markdown_has_a_line_for_every_row() {
     assert!(table.contains(prevent));
 }
 
+const THIN: Provisioning = Provisioning::Thin {
+    zeroes: true,
+    granularity: 4096,
+    alignment: 0,
+};
+
+#[test]
+fn a_command_that_needs_a_feature_is_not_known_without() {
+    let unmap = [0x42, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+    let unknown = Err(Sense::invalid_command_operation_code());
+    let found = |features| find(&unmap, features).map(|row| row.name);
+    assert_eq!(found(Features::NONE), unknown);
+    assert_eq!(found(Features::ALL), Ok("UNMAP"));
+    assert_eq!(found(Provisioning::Full.features()), unknown);
+    assert_eq!(found(THIN.features()), Ok("UNMAP"));
+}
+
+#[test]
+fn a_field_that_needs_a_feature_is_refused_without() {
+    let discards = Provisioning::Thin {
+        zeroes: false,
+        granularity: 4096,
+        alignment: 0,
+    };
+    let refused = |bit| Err(Sense::invalid_field_in_cdb(Field::cdb_bit(1, bit)));
+    for opcode in [0x41, 0x93] {
+        let row = &of_opcode(opcode)[0];
+        // UNMAP; with LBDATA, which stands behind it; with ANCHOR, which stands before it.
+        for (flags, bit) in [(0x08, 3), (0x0a, 3), (0x18, 4)] {
+            let mut cdb = minimal(row);
+            cdb[1] = flags;
+            for provisioning in [Provisioning::Full, discards] {
+                assert_eq!(row.decode(&cdb, provisioning.features()), refused(bit));
+            }
+            assert_eq!(row.decode(&cdb, THIN.features()).is_ok(), flags == 0x08);
+        }
+    }
+}
+
+#[test]
+fn write_same_of_no_blocks_or_too_many_is_refused() {
+    for (row, length) in [(&of_opcode(0x41)[0], 7), (&of_opcode(0x93)[0], 12)] {
+        let field = if length == 7 { 7 } else { 10 };
+        for (blocks, is_served) in [
+            ([0x00, 0x00], false),
+            ([0x00, 0x01], true),
+            ([0x80, 0x00], true),
+            ([0x80, 0x01], false),
+        ] {
+            let mut cdb = minimal(row);
+            cdb[length..length + 2].copy_from_slice(&blocks);
+            let decoded = row.decode(&cdb, Features::ALL);
+            match is_served {
+                true => assert!(decoded.is_ok()),
+                false => assert_eq!(decoded, Err(Sense::invalid_field_in_cdb(Field::cdb(field)))),
+            }
+        }
+    }
+}
+
 /// What the pure side makes of a command.
 fn answer(command: Command) -> Result<Vec<u8>, Sense> {
     let geometry = Geometry::new(512, 1 << 20, 0).unwrap();
@@ -413,10 +488,10 @@ fn answer(command: Command) -> Result<Vec<u8>, Sense> {
         Command::Inquiry { page: None, .. } => Ok(inquiry::standard(&identity)),
         Command::Inquiry {
             page: Some(page), ..
-        } => inquiry::vital_product_data(page, &identity, &geometry, None),
+        } => inquiry::vital_product_data(page, &identity, &geometry, &THIN, None),
         Command::ModeSense(asked) => mode::sense(&asked, &state, &geometry),
         Command::ReadCapacity10 => Ok(capacity::read_capacity_10(&geometry)),
-        Command::ReadCapacity16 { .. } => Ok(capacity::read_capacity_16(&geometry)),
+        Command::ReadCapacity16 { .. } => Ok(capacity::read_capacity_16(&geometry, &THIN)),
         Command::Read(transfer)
         | Command::Write(transfer)
         | Command::WriteAndVerify { transfer, .. }
@@ -433,7 +508,7 @@ fn answer(command: Command) -> Result<Vec<u8>, Sense> {
         }
         Command::ReportSupportedOperationCodes {
             reporting, rctd, ..
-        } => report::supported_operation_codes(reporting, rctd),
+        } => report::supported_operation_codes(reporting, rctd, Features::ALL),
         Command::ReportSupportedTaskManagementFunctions { repd, .. } => {
             Ok(report::supported_task_management_functions(repd))
         }
@@ -444,7 +519,7 @@ fn answer(command: Command) -> Result<Vec<u8>, Sense> {
 proptest! {
     #[test]
     fn no_cdb_makes_us_panic(cdb in prop::collection::vec(any::<u8>(), 0..=32)) {
-        let _ = find(&cdb).and_then(|row| row.decode(&cdb)).and_then(answer);
+        let _ = find(&cdb, Features::ALL).and_then(|row| row.decode(&cdb, Features::ALL)).and_then(answer);
     }
 
     #[test]
@@ -454,7 +529,7 @@ proptest! {
     ) {
         cdb[0] = row.opcode();
         cdb[1] = row.service_action().unwrap_or(cdb[1]);
-        prop_assert_eq!(find(&cdb).unwrap().name, row.name);
-        let _ = row.decode(&cdb).and_then(answer);
+        prop_assert_eq!(find(&cdb, Features::ALL).unwrap().name, row.name);
+        let _ = row.decode(&cdb, Features::ALL).and_then(answer);
     }
 }
