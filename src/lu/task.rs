@@ -231,7 +231,8 @@ pub struct Pending {
 }
 
 impl Pending {
-    pub(super) fn tag(&self) -> Tag {
+    /// Which command it is.
+    pub fn tag(&self) -> Tag {
         self.owed.tag
     }
 

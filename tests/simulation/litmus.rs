@@ -3,10 +3,10 @@
 
 use tcmu_pr::scsi::Access;
 
-use crate::for_each_seed;
 use crate::node::{Node, send};
 use crate::oracle::{CHECK_CONDITION, CONFLICT, GOOD, Sent, TASK_ABORTED};
 use crate::rules::{Command, World};
+use crate::seeds::for_each_seed;
 
 const HOST: usize = 0;
 const VICTIM: usize = 1;

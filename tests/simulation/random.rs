@@ -3,10 +3,10 @@
 use tcmu_pr::lu::FENCE_PATIENCE;
 use tcmu_pr::scsi::Access;
 
-use crate::for_each_seed;
 use crate::node::{Node, send};
 use crate::oracle::{Oracle, Sent, Stored};
 use crate::rules::{Command, World};
+use crate::seeds::for_each_seed;
 
 /// What a node may have outstanding: there is room on the ring for that.
 const DEPTH: usize = 12;
