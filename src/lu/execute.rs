@@ -8,8 +8,8 @@ use crate::scsi::cdb::{self, ByteCheck, CacheRange, Command};
 use crate::scsi::commands::Row;
 use crate::scsi::nexus::ItNexus;
 use crate::scsi::sense::Sense;
-use crate::scsi::{self, Blocks, Status, capacity, inquiry, mode, report};
-use crate::store::{Against, Cancellation, Durability, Flush, Lane, Operation, Request};
+use crate::scsi::{self, Blocks, Status, capacity, inquiry, report};
+use crate::store::{Against, Cancellation, Flush, Lane, Operation, Request};
 
 /// The most bytes that a PRE-FETCH brings into the cache, which others need too.
 const PRE_FETCH_MAX: u64 = 64 << 20;
@@ -79,7 +79,8 @@ impl LogicalUnit {
                 page: Some(page),
                 allocation_length,
             } => self.vital_product_data(task.nexus, page, allocation_length),
-            Command::ModeSense(request) => self.mode_sense(task.nexus, &request),
+            Command::ModeSense(request) => self.mode_sense(&task, &request),
+            Command::ModeSelect(request) => return self.mode_select(task, &request),
             Command::ReadCapacity10 => {
                 data_in(capacity::read_capacity_10(&self.geometry), u32::MAX)
             }
@@ -116,7 +117,7 @@ impl LogicalUnit {
         let checked = self
             .check_transfer(transfer)
             .and_then(|()| match transfer.fua {
-                true if self.flush_failed => Err(Sense::internal_target_failure()),
+                true if self.state.flush_failed => Err(Sense::internal_target_failure()),
                 _ => Ok(()),
             });
         if let Err(sense) = checked {
@@ -150,7 +151,7 @@ impl LogicalUnit {
 
     fn write(&mut self, row: &Row, task: Task, transfer: &cdb::Transfer) -> Step {
         self.counters.writes += 1;
-        let durability = self.durability(transfer.fua);
+        let durability = self.durability(task.nexus, transfer.fua);
         self.write_out(row, task, transfer, |offset, length| Operation::Write {
             offset,
             length,
@@ -161,7 +162,7 @@ impl LogicalUnit {
     /// ORWRITE.
     fn or_write(&mut self, row: &Row, task: Task, transfer: &cdb::Transfer) -> Step {
         self.counters.writes += 1;
-        let durability = self.durability(transfer.fua);
+        let durability = self.durability(task.nexus, transfer.fua);
         self.write_out(row, task, transfer, |offset, length| Operation::OrWrite {
             offset,
             length,
@@ -183,18 +184,9 @@ impl LogicalUnit {
         let operation = Operation::CompareAndWrite {
             offset: self.geometry.byte_offset(transfer.lba),
             length,
-            durability: self.durability(transfer.fua),
+            durability: self.durability(task.nexus, transfer.fua),
         };
         self.start(row, task, operation, Told::Difference)
-    }
-
-    /// When what a command writes must be on stable storage.
-    fn durability(&self, fua: bool) -> Durability {
-        if fua || !self.write_back {
-            Durability::Now
-        } else {
-            Durability::Later
-        }
     }
 
     /// WRITE AND VERIFY. Durable whatever the cache mode is: it could not be verified otherwise.
@@ -257,7 +249,7 @@ impl LogicalUnit {
             ByteCheck::One => (Against::Repeated(block), Some(block)),
         };
         let checked = self.check_transfer(transfer).and_then(|()| {
-            if self.flush_failed {
+            if self.state.flush_failed {
                 return Err(Sense::internal_target_failure());
             }
             match data_out {
@@ -338,7 +330,7 @@ impl LogicalUnit {
     fn current_condition(&mut self, nexus: NexusId) -> Sense {
         let state = if self.fenced {
             Sense::manual_intervention_required()
-        } else if self.flush_failed {
+        } else if self.state.flush_failed {
             Sense::internal_target_failure()
         } else {
             Sense::no_additional_sense_information()
@@ -356,18 +348,6 @@ impl LogicalUnit {
         });
         inquiry::vital_product_data(page, &self.identity, &self.geometry, port)
             .map_or_else(Response::from, |bytes| data_in(bytes, allocation_length))
-    }
-
-    fn mode_sense(&self, nexus: NexusId, request: &cdb::ModeSense) -> Response {
-        let state = mode::ModeState {
-            write_cache_enabled: self.write_back,
-            read_only: self.may_only_read(nexus),
-            software_write_protect: false,
-            task_aborted_status: true,
-        };
-        mode::sense(request, &state, &self.geometry).map_or_else(Response::from, |bytes| {
-            data_in(bytes, request.allocation_length)
-        })
     }
 
     /// Whether a command that changes reservations conflicts with them, whatever is wrong with its CDB.
@@ -404,10 +384,8 @@ impl LogicalUnit {
                     scope_type: scope_and_type,
                     parameter_list_length,
                 };
-                let length = parameter_list_length.min(pr::out::PARAMETER_LIST_LENGTH_MAX);
-                let mut list = vec![0; usize::try_from(length).expect("some 64 KiB")];
-                let present = task.data.read_at(0, &mut list);
-                list.truncate(present);
+                let list = task
+                    .parameter_list(parameter_list_length.min(pr::out::PARAMETER_LIST_LENGTH_MAX));
                 pr::out::answer(&self.reservations, issuer, cdb, &list, &self.context)
             }
             _ => return None,
@@ -454,6 +432,6 @@ fn check_data_out(task: &Task, length: u64) -> Result<(), Sense> {
 }
 
 /// A data-in answer, cut to the allocation length.
-fn data_in(bytes: Vec<u8>, allocation_length: u32) -> Response {
+pub(super) fn data_in(bytes: Vec<u8>, allocation_length: u32) -> Response {
     Response::DataIn(scsi::truncate(bytes, allocation_length))
 }

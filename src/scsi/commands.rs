@@ -364,6 +364,15 @@ pub static COMMANDS: &[Row] = &[
         ..OTHER
     },
     Row {
+        name: "MODE SELECT(6)",
+        usage: &[0x15, 0x11, 0, 0, FF, 0],
+        direction: DataDirection::Out,
+        access: Access::Write,
+        recommended_timeout_s: 60,
+        decode: primary::mode_select_6,
+        ..OTHER
+    },
+    Row {
         name: "RESERVE(6)",
         usage: &[0x16, 0, 0, 0, 0, 0],
         refuse: &[THIRD_PARTY, EXTENT],
@@ -464,6 +473,15 @@ pub static COMMANDS: &[Row] = &[
         usage: &[0x35, 0x02, FF, FF, FF, FF, 0, FF, FF, 0],
         decode: block::synchronize_cache_10,
         ..SYNCHRONIZE_CACHE
+    },
+    Row {
+        name: "MODE SELECT(10)",
+        usage: &[0x55, 0x11, 0, 0, 0, 0, 0, FF, FF, 0],
+        direction: DataDirection::Out,
+        access: Access::Write,
+        recommended_timeout_s: 60,
+        decode: primary::mode_select_10,
+        ..OTHER
     },
     Row {
         name: "RESERVE(10)",

@@ -12,7 +12,7 @@ use tcmu_pr::daemon::recorder::Record;
 use tcmu_pr::daemon::records::{Keep, Keeper, Records};
 use tcmu_pr::daemon::worker::{Identity, Order, Parts, PortId, Worker};
 use tcmu_pr::lu::task::Pending;
-use tcmu_pr::lu::{LogicalUnit, Mapping, Setup, ToStore};
+use tcmu_pr::lu::{LogicalUnit, Mapping, Setup, ToStore, UnitState};
 use tcmu_pr::pr::{Reservations, Save};
 use tcmu_pr::scsi::Access;
 use tcmu_pr::scsi::capacity::Geometry;
@@ -302,6 +302,7 @@ impl Node {
                 next: kept.reservations.clone(),
                 save: Save::Durable,
                 attentions: kept.attentions.clone(),
+                state: None,
                 set_aside: false,
             })
             .expect("the disk is well when the daemon starts");
@@ -321,6 +322,7 @@ impl Node {
                 attentions: kept.attentions,
                 power_on: kept.power_on,
                 write_back: true,
+                state: UnitState::default(),
                 context: self.engine.context.clone(),
             }),
             store: SimStore(Rc::clone(&self.outside)),
