@@ -10,11 +10,12 @@ use std::sync::Arc;
 use files::{RUN, STATE, SimFiles, Trouble};
 use tcmu_pr::daemon::records::{Keep, Keeper, Records};
 use tcmu_pr::lu::task::{NexusId, Response, Tag, Task};
-use tcmu_pr::lu::{LogicalUnit, Mapping, Setup, Step, ToStore};
+use tcmu_pr::lu::{LogicalUnit, Mapping, Setup, Step, ToStore, UnitState};
 use tcmu_pr::pr::out::{self, Cdb, Context};
 use tcmu_pr::pr::{Change, Reservations, Save};
 use tcmu_pr::scsi::capacity::Geometry;
 use tcmu_pr::scsi::inquiry::Identity;
+use tcmu_pr::scsi::mode::Values;
 use tcmu_pr::scsi::nexus::{ItNexus, Protocol, TargetPort, TransportId};
 use tcmu_pr::scsi::provisioning::Provisioning;
 use tcmu_pr::scsi::sense::{Format, Sense};
@@ -60,6 +61,7 @@ fn to_store(change: &Change) -> ToStore {
         next: change.next.clone(),
         save: change.save,
         attentions: Vec::new(),
+        state: None,
         set_aside: false,
     }
 }
@@ -73,6 +75,7 @@ fn start(files: &SimFiles, boot_id: &str) -> (Reservations, Keeper<SimFiles>) {
         next: kept.reservations.clone(),
         save: Save::Durable,
         attentions: kept.attentions,
+        state: None,
         set_aside: false,
     };
     keeper.save(&to_store).expect("nothing is wrong any more");
@@ -145,6 +148,7 @@ fn node(before: &Reservations) -> (SimFiles, Keeper<SimFiles>) {
         next: before.clone(),
         save: Save::Durable,
         attentions: Vec::new(),
+        state: None,
         set_aside: false,
     };
     keeper.save(&to_store).unwrap();
@@ -242,6 +246,7 @@ impl Unit {
             attentions: Vec::new(),
             power_on: false,
             write_back: false,
+            state: UnitState::default(),
             context: Context::default(),
         });
         let nexus = unit.attach(Some(nexus()), Mapping::ReadWrite);
@@ -370,6 +375,7 @@ fn a_record_that_cannot_be_read_is_never_lost_nor_taken_for_an_empty_one() {
         next: Reservations::default(),
         save: Save::Durable,
         attentions: Vec::new(),
+        state: None,
         set_aside: true,
     };
     let damaged = || {
@@ -398,6 +404,144 @@ fn a_record_that_cannot_be_read_is_never_lost_nor_taken_for_an_empty_one() {
                     .into_iter()
                     .any(|path| path.starts_with(folder) && next.read(&path).unwrap() == torn);
                 assert!(kept, "{trouble:?}: {folder}");
+            }
+        }
+    }
+}
+
+const VALUES: Values = Values {
+    write_cache_enabled: true,
+    software_write_protect: false,
+};
+const PROTECTED: Values = Values {
+    write_cache_enabled: true,
+    software_write_protect: true,
+};
+
+/// What a unit keeps besides, before and after: MODE SELECT without and with SP, a reset, a failed flush.
+fn states() -> [(&'static str, UnitState, UnitState); 5] {
+    let none = UnitState::default();
+    let selected = UnitState {
+        selected: Some(VALUES),
+        ..none
+    };
+    let saved = UnitState {
+        selected: Some(PROTECTED),
+        saved: Some(PROTECTED),
+        ..none
+    };
+    let reset = UnitState {
+        selected: None,
+        ..saved
+    };
+    let failed = UnitState {
+        flush_failed: true,
+        ..saved
+    };
+    [
+        ("MODE SELECT", none, selected),
+        ("MODE SELECT that saves", selected, saved),
+        ("reset", saved, reset),
+        ("failed flush", saved, failed),
+        ("seen to", failed, saved),
+    ]
+}
+
+fn state_to_store(state: UnitState) -> ToStore {
+    ToStore {
+        next: Reservations::default(),
+        save: Save::Runtime,
+        attentions: Vec::new(),
+        state: Some(state),
+        set_aside: false,
+    }
+}
+
+fn node_with_state(before: UnitState) -> (SimFiles, Keeper<SimFiles>) {
+    let (files, mut keeper) = node(&Reservations::default());
+    keeper.save(&state_to_store(before)).unwrap();
+    files.trouble(Trouble::None);
+    (files, keeper)
+}
+
+/// What is found of the state after a daemon has been killed, and after each loss of power that there can be.
+fn found_states(files: &SimFiles) -> (UnitState, Vec<UnitState>) {
+    let found = |files: &SimFiles, boot_id| records(files, boot_id).state(SERIAL).unwrap();
+    let outcomes = files.after_power_loss();
+    (
+        found(&files.after_kill(), BOOT),
+        outcomes
+            .iter()
+            .map(|files| found(files, NEXT_BOOT))
+            .collect(),
+    )
+}
+
+/// What a loss of power leaves of a state.
+fn saved_only(state: UnitState) -> UnitState {
+    UnitState {
+        saved: state.saved,
+        ..UnitState::default()
+    }
+}
+
+#[test]
+fn a_state_that_was_stored_is_found() {
+    for (name, before, after) in states() {
+        let (files, mut keeper) = node_with_state(before);
+        keeper.save(&state_to_store(after)).unwrap();
+        let (after_kill, after_power_loss) = found_states(&files);
+        assert_eq!(after_kill, after, "{name}");
+        for found in after_power_loss {
+            assert_eq!(found, saved_only(after), "{name}");
+        }
+    }
+}
+
+#[test]
+fn a_crash_at_any_operation_leaves_the_old_or_the_new_state() {
+    for (name, before, after) in states() {
+        let (files, mut keeper) = node_with_state(before);
+        keeper.save(&state_to_store(after)).unwrap();
+        for at in 0..files.done() {
+            let (files, mut keeper) = node_with_state(before);
+            files.trouble(Trouble::Stop(at));
+            // The process is not there any more to look at the outcome.
+            let _ = keeper.save(&state_to_store(after));
+            let (after_kill, after_power_loss) = found_states(&files);
+            // What outlives a loss of power comes first: a daemon may find that saved, and the command not done.
+            let between = UnitState {
+                saved: after.saved,
+                ..before
+            };
+            assert!(
+                [before, between, after].contains(&after_kill),
+                "{name}, killed before operation {at}: {after_kill:?}"
+            );
+            for found in after_power_loss {
+                assert!(
+                    [saved_only(before), saved_only(after)].contains(&found),
+                    "{name}, power lost before operation {at}: {found:?}"
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn a_state_that_could_not_be_stored_is_not_found() {
+    for (name, before, after) in states() {
+        let (files, mut keeper) = node_with_state(before);
+        keeper.save(&state_to_store(after)).unwrap();
+        for at in 0..files.done() {
+            let (files, mut keeper) = node_with_state(before);
+            files.trouble(Trouble::Once(at, libc::ENOSPC));
+            let stored = keeper.save(&state_to_store(after)).is_ok();
+            let (after_kill, after_power_loss) = found_states(&files);
+            let expected = if stored { after } else { before };
+            assert_eq!(after_kill, expected, "{name}, operation {at}");
+            for found in after_power_loss {
+                assert_eq!(found, saved_only(expected), "{name}, operation {at}");
             }
         }
     }

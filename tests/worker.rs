@@ -776,3 +776,40 @@ proptest! {
         node.stop();
     }
 }
+
+/// MODE SELECT(6) of the Caching mode page.
+const MODE_SELECT: [u8; 6] = [0x15, 0x10, 0, 0, 24, 0];
+
+fn caching(write_cache_enabled: bool) -> [u8; 24] {
+    let mut list = [0; 24];
+    list[4..6].copy_from_slice(&[0x08, 0x12]);
+    list[6] = if write_cache_enabled { 0x04 } else { 0x00 };
+    list
+}
+
+#[test]
+fn a_write_cache_is_switched_off_when_what_is_in_it_has_gone_to_the_disk() {
+    let mut node = Node::new();
+    let on = node.command(A, &MODE_SELECT, Buffer::Out(&caching(true)));
+    assert_eq!(on.status, GOOD);
+    let told = node.command(B, &TEST_UNIT_READY, Buffer::None);
+    assert_eq!(sense(&told), (0x06, 0x2a, 0x01));
+    node.hold_disk();
+    let write = node.send(A, &WRITE, Buffer::Out(&[7; 512]));
+    node.wait_until_held(1);
+    let off = node.send(A, &MODE_SELECT, Buffer::Out(&caching(false)));
+    assert_eq!(node.settled().waiting.replies, 1);
+    node.wait_until_held(1);
+    node.let_go();
+    let answers = node.kernels[A].wait_for(2);
+    assert_eq!(
+        answers
+            .iter()
+            .map(|answer| (answer.id, answer.status))
+            .collect::<Vec<_>>(),
+        [(write, GOOD), (off, GOOD)]
+    );
+    let told = node.command(B, &TEST_UNIT_READY, Buffer::None);
+    assert_eq!(sense(&told), (0x06, 0x2a, 0x01));
+    node.stop();
+}

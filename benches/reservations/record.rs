@@ -84,6 +84,7 @@ fn changes(size: usize, aptpl: bool) -> [ToStore; 2] {
             next,
             save: if aptpl { Save::Durable } else { Save::Runtime },
             attentions: Vec::new(),
+            state: None,
             set_aside: false,
         }
     })

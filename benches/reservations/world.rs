@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use tcmu_pr::lu::task::{Answer, NexusId, Tag, Task};
-use tcmu_pr::lu::{LogicalUnit, Mapping, Setup, Step};
+use tcmu_pr::lu::{LogicalUnit, Mapping, Setup, Step, UnitState};
 use tcmu_pr::pr::Reservations;
 use tcmu_pr::pr::out::{self, Cdb, Context, RegistrationLimit};
 use tcmu_pr::scsi::capacity::Geometry;
@@ -95,6 +95,7 @@ pub(crate) fn setup(reservations: Reservations) -> Setup {
         attentions: Vec::new(),
         power_on: false,
         write_back: true,
+        state: UnitState::default(),
         context: context(),
     }
 }

@@ -26,7 +26,7 @@ use super::tap;
 use super::unit::{Unit, context, geometry, mode, on_medium, provisioning};
 use super::worker::{self, Notice, Order, Parts, PortId};
 use crate::control::{Administration, PortStatus, RefusedStatus, Status, TapStatus, UnitStatus};
-use crate::lu::{LogicalUnit, Setup, ToStore, Unknown};
+use crate::lu::{LogicalUnit, Setup, ToStore, UnitState, Unknown};
 use crate::nexus;
 use crate::nexus::tap::Notes;
 use crate::pr::Save;
@@ -546,7 +546,7 @@ impl Devices {
         self.refused.remove(backstore.name());
         self.ports.insert(id, port);
         self.again.ask();
-        self.agree_on_write_back(unit);
+        self.agree_on_write_cache(unit);
         Ok(())
     }
 
@@ -574,6 +574,7 @@ impl Devices {
                     next: kept.reservations.clone(),
                     save: Save::Durable,
                     attentions: kept.attentions.clone(),
+                    state: None,
                     set_aside: false,
                 };
                 let mut keeper = self.records.keeper(&record.serial);
@@ -587,6 +588,23 @@ impl Devices {
                 (Err(Unknown), Vec::new(), false)
             }
         };
+        let state = self.records.state(&record.serial).unwrap_or_else(|error| {
+            log::error!(
+                "{}: {}. Writes are refused as after a failed flush, until `tcmu-pr clear-flush-failure`",
+                backing.path().display(),
+                chain(&error)
+            );
+            UnitState {
+                flush_failed: true,
+                ..UnitState::default()
+            }
+        });
+        if state.flush_failed {
+            log::error!(
+                "{}: a flush has failed: writes are refused until `tcmu-pr clear-flush-failure`",
+                backing.path().display()
+            );
+        }
         let start = |source| Refusal::Start {
             path: backing.path().to_owned(),
             source,
@@ -601,6 +619,7 @@ impl Devices {
                 attentions,
                 power_on,
                 write_back: false,
+                state,
                 context: context(&options.reservations),
             }),
             store: Blocking::new(&backing, &waker).map_err(start)?,
@@ -627,7 +646,7 @@ impl Devices {
                 geometry,
                 options: options.reservations,
                 unreadable,
-                write_back: false,
+                write_cache: false,
             },
         );
         Ok(id)
@@ -684,7 +703,7 @@ impl Devices {
         }
         log::info!("backstore {}: removed", port.backstore.name());
         if self.ports.values().any(|other| other.unit == port.unit) {
-            self.agree_on_write_back(port.unit);
+            self.agree_on_write_cache(port.unit);
             return;
         }
         let Some(unit) = self.units.remove(&port.unit) else {
@@ -749,7 +768,10 @@ impl Devices {
                         .and_modify(|port| port.write_cache = before);
                     return Err(Errno::EBUSY);
                 }
-                self.agree_on_write_back(unit);
+                let agreed = self.agree_on_write_cache(unit);
+                if let (Some(agreed), Some(unit)) = (agreed, self.units.get(&unit)) {
+                    unit.worker.give(Order::WriteCache(agreed));
+                }
                 Ok(())
             }
             Setting::Other => {
@@ -761,32 +783,22 @@ impl Devices {
         }
     }
 
-    /// A unit's writes may wait in the cache if all its backstores say so (`emulate_write_cache`).
+    /// A unit's writes may wait in the cache if all its backstores say so (`emulate_write_cache`) and no MODE SELECT has
+    /// said otherwise. Gives what they say now, if it holds.
     ///
-    /// That they wait no longer holds at once. That they may wait from now on is nothing to tell a host that has
-    /// been told otherwise: it does not flush. So that begins while nobody is served.
-    fn agree_on_write_back(&mut self, unit: BackingId) {
+    /// That they wait no longer holds as soon as the cache is empty. That they may wait from now on is nothing to tell a
+    /// host that has been told otherwise: it does not flush. So that begins while nobody is served.
+    fn agree_on_write_cache(&mut self, unit: BackingId) -> Option<bool> {
         let mut of_unit = self.ports.values().filter(|port| port.unit == unit);
         let wanted = of_unit.clone().all(|port| port.write_cache);
         let serving = of_unit.any(|port| port.link.is_ok());
-        let Some(unit) = self.units.get_mut(&unit) else {
-            return;
-        };
-        if wanted && !unit.write_back && serving {
-            return;
+        let unit = self.units.get_mut(&unit)?;
+        if wanted && !unit.write_cache && serving {
+            return None;
         }
-        let was = std::mem::replace(&mut unit.write_back, wanted);
-        unit.worker.give(Order::WriteBack(wanted));
-        if was && !wanted {
-            // What waits in the cache follows at once. A failure stays with the backing object.
-            let backing = Arc::clone(&unit.backing);
-            aside("flush", move || {
-                if let Err(error) = backing.flush() {
-                    log::error!("{}: flushing failed: {error}", backing.path().display());
-                }
-                Ok(())
-            });
-        }
+        unit.write_cache = wanted;
+        unit.worker.give(Order::DefaultWriteCache(wanted));
+        Some(wanted)
     }
 
     fn find(&self, name: &BackstoreName) -> Option<PortId> {

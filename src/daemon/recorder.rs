@@ -1,4 +1,4 @@
-//! The thread that stores the record of a logical unit's reservations, so that a slow disk under the record holds up
+//! The thread that stores the records of a logical unit, so that a slow disk under the record holds up
 //! nothing but the command that has changed them.
 
 use std::io;
@@ -41,7 +41,10 @@ impl Recorder {
                 for to_store in to_do {
                     let outcome = keeper.save(&to_store);
                     if let Err(error) = &outcome {
-                        log::error!("reservations could not be stored: {}", chain(error));
+                        log::error!(
+                            "the record of the unit could not be stored: {}",
+                            chain(error)
+                        );
                     }
                     if stored.send(outcome.is_ok()).is_err() {
                         return;

@@ -4,13 +4,17 @@
 //! /var/lib/tcmu-pr/<name>.unit          path, serial number, target ports: from creation on, for ever
 //! /var/lib/tcmu-pr/<serial>.pr          reservations that outlive a loss of power: while APTPL is on
 //! /run/tcmu-pr/<serial>.pr              reservations that outlive the daemon: always
+//! /var/lib/tcmu-pr/<serial>.mode        mode parameters that initiators have saved
+//! /run/tcmu-pr/<serial>.mode            those that they have set, and whether a flush has failed: see [`state`]
 //! ```
 //!
 //! `<name>` is the first 16 hexadecimal digits of SHA-256 of the path. The second and third are
-//! [`crate::pr::image`] records. The one under `/run` counts as long as the kernel has not been booted anew;
+//! [`crate::pr::image`] records. A record under `/run` counts as long as the kernel has not been booted anew;
 //! after that, what APTPL asked to keep is what the one under `/var/lib` holds.
 //!
 //! A record that can't be read is never taken for an empty one: it stays where it is, and nobody is let in.
+
+mod state;
 
 use std::fs::{self, DirBuilder};
 use std::io;
@@ -71,6 +75,17 @@ pub enum Error {
          tcmu-pr is restarted, or `tcmu-pr clear` is told to go on without it"
     )]
     Reservations {
+        /// The record.
+        path: PathBuf,
+        /// What is wrong with it.
+        #[source]
+        source: image::Error,
+    },
+    /// A record of what is kept besides is damaged.
+    #[error(
+        "{path} can't be read: it says whether a flush has failed, and which mode parameters were set"
+    )]
+    State {
         /// The record.
         path: PathBuf,
         /// What is wrong with it.
@@ -233,8 +248,8 @@ impl<F: Files> Records<F> {
         Keeper {
             files: self.files.clone(),
             unsure: false,
-            run: reservations_path(&self.run, serial),
-            state: reservations_path(&self.state, serial),
+            run: self.run.clone(),
+            state: self.state.clone(),
             serial: serial.to_owned(),
             boot_id: self.boot_id.clone(),
         }
@@ -242,10 +257,13 @@ impl<F: Files> Records<F> {
 
     /// Forgets what does not outlive a loss of power: the administrator has removed the unit.
     pub fn power_off(&self, serial: &str) -> Result<(), Error> {
-        Ok(saved::remove(
-            &self.files,
-            &reservations_path(&self.run, serial),
-        )?)
+        for path in [
+            reservations_path(&self.run, serial),
+            state::path(&self.run, serial),
+        ] {
+            saved::remove(&self.files, &path)?;
+        }
+        Ok(())
     }
 
     fn unit_path(&self, backing: &Path) -> PathBuf {
@@ -269,17 +287,19 @@ fn random_serial() -> Result<String, Error> {
     Ok(uuid.chars().filter(char::is_ascii_hexdigit).collect())
 }
 
-/// Keeps the reservations of one logical unit.
+/// Keeps the records of one logical unit.
 pub trait Keep {
     /// Stores what is to be stored. After an error, what was stored before still is.
     fn save(&mut self, to_store: &ToStore) -> Result<(), saved::Error>;
 }
 
-/// Keeps reservations in files.
+/// Keeps them in files.
 #[derive(Clone, Debug)]
 pub struct Keeper<F = Disk> {
     files: F,
+    /// The folder of records that a boot empties.
     run: PathBuf,
+    /// The folder of those that last.
     state: PathBuf,
     serial: String,
     boot_id: String,
@@ -293,48 +313,67 @@ impl<F: Files> Keep for Keeper<F> {
     /// place, then the one that rules while the node is up. So a crash of the daemon in between leaves the old
     /// reservations in force, and a loss of power leaves the old ones or the new ones.
     fn save(&mut self, to_store: &ToStore) -> Result<(), saved::Error> {
+        let Some(state) = &to_store.state else {
+            return self.save_reservations(to_store);
+        };
+        let prepared = self.prepare_state(state)?;
+        self.save_reservations(to_store)?;
+        self.put_state(state, prepared)
+    }
+}
+
+impl<F: Files> Keeper<F> {
+    fn save_reservations(&mut self, to_store: &ToStore) -> Result<(), saved::Error> {
         let files = &self.files;
         if to_store.save == Save::Nothing {
             return Ok(());
         }
         let record = self.image(to_store, &to_store.attentions);
-        let run = saved::prepare(files, &self.run, record.as_bytes())?;
+        let run = saved::prepare(files, &self.reservations_in(&self.run), record.as_bytes())?;
         if to_store.set_aside {
             self.set_aside()?;
         }
         if to_store.save == Save::Runtime && !self.unsure {
             return run.put(files);
         }
-        let before = saved::read(files, &self.state)?;
+        let path = self.reservations_in(&self.state);
+        let before = saved::read(files, &path)?;
         let stored = self
             .save_state(to_store, record)
             .and_then(|()| run.put(files));
-        self.unsure = stored.is_err() && !self.take_back(before);
+        self.unsure = stored.is_err() && !self.take_back(&path, before.as_deref());
         stored
     }
-}
 
-impl<F: Files> Keeper<F> {
+    fn reservations_in(&self, folder: &Path) -> PathBuf {
+        reservations_path(folder, &self.serial)
+    }
+
     /// Stores what outlives a loss of power, or erases it. `run` is the record that outlives the daemon.
     fn save_state(&self, to_store: &ToStore, run: String) -> Result<(), saved::Error> {
-        if to_store.next.aptpl() {
-            // A loss of power takes the unit attentions with it.
-            let state = match to_store.attentions[..] {
+        // A loss of power takes the unit attentions with it.
+        let state = to_store
+            .next
+            .aptpl()
+            .then(|| match to_store.attentions[..] {
                 [] => run,
                 _ => self.image(to_store, &[]),
-            };
-            saved::replace(&self.files, &self.state, state.as_bytes())
-        } else {
-            saved::remove(&self.files, &self.state)
+            });
+        let path = self.reservations_in(&self.state);
+        self.write(&path, state.as_ref().map(String::as_bytes))
+    }
+
+    /// Writes a record durably; `None` removes it.
+    fn write(&self, path: &Path, record: Option<&[u8]>) -> Result<(), saved::Error> {
+        match record {
+            Some(record) => saved::replace(&self.files, path, record),
+            None => saved::remove(&self.files, path),
         }
     }
 
     /// The command that was to change the record fails: a boot must not find the change. Tells whether that is sure.
-    fn take_back(&self, before: Option<Vec<u8>>) -> bool {
-        let restored = match before {
-            Some(text) => saved::replace(&self.files, &self.state, &text),
-            None => saved::remove(&self.files, &self.state),
-        };
+    fn take_back(&self, path: &Path, before: Option<&[u8]>) -> bool {
+        let restored = self.write(path, before);
         if let Err(error) = &restored {
             log::error!(
                 "a change that failed could not be taken back, and may be found after a loss of power: {}",
@@ -356,8 +395,9 @@ impl<F: Files> Keeper<F> {
 
     /// Keeps records that can't be read, under other names.
     fn set_aside(&self) -> Result<(), saved::Error> {
-        for path in [&self.run, &self.state] {
-            if let Some(aside) = saved::set_aside(&self.files, path)? {
+        for folder in [&self.run, &self.state] {
+            let path = self.reservations_in(folder);
+            if let Some(aside) = saved::set_aside(&self.files, &path)? {
                 log::warn!("{} is kept as {}", path.display(), aside.display());
             }
         }

@@ -25,8 +25,8 @@ pub(super) struct Unit {
     pub(super) options: ReservationOptions,
     /// Why the record of its reservations can't be read, if it could not when the unit was started.
     pub(super) unreadable: Option<String>,
-    /// Whether writes may wait in the cache.
-    pub(super) write_back: bool,
+    /// Whether writes may wait in the cache, as its backstores say.
+    pub(super) write_cache: bool,
 }
 
 impl Unit {

@@ -83,8 +83,10 @@ pub enum Order {
     SessionsEnded,
     /// Let a device go. The reply comes when it is closed.
     RemovePort(PortId, Sender<()>),
-    /// Whether written blocks may wait in the cache.
-    WriteBack(bool),
+    /// Whether written blocks may wait in the cache, as all backstores say.
+    DefaultWriteCache(bool),
+    /// The same, and the administrator has just said so: whatever initiators have set.
+    WriteCache(bool),
     /// Sessions are looked for from now on: [`Notice::Doubted`] is answered with [`Order::Looked`].
     ExpectLooks,
     /// The session is gone by which the I_T nexus of this port has sent the RESERVE of that number.
@@ -396,7 +398,10 @@ impl<S: Store<Pending>, R: Record> Worker<S, R> {
                     // Whoever asked may have given up.
                     let _ = removed.send(());
                 }
-                Order::WriteBack(write_back) => self.parts.unit.set_write_back(write_back),
+                Order::DefaultWriteCache(write_cache) => {
+                    self.parts.unit.set_default_write_cache(write_cache);
+                }
+                Order::WriteCache(write_cache) => self.parts.unit.set_write_cache(write_cache),
                 Order::Administer { action, reply } => {
                     let ticket = self.next_ticket;
                     self.next_ticket += 1;
@@ -771,8 +776,8 @@ impl<S: Store<Pending>, R: Record> Worker<S, R> {
 
     fn take_done(&mut self) {
         while let Some(done) = self.parts.store.reap() {
-            let answer = self.parts.unit.finish(done.ticket, done.data, done.result);
-            self.answer(answer);
+            let step = self.parts.unit.finish(done.ticket, done.data, done.result);
+            self.perform(step);
         }
         while let Some(stored) = self.parts.recorder.reap() {
             let step = self.parts.unit.stored(stored);

@@ -7,13 +7,14 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
+use super::mode::{Alteration, UnitState};
 use super::task::{NexusId, Reply, Response, Tag, Task, Ticket};
 use super::{LogicalUnit, Step};
 use crate::pr::admin::Action;
 use crate::pr::{Change, Reservations, Save};
-use crate::scsi::Status;
 use crate::scsi::nexus::ItNexus;
 use crate::scsi::sense::Sense;
+use crate::scsi::{Access, Status};
 
 /// For how many ticks an answer waits for commands in flight.
 ///
@@ -29,6 +30,8 @@ pub struct ToStore {
     pub save: Save,
     /// The unit attention conditions that will be pending, those of one I_T nexus in order.
     pub attentions: Vec<(Arc<ItNexus>, Sense)>,
+    /// What the unit keeps besides, if that changes.
+    pub state: Option<UnitState>,
     /// Whether what stands there can't be read, and is to be set aside before.
     pub set_aside: bool,
 }
@@ -67,12 +70,21 @@ pub(super) enum Origin {
 /// A change that is being stored.
 #[derive(Debug)]
 pub(super) struct Storing {
-    change: Change,
-    origin: Origin,
+    pub(super) what: What,
+    pub(super) origin: Origin,
     /// The command has been aborted meanwhile.
-    aborted: bool,
+    pub(super) aborted: bool,
     /// The record that could not be read is set aside with it.
-    set_aside: bool,
+    pub(super) set_aside: bool,
+}
+
+/// What changes.
+#[derive(Debug)]
+pub(super) enum What {
+    /// The reservations.
+    Reservations(Change),
+    /// What the unit keeps besides.
+    Unit(Alteration),
 }
 
 impl Storing {
@@ -87,6 +99,7 @@ impl Storing {
 pub(super) enum Awaited {
     Command(Task),
     Order(Action, Ticket),
+    Alteration(Alteration, Origin),
     Reset,
     NexusLoss(ItNexus),
     /// Of the session that has sent the RESERVE of that number.
@@ -100,14 +113,18 @@ impl LogicalUnit {
             return Some(step);
         }
         if let Some(reply) = self.tasks.released() {
-            return Some(told(reply));
+            return Some(self.told(reply));
         }
         if self.storing.is_some() {
             return None;
         }
+        if let Some(step) = self.go_on_drained() {
+            return Some(step);
+        }
         Some(match self.awaited.pop_front()? {
             Awaited::Command(task) => self.run(task),
             Awaited::Order(action, ticket) => self.carry_out(action, ticket),
+            Awaited::Alteration(alteration, origin) => self.store_alteration(alteration, origin),
             Awaited::Reset => self.event(self.reservations.released_by_reset()),
             Awaited::NexusLoss(nexus) => {
                 self.event(self.reservations.released_by_nexus_loss(&nexus))
@@ -123,7 +140,7 @@ impl LogicalUnit {
     /// Goes on with the change of the last [`Step::Store`]: takes it up if it was stored, refuses it if not.
     pub fn stored(&mut self, stored: bool) -> Step {
         let Storing {
-            change,
+            what,
             origin,
             aborted,
             set_aside,
@@ -135,10 +152,13 @@ impl LogicalUnit {
             Origin::Administrator(ticket) if !stored => {
                 Step::Administered(ticket, Err(Unfulfilled::NotStored))
             }
-            // A RESERVE ends in any case: a record that still has it errs on the safe side.
+            // What nobody has asked for is so in any case. A record that still has a RESERVE errs on the safe side.
             origin => {
                 self.fenced &= !set_aside;
-                self.conclude(change, origin, aborted)
+                match what {
+                    What::Reservations(change) => self.conclude(change, origin, aborted),
+                    What::Unit(alteration) => self.alter_now(alteration, origin, aborted),
+                }
             }
         }
     }
@@ -147,13 +167,13 @@ impl LogicalUnit {
     /// wait for a look any more after [`super::LOOK_PATIENCE`].
     pub fn tick(&mut self) {
         for reply in self.tasks.tick(FENCE_PATIENCE) {
-            self.ready.push_back(given_up(reply));
+            self.give_up(reply);
         }
         self.doubt_for_a_tick();
     }
 
     /// LOGICAL UNIT RESET, which the kernel has carried out for the I_T nexuses of one port. Establishes the unit
-    /// attention for all others, aborts what is in flight, and ends a RESERVE.
+    /// attention for all others, aborts what is in flight, ends a RESERVE, and brings saved mode parameters back.
     pub fn reset(&mut self, told_by_the_kernel: &[NexusId]) {
         for (index, nexus) in &mut self.nexuses {
             if !told_by_the_kernel.contains(&NexusId(index)) && nexus.attached > 0 {
@@ -165,6 +185,9 @@ impl LogicalUnit {
         }
         self.abort(|_| true);
         self.awaited.push_back(Awaited::Reset);
+        if self.state.selected.is_some() {
+            self.await_alteration(Alteration::Reset, Origin::Event);
+        }
     }
 
     /// ABORT TASK of the commands that are meant, each of which its sender waits for until it has ended. So all that
@@ -190,12 +213,13 @@ impl LogicalUnit {
             next: self.reservations.clone(),
             save: Save::Runtime,
             attentions: self.attentions(),
+            state: None,
             set_aside: false,
         })
     }
 
     /// Every unit attention condition that is pending.
-    fn attentions(&self) -> Vec<(Arc<ItNexus>, Sense)> {
+    pub(super) fn attentions(&self) -> Vec<(Arc<ItNexus>, Sense)> {
         let mut all = Vec::new();
         let owed = self.owed.iter().filter_map(|&id| self.nexuses.get(id));
         for entry in owed {
@@ -223,20 +247,32 @@ impl LogicalUnit {
     /// Holds back a reply that tells, or lets conclude, who has access now, while commands are in flight that were let
     /// in before and would be refused now, or that are aborted.
     pub(super) fn hold_back(&mut self, reply: Reply) -> Step {
+        self.hold_back_for(reply, |_| false)
+    }
+
+    /// As [`LogicalUnit::hold_back`], and while commands of those kinds are in flight too.
+    pub(super) fn hold_back_for(
+        &mut self,
+        reply: Reply,
+        concerns: impl Fn(Access) -> bool,
+    ) -> Step {
         let in_flight: Vec<NexusId> = self.tasks.nexuses().collect();
         for id in in_flight {
             self.refresh(id);
         }
         let nexuses = &self.nexuses;
-        self.tasks
-            .hold_back(reply, |nexus, access| {
-                !nexuses[nexus.0].standing.admits(access)
-            })
-            .map_or(Step::Held, told)
+        let released = self.tasks.hold_back(reply, |nexus, access| {
+            concerns(access) || !nexuses[nexus.0].standing.admits(access)
+        });
+        match released {
+            Some(reply) => self.told(reply),
+            None => Step::Held,
+        }
     }
 
     /// Aborts what those nexuses have sent and nobody has begun.
     pub(super) fn abort_awaited(&mut self, nexuses: impl Fn(NexusId) -> bool) {
+        self.abort_select(&nexuses);
         for awaited in std::mem::take(&mut self.awaited) {
             match awaited {
                 Awaited::Command(task) if nexuses(task.nexus) => {
@@ -266,10 +302,11 @@ impl LogicalUnit {
             next: change.next.clone(),
             save: change.save,
             attentions,
+            state: None,
             set_aside,
         };
         self.storing = Some(Storing {
-            change,
+            what: What::Reservations(change),
             origin,
             aborted: false,
             set_aside,
@@ -359,31 +396,36 @@ impl LogicalUnit {
         }
         self.abort_awaited(nexuses);
     }
-}
 
-fn told(reply: Reply) -> Step {
-    match reply {
-        Reply::Command { answer, .. } => Step::Answer(answer),
-        Reply::Administrator(ticket) => Step::Administered(ticket, Ok(())),
-    }
-}
-
-/// What is told when it can't be waited for any longer: never that the losers are done.
-///
-/// A command that has changed something was not refused: its initiator is told that it was aborted, and has to look
-/// what has become of it. Any other can be repeated as if nothing had been.
-fn given_up(reply: Reply) -> Step {
-    match reply {
-        Reply::Command {
-            answer, changed, ..
-        } => {
-            let status = if changed {
-                Status::TaskAborted
-            } else {
-                Status::Busy
-            };
-            Step::Answer(answer.instead(Response::Status(status)))
+    fn told(&mut self, reply: Reply) -> Step {
+        match reply {
+            Reply::Command { answer, .. } => Step::Answer(answer),
+            Reply::Administrator(ticket) => Step::Administered(ticket, Ok(())),
+            Reply::Drained => self.flush_cache(),
         }
-        Reply::Administrator(ticket) => Step::Administered(ticket, Err(Unfulfilled::StillInFlight)),
+    }
+
+    /// Tells that it can't be waited for any longer: never that the losers are done.
+    ///
+    /// A command that has changed something was not refused: its initiator is told that it was aborted, and has to look
+    /// what has become of it. Any other can be repeated as if nothing had been.
+    fn give_up(&mut self, reply: Reply) {
+        let step = match reply {
+            Reply::Command {
+                answer, changed, ..
+            } => {
+                let status = if changed {
+                    Status::TaskAborted
+                } else {
+                    Status::Busy
+                };
+                Step::Answer(answer.instead(Response::Status(status)))
+            }
+            Reply::Administrator(ticket) => {
+                Step::Administered(ticket, Err(Unfulfilled::StillInFlight))
+            }
+            Reply::Drained => return self.give_up_draining(),
+        };
+        self.ready.push_back(step);
     }
 }

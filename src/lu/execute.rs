@@ -8,8 +8,8 @@ use crate::scsi::cdb::{self, ByteCheck, CacheRange, Command};
 use crate::scsi::commands::Row;
 use crate::scsi::nexus::ItNexus;
 use crate::scsi::sense::Sense;
-use crate::scsi::{self, Blocks, Status, capacity, inquiry, mode, report};
-use crate::store::{Against, Cancellation, Durability, Flush, Lane, Operation, Request};
+use crate::scsi::{self, Blocks, Status, capacity, inquiry, report};
+use crate::store::{Against, Cancellation, Flush, Lane, Operation, Request};
 
 /// The most bytes that a PRE-FETCH brings into the cache, which others need too.
 const PRE_FETCH_MAX: u64 = 64 << 20;
@@ -87,7 +87,8 @@ impl LogicalUnit {
                 page: Some(page),
                 allocation_length,
             } => self.vital_product_data(task.nexus, page, allocation_length),
-            Command::ModeSense(request) => self.mode_sense(task.nexus, &request),
+            Command::ModeSense(request) => self.mode_sense(&task, &request),
+            Command::ModeSelect(request) => return self.mode_select(task, &request),
             Command::ReadCapacity10 => {
                 data_in(capacity::read_capacity_10(&self.geometry), u32::MAX)
             }
@@ -124,7 +125,7 @@ impl LogicalUnit {
         let checked = self
             .check_transfer(transfer)
             .and_then(|()| match transfer.fua {
-                true if self.flush_failed => Err(Sense::internal_target_failure()),
+                true if self.state.flush_failed => Err(Sense::internal_target_failure()),
                 _ => Ok(()),
             });
         if let Err(sense) = checked {
@@ -158,7 +159,7 @@ impl LogicalUnit {
 
     fn write(&mut self, row: &Row, task: Task, transfer: &cdb::Transfer) -> Step {
         self.counters.writes += 1;
-        let durability = self.durability(transfer.fua);
+        let durability = self.durability(task.nexus, transfer.fua);
         self.write_out(row, task, transfer, |offset, length| Operation::Write {
             offset,
             length,
@@ -169,7 +170,7 @@ impl LogicalUnit {
     /// ORWRITE.
     fn or_write(&mut self, row: &Row, task: Task, transfer: &cdb::Transfer) -> Step {
         self.counters.writes += 1;
-        let durability = self.durability(transfer.fua);
+        let durability = self.durability(task.nexus, transfer.fua);
         self.write_out(row, task, transfer, |offset, length| Operation::OrWrite {
             offset,
             length,
@@ -191,18 +192,9 @@ impl LogicalUnit {
         let operation = Operation::CompareAndWrite {
             offset: self.geometry.byte_offset(transfer.lba),
             length,
-            durability: self.durability(transfer.fua),
+            durability: self.durability(task.nexus, transfer.fua),
         };
         self.start(row, task, operation, Told::Difference)
-    }
-
-    /// When what a command writes must be on stable storage.
-    pub(super) fn durability(&self, fua: bool) -> Durability {
-        if fua || !self.write_back {
-            Durability::Now
-        } else {
-            Durability::Later
-        }
     }
 
     /// WRITE AND VERIFY. Durable whatever the cache mode is: it could not be verified otherwise.
@@ -265,7 +257,7 @@ impl LogicalUnit {
             ByteCheck::One => (Against::Repeated(block), Some(block)),
         };
         let checked = self.check_transfer(transfer).and_then(|()| {
-            if self.flush_failed {
+            if self.state.flush_failed {
                 return Err(Sense::internal_target_failure());
             }
             match data_out {
@@ -355,7 +347,7 @@ impl LogicalUnit {
     fn current_condition(&mut self, nexus: NexusId) -> Sense {
         let state = if self.fenced {
             Sense::manual_intervention_required()
-        } else if self.flush_failed {
+        } else if self.state.flush_failed {
             Sense::internal_target_failure()
         } else {
             Sense::no_additional_sense_information()
@@ -374,18 +366,6 @@ impl LogicalUnit {
         let (identity, geometry) = (&self.identity, &self.geometry);
         inquiry::vital_product_data(page, identity, geometry, &self.provisioning, port)
             .map_or_else(Response::from, |bytes| data_in(bytes, allocation_length))
-    }
-
-    fn mode_sense(&self, nexus: NexusId, request: &cdb::ModeSense) -> Response {
-        let state = mode::ModeState {
-            write_cache_enabled: self.write_back,
-            read_only: self.may_only_read(nexus),
-            software_write_protect: false,
-            task_aborted_status: true,
-        };
-        mode::sense(request, &state, &self.geometry).map_or_else(Response::from, |bytes| {
-            data_in(bytes, request.allocation_length)
-        })
     }
 
     /// Whether a command that changes reservations conflicts with them, whatever is wrong with its CDB.

@@ -12,6 +12,7 @@
 mod attention;
 mod change;
 mod execute;
+mod mode;
 mod parts;
 mod provision;
 mod reserve;
@@ -30,6 +31,7 @@ use crate::scsi::capacity::Geometry;
 use crate::scsi::commands::{self, Attention, Media, Row};
 use crate::scsi::features::Features;
 use crate::scsi::inquiry::Identity;
+use crate::scsi::mode::Values;
 use crate::scsi::nexus::{ItNexus, TargetPort, TargetPorts};
 use crate::scsi::provisioning::Provisioning;
 use crate::scsi::sense::{Format, Sense};
@@ -39,6 +41,8 @@ use crate::sys::region::Data;
 use attention::Attentions;
 use change::{Awaited, Storing};
 pub use change::{FENCE_PATIENCE, ToStore, Unfulfilled};
+use mode::Draining;
+pub use mode::{Alteration, UnitState};
 use parts::Parts;
 pub use reserve::LOOK_PATIENCE;
 use reserve::Reserves;
@@ -59,8 +63,10 @@ pub struct Setup {
     pub attentions: Vec<(Arc<ItNexus>, Sense)>,
     /// Whether initiators must be told that there was a power on.
     pub power_on: bool,
-    /// Whether written blocks may wait in the cache until the next flush (WCE).
+    /// Whether written blocks may wait in the cache until the next flush, unless MODE SELECT has set something else (WCE).
     pub write_back: bool,
+    /// What was kept besides the reservations.
+    pub state: UnitState,
     /// What the administrator has set for PERSISTENT RESERVE OUT.
     pub context: Context,
 }
@@ -140,6 +146,8 @@ struct Nexus {
     standing: Standing,
     attentions: Attentions,
     mapping: Mapping,
+    /// It may have been told WCE=0 last, and not to be durable at once what it writes.
+    told_write_through: bool,
     /// Through how many ports it is attached now.
     attached: usize,
 }
@@ -167,9 +175,14 @@ pub struct LogicalUnit {
     power_on: bool,
     /// Who has been told of the power on.
     greeted: HashSet<Arc<ItNexus>>,
-    write_back: bool,
-    /// Data was lost in a failed flush; nothing pretends to be clean from then on.
-    flush_failed: bool,
+    /// WCE, as initiators are told.
+    told_write_back: bool,
+    /// The mode parameters of a unit for which MODE SELECT has set none.
+    default_values: Values,
+    state: UnitState,
+    draining: Option<Draining>,
+    /// While it is being stored that a flush has failed: the answers that tell of it.
+    unstored: Option<Vec<Answer>>,
     context: Context,
     nexuses: Slab<Nexus>,
     ids: HashMap<Option<Arc<ItNexus>>, NexusId>,
@@ -183,6 +196,10 @@ pub struct LogicalUnit {
 impl LogicalUnit {
     /// A logical unit to which nobody is attached yet.
     pub fn new(setup: Setup) -> LogicalUnit {
+        let default_values = Values {
+            write_cache_enabled: setup.write_back,
+            software_write_protect: false,
+        };
         let mut unit = LogicalUnit {
             identity: setup.identity,
             geometry: setup.geometry,
@@ -197,8 +214,11 @@ impl LogicalUnit {
             ready: VecDeque::new(),
             power_on: setup.power_on,
             greeted: HashSet::new(),
-            write_back: setup.write_back,
-            flush_failed: false,
+            told_write_back: setup.write_back,
+            default_values,
+            state: setup.state,
+            draining: None,
+            unstored: None,
             context: setup.context,
             nexuses: Slab::new(),
             ids: HashMap::new(),
@@ -210,6 +230,7 @@ impl LogicalUnit {
         for (nexus, condition) in setup.attentions {
             unit.establish(&nexus, condition);
         }
+        unit.told_write_back = unit.wanted_values().write_cache_enabled;
         unit
     }
 
@@ -273,17 +294,6 @@ impl LogicalUnit {
         self.context.ports = ports;
     }
 
-    /// Sets whether written blocks may wait in the cache (WCE), and tells everybody if that is news. What waits is
-    /// flushed by the first write that may not.
-    pub fn set_write_back(&mut self, write_back: bool) {
-        if std::mem::replace(&mut self.write_back, write_back) != write_back {
-            for (index, nexus) in &mut self.nexuses {
-                nexus.attentions.establish(Sense::mode_parameters_changed());
-                self.owed.insert(index);
-            }
-        }
-    }
-
     /// Begins a command: checks in the order of SAM-5 whether it may run, and starts it.
     pub fn begin(&mut self, task: Task) -> Step {
         self.counters.commands += 1;
@@ -305,16 +315,21 @@ impl LogicalUnit {
         }
     }
 
-    /// Ends a command whose I/O is done. Answers that waited for it come from [`LogicalUnit::next_step`].
+    /// Ends an operation of the store. Answers that waited for it come from [`LogicalUnit::next_step`].
     pub fn finish(
         &mut self,
         pending: Pending,
         data: Data,
         result: Result<Outcome, Failure>,
-    ) -> Answer {
+    ) -> Step {
+        if pending.told == Told::Nobody {
+            self.drained(result.map(drop));
+            return Step::Held;
+        }
         let (aborted, part) = self.tasks.end(pending.key);
         self.parts.end(part.as_ref());
         self.go_on();
+        let is_failed_flush = matches!(result, Err(Failure::Flush(_)));
         let response = match (result, pending.told) {
             (Ok(_), Told::Data(length)) => Response::InPlace(length),
             (Ok(Outcome::Extents(extents)), Told::Found(allocation_length)) => {
@@ -333,7 +348,12 @@ impl LogicalUnit {
         } else {
             response
         };
-        pending.answer(data, response)
+        let answer = pending.answer(data, response);
+        if is_failed_flush {
+            self.tell_failed_flush(answer)
+        } else {
+            Step::Answer(answer)
+        }
     }
 
     /// Begins the operations that waited for others and need not any more.
@@ -375,7 +395,7 @@ impl LogicalUnit {
 
     /// Whether there is neither a command in flight nor a change to be stored.
     pub fn is_idle(&self) -> bool {
-        self.tasks.len() == 0 && self.is_settled() && !self.is_in_doubt()
+        self.tasks.len() == 0 && self.is_settled() && self.draining.is_none() && !self.is_in_doubt()
     }
 
     /// Whether something waits that is given up after some ticks.
@@ -445,11 +465,14 @@ impl LogicalUnit {
     /// Whether the medium is in a state to serve the command.
     fn check_media(&self, nexus: NexusId, media: Media) -> Result<(), Sense> {
         let writes = media == Media::Write;
-        if self.flush_failed && (writes || media == Media::Sync) {
+        if self.state.flush_failed && (writes || media == Media::Sync) {
             return Err(Sense::internal_target_failure());
         }
         if writes && self.may_only_read(nexus) {
             return Err(Sense::write_protected());
+        }
+        if writes && self.mode_values().software_write_protect {
+            return Err(Sense::logical_unit_software_write_protected());
         }
         Ok(())
     }
@@ -484,6 +507,7 @@ impl LogicalUnit {
             standing,
             attentions: Attentions::default(),
             mapping: Mapping::ReadWrite,
+            told_write_through: self.may_have_told_write_through(),
             attached: 0,
         }));
         self.ids.insert(nexus, id);
@@ -500,7 +524,7 @@ impl LogicalUnit {
 
     /// Drops what is known of nexuses that are neither attached nor owed anything.
     fn forget_unneeded(&mut self) {
-        let used: HashSet<NexusId> = self.tasks.users().collect();
+        let used: HashSet<NexusId> = self.tasks.users().chain(self.selecting()).collect();
         let (ids, storing) = (&mut self.ids, &self.storing);
         self.nexuses.retain(|index, nexus| {
             let id = NexusId(index);
@@ -519,8 +543,10 @@ impl LogicalUnit {
     fn failed(&mut self, failure: &Failure) -> Response {
         let (error, of_the_medium) = match failure {
             Failure::Flush(error) => {
-                log::error!("flushing failed: {error}; writes are refused from now on");
-                self.flush_failed = true;
+                log::error!(
+                    "flushing failed: {error}; writes are refused until `tcmu-pr clear-flush-failure`"
+                );
+                self.flush_has_failed();
                 return Sense::write_error().into();
             }
             Failure::Truncated => {

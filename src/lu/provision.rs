@@ -34,7 +34,7 @@ impl LogicalUnit {
                 Content::Zeros
             },
             spare: if unmap { Spare::GiveBack } else { Spare::Keep },
-            durability: self.durability(false),
+            durability: self.durability(task.nexus, false),
         };
         self.start(row, task, operation, Told::Nothing)
     }
@@ -54,7 +54,7 @@ impl LogicalUnit {
         };
         let operation = Operation::Unmap {
             ranges: ranges.iter().map(bytes).collect(),
-            durability: self.durability(false),
+            durability: self.durability(task.nexus, false),
         };
         self.start(row, task, operation, Told::Nothing)
     }

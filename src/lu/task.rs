@@ -92,7 +92,7 @@ impl Task {
         (
             self.data,
             Pending {
-                owed: self.owed,
+                owed: Some(self.owed),
                 key,
                 told,
             },
@@ -220,25 +220,40 @@ pub(super) enum Told {
     Difference,
     /// Nothing.
     Nothing,
+    /// There is nobody: the unit itself has begun the operation.
+    Nobody,
 }
+
+/// Why there is an answer that is owed.
+const A_COMMAND: &str = "it is asked of commands only";
 
 /// A command whose data is in the store's hands. [`super::LogicalUnit::finish`] takes it back.
 #[derive(Debug)]
 pub struct Pending {
-    owed: Owed,
+    /// `None` only if nobody is told.
+    owed: Option<Owed>,
     pub(super) key: TaskKey,
     pub(super) told: Told,
 }
 
 impl Pending {
+    /// The unit's own, which nobody has asked for: what is in the write cache goes to the medium.
+    pub(super) fn own() -> Pending {
+        Pending {
+            owed: None,
+            key: TaskKey(usize::MAX),
+            told: Told::Nobody,
+        }
+    }
+
     /// Which command it is.
     pub fn tag(&self) -> Tag {
-        self.owed.tag
+        self.owed.as_ref().expect(A_COMMAND).tag
     }
 
     pub(super) fn answer(self, data: Data, response: Response) -> Answer {
         Answer {
-            owed: self.owed,
+            owed: self.owed.expect(A_COMMAND),
             data,
             response,
         }
@@ -287,6 +302,8 @@ pub(super) enum Reply {
     },
     /// The end of an order.
     Administrator(Ticket),
+    /// Nothing: the unit itself waits until what was written before can be flushed.
+    Drained,
 }
 
 /// A reply that waits until commands in flight have ended.
@@ -377,7 +394,7 @@ impl TaskSet {
     pub(super) fn users(&self) -> impl Iterator<Item = NexusId> {
         let waiting = self.fences.iter().filter_map(|fence| match fence.reply {
             Reply::Command { nexus, .. } => Some(nexus),
-            Reply::Administrator(_) => None,
+            Reply::Administrator(_) | Reply::Drained => None,
         });
         self.nexuses().chain(waiting)
     }

@@ -7,6 +7,7 @@ mod changes;
 mod dataless;
 mod exclusive;
 mod many;
+mod mode;
 mod nexuses;
 mod order;
 mod provision;
@@ -74,6 +75,7 @@ fn setup() -> Setup {
         attentions: Vec::new(),
         power_on: false,
         write_back: true,
+        state: UnitState::default(),
         context: Context::default(),
     }
 }
@@ -122,8 +124,8 @@ impl Bench {
         match self.step(from, cdb, length) {
             Step::Answer(answer) => settle(answer),
             Step::Io(request, pending) => {
-                let answer = self.unit.finish(pending, request.data, Ok(Outcome::Done));
-                panic!("{:?} where an answer was expected", settle(answer))
+                let response = self.end((request, pending));
+                panic!("{response:?} where an answer was expected")
             }
             other => panic!("{other:?} where an answer was expected"),
         }
@@ -138,12 +140,31 @@ impl Bench {
         }
     }
 
-    fn end(&mut self, (request, pending): (Request, Pending)) -> Response {
-        settle(self.unit.finish(pending, request.data, Ok(Outcome::Done)))
+    fn end(&mut self, io: (Request, Pending)) -> Response {
+        self.end_with(io, Ok(Outcome::Done))
     }
 
+    fn end_with(
+        &mut self,
+        (request, pending): (Request, Pending),
+        result: Result<Outcome, Failure>,
+    ) -> Response {
+        match self.unit.finish(pending, request.data, result) {
+            Step::Answer(answer) => settle(answer),
+            other => panic!("{other:?} at the end of a command"),
+        }
+    }
+
+    /// Fails the I/O of a command. That a flush has failed is stored before it is told.
     fn fail(&mut self, (request, pending): (Request, Pending), failure: Failure) -> Response {
-        settle(self.unit.finish(pending, request.data, Err(failure)))
+        match self.unit.finish(pending, request.data, Err(failure)) {
+            Step::Answer(answer) => settle(answer),
+            Step::Held => {
+                let told = self.settle();
+                told.into_iter().next().expect("the answer")
+            }
+            other => panic!("{other:?} at the end of a command"),
+        }
     }
 
     /// A PERSISTENT RESERVE OUT up to the point where its change is stored.
@@ -778,12 +799,12 @@ fn a_failed_flush_of_an_aborted_command_stays_reported() {
     let mut bench = Bench::reserved();
     let write = bench.io(B, &WRITE_FUA, 512);
     bench.change(A, PREEMPT_AND_ABORT, [KEY_A, KEY_B]);
+    let (request, pending) = write;
     let failure = Failure::Flush(io::Error::from_raw_os_error(libc::EIO));
-    assert_eq!(
-        bench.fail(write, failure),
-        Response::Status(Status::TaskAborted)
-    );
-    assert_eq!(bench.released(), Some(Response::Good));
+    let step = bench.unit.finish(pending, request.data, Err(failure));
+    assert!(matches!(step, Step::Held), "{step:?}");
+    let aborted = Response::Status(Status::TaskAborted);
+    assert_eq!(bench.settle(), [Response::Good, aborted]);
     let latched = Response::Check(Sense::internal_target_failure());
     assert_eq!(bench.answer(A, &SYNCHRONIZE_CACHE, 0), latched);
 }
@@ -846,21 +867,5 @@ fn each_nexus_has_a_lane_of_its_own() {
     assert_ne!(other, flush);
     for io in all {
         bench.end(io);
-    }
-}
-
-#[test]
-fn a_change_of_the_cache_mode_is_told() {
-    let mut bench = Bench::new(setup());
-    bench.unit.set_write_back(true);
-    assert_eq!(
-        bench.answer(A, &TEST_UNIT_READY, 0),
-        Response::Good,
-        "it was so before"
-    );
-    bench.unit.set_write_back(false);
-    let changed = Response::Check(Sense::mode_parameters_changed());
-    for from in [A, B] {
-        assert_eq!(bench.answer(from, &TEST_UNIT_READY, 0), changed);
     }
 }

@@ -27,6 +27,7 @@
 //! add up is an [`Error`], and never an empty set of reservations.
 
 use std::fmt::{self, Write};
+use std::ops::Range;
 use std::sync::Arc;
 
 use serde::Deserialize;
@@ -166,22 +167,14 @@ struct AttentionRecord {
 impl Image {
     /// The record.
     pub fn encode(&self) -> String {
-        let version = format!("version = {VERSION}\n");
-        let checksum_line = "checksum = \"00000000\"\n";
         let count = self.reservations.registrants.len() + self.attentions.len();
         let mut writer = Writer {
-            record: String::with_capacity(RECORD_LENGTH + count * ENTRY_LENGTH),
+            record: unsealed(RECORD_LENGTH + count * ENTRY_LENGTH),
             text: String::new(),
         };
-        writer.record.push_str(&version);
-        writer.record.push_str(checksum_line);
         writer.image(self);
-        let mut record = writer.record;
-        let rest = version.len() + checksum_line.len();
-        let checksum = checksum(&version, &record[rest..]);
-        let digits = rest - "00000000\"\n".len()..rest - "\"\n".len();
-        record.replace_range(digits, &format!("{checksum:08x}"));
-        record
+        seal(&mut writer.record);
+        writer.record
     }
 
     /// Reads the record of the logical unit whose serial number is `unit`.
@@ -189,23 +182,8 @@ impl Image {
     /// # Errors
     /// What is wrong with the record.
     pub fn parse(record: &[u8], unit: &str) -> Result<Image, Error> {
-        if record.len() > LENGTH_MAX {
-            return Err(Error::TooLong(record.len()));
-        }
-        let record = std::str::from_utf8(record).map_err(|_| Error::NotARecord)?;
-        let (version, record) = first_line(record, "version = ", "")?;
-        let number = version.parse().map_err(|_| Error::NotARecord)?;
-        if number != VERSION {
-            return Err(Error::UnknownVersion(number));
-        }
-        let (stated, rest) = first_line(record, "checksum = \"", "\"")?;
-        let stated = u32::from_str_radix(stated, 16).map_err(|_| Error::NotARecord)?;
-        let computed = checksum(&format!("version = {version}\n"), rest);
-        if stated != computed {
-            return Err(Error::Checksum { stated, computed });
-        }
         let record: Record =
-            toml::from_str(rest).map_err(|error| Error::Syntax(Box::new(error)))?;
+            toml::from_str(open(record)?).map_err(|error| Error::Syntax(Box::new(error)))?;
         if record.unit != unit {
             return Err(Error::OtherUnit {
                 found: record.unit,
@@ -214,6 +192,57 @@ impl Image {
         }
         record.into_image()
     }
+}
+
+/// The first line of a record.
+const VERSION_LINE: &str = "version = 1\n";
+/// The second line of a record that is not [sealed](seal).
+const CHECKSUM_LINE: &str = "checksum = \"00000000\"\n";
+/// The digits in it, in a record.
+const CHECKSUM_DIGITS: Range<usize> = {
+    let end = VERSION_LINE.len() + CHECKSUM_LINE.len() - "\"\n".len();
+    end - "00000000".len()..end
+};
+
+/// The first two lines of a record of this version, with room for so many bytes that follow. When they do, it is to be
+/// [sealed](seal).
+pub fn unsealed(length: usize) -> String {
+    let lines = [VERSION_LINE, CHECKSUM_LINE];
+    let mut record = String::with_capacity(lines[0].len() + lines[1].len() + length);
+    record.extend(lines);
+    record
+}
+
+/// Gives a record the checksum that it has to have.
+pub fn seal(record: &mut String) {
+    let checksum = checksum(
+        VERSION_LINE,
+        &record[VERSION_LINE.len() + CHECKSUM_LINE.len()..],
+    );
+    record.replace_range(CHECKSUM_DIGITS, &format!("{checksum:08x}"));
+}
+
+/// What follows the first two lines of a record, if it is of this version and as it was written.
+///
+/// # Errors
+/// What is wrong with the record.
+pub fn open(record: &[u8]) -> Result<&str, Error> {
+    if record.len() > LENGTH_MAX {
+        return Err(Error::TooLong(record.len()));
+    }
+    let record = std::str::from_utf8(record).map_err(|_| Error::NotARecord)?;
+    let (version, record) = first_line(record, "version = ", "")?;
+    let number = version.parse().map_err(|_| Error::NotARecord)?;
+    if number != VERSION {
+        return Err(Error::UnknownVersion(number));
+    }
+    let (stated, rest) = first_line(record, "checksum = \"", "\"")?;
+    let stated = u32::from_str_radix(stated, 16).map_err(|_| Error::NotARecord)?;
+    let computed = checksum(&format!("version = {version}\n"), rest);
+    if stated != computed {
+        return Err(Error::Checksum { stated, computed });
+    }
+    Ok(rest)
 }
 
 /// What stands between `before` and `after` in the first line, and the lines that follow it.

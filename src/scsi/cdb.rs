@@ -32,6 +32,8 @@ pub enum Command {
     },
     /// MODE SENSE(6), MODE SENSE(10) (SPC-4).
     ModeSense(ModeSense),
+    /// MODE SELECT(6), MODE SELECT(10) (SPC-4).
+    ModeSelect(ModeSelect),
     /// READ CAPACITY(10) (SBC-3).
     ReadCapacity10,
     /// READ CAPACITY(16) (SBC-3).
@@ -206,7 +208,20 @@ pub struct ModeSense {
     pub allocation_length: u32,
 }
 
-/// The mode parameter header of MODE SENSE(6) or MODE SENSE(10).
+/// What MODE SELECT asks for, besides its parameter list.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ModeSelect {
+    /// With which mode parameter header the list begins.
+    pub header: ModeHeader,
+    /// PF: the list has mode pages of the standard's format.
+    pub page_format: bool,
+    /// SP: the values are to outlive resets and a loss of power.
+    pub save: bool,
+    /// PARAMETER LIST LENGTH.
+    pub parameter_list_length: u16,
+}
+
+/// The mode parameter header of the 6-byte or the 10-byte commands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ModeHeader {
     /// 4 bytes.
@@ -226,7 +241,7 @@ pub enum BlockDescriptor {
     Long,
 }
 
-/// PC field of MODE SENSE. Saved values are refused by the decoder: there are none.
+/// PC field of MODE SENSE.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PageControl {
     /// 00b.
@@ -235,6 +250,8 @@ pub enum PageControl {
     Changeable,
     /// 10b.
     Default,
+    /// 11b: those that a loss of power or a reset brings back.
+    Saved,
 }
 
 /// What REPORT SUPPORTED OPERATION CODES asks about.

@@ -421,6 +421,15 @@ pub static COMMANDS: &[Row] = &[
         ..OTHER
     },
     Row {
+        name: "MODE SELECT(6)",
+        usage: &[0x15, 0x11, 0, 0, FF, 0],
+        direction: DataDirection::Out,
+        access: Access::Write,
+        recommended_timeout_s: 60,
+        decode: primary::mode_select_6,
+        ..OTHER
+    },
+    Row {
         name: "RESERVE(6)",
         usage: &[0x16, 0, 0, 0, 0, 0],
         refuse: &[THIRD_PARTY, EXTENT],
@@ -536,6 +545,15 @@ pub static COMMANDS: &[Row] = &[
         recommended_timeout_s: 600,
         decode: provisioning::unmap,
         ..WRITE
+    },
+    Row {
+        name: "MODE SELECT(10)",
+        usage: &[0x55, 0x11, 0, 0, 0, 0, 0, FF, FF, 0],
+        direction: DataDirection::Out,
+        access: Access::Write,
+        recommended_timeout_s: 60,
+        decode: primary::mode_select_10,
+        ..OTHER
     },
     Row {
         name: "RESERVE(10)",

@@ -144,8 +144,6 @@ conditions! {
     logical_block_address_out_of_range = IllegalRequest, 0x21, 0x00;
     /// INVALID RELEASE OF PERSISTENT RESERVATION.
     invalid_release_of_persistent_reservation = IllegalRequest, 0x26, 0x04;
-    /// SAVING PARAMETERS NOT SUPPORTED.
-    saving_parameters_not_supported = IllegalRequest, 0x39, 0x00;
     /// INSUFFICIENT REGISTRATION RESOURCES.
     insufficient_registration_resources = IllegalRequest, 0x55, 0x04;
     /// POWER ON OCCURRED.
@@ -164,6 +162,8 @@ conditions! {
     capacity_data_has_changed = UnitAttention, 0x2a, 0x09;
     /// WRITE PROTECTED.
     write_protected = DataProtect, 0x27, 0x00;
+    /// LOGICAL UNIT SOFTWARE WRITE PROTECTED.
+    logical_unit_software_write_protected = DataProtect, 0x27, 0x02;
     /// SPACE ALLOCATION FAILED WRITE PROTECT.
     space_allocation_failed_write_protect = DataProtect, 0x27, 0x07;
     /// MISCOMPARE DURING VERIFY OPERATION.

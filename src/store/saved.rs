@@ -141,7 +141,9 @@ pub fn read(files: &impl Files, path: &Path) -> Result<Option<Vec<u8>>, Error> {
 }
 
 fn beside(path: &Path) -> PathBuf {
-    path.with_extension("new")
+    let mut name = path.as_os_str().to_owned();
+    name.push(".new");
+    PathBuf::from(name)
 }
 
 fn sync_folder(files: &impl Files, path: &Path) -> Result<(), Error> {
@@ -178,7 +180,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("record.toml");
         replace(&Disk, &path, b"old").unwrap();
-        fs::create_dir(folder.path().join("record.new")).unwrap();
+        fs::create_dir(folder.path().join("record.toml.new")).unwrap();
         let error = replace(&Disk, &path, b"new").unwrap_err();
         assert!(error.to_string().starts_with("writing "), "{error}");
         assert_eq!(read(&Disk, &path).unwrap().as_deref(), Some(&b"old"[..]));
@@ -189,7 +191,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("record.toml");
         fs::write(
-            folder.path().join("record.new"),
+            folder.path().join("record.toml.new"),
             "a torn record of a crash, longer",
         )
         .unwrap();

@@ -158,7 +158,8 @@ pub struct Segment {
 /// The data buffer of one command, addressed from 0 to [`Data::len`] whatever its pieces are.
 #[derive(Debug)]
 pub struct Data {
-    region: Arc<Region>,
+    /// There if there are pieces of it.
+    region: Option<Arc<Region>>,
     segments: Vec<Segment>,
     length: u64,
 }
@@ -187,10 +188,26 @@ impl Data {
             length = length.checked_add(piece).ok_or(out_of_bounds)?;
         }
         Ok(Data {
-            region: Arc::clone(region),
+            region: Some(Arc::clone(region)),
             segments,
             length,
         })
+    }
+
+    /// The buffer of what moves no data.
+    pub fn none() -> Data {
+        Data {
+            region: None,
+            segments: Vec::new(),
+            length: 0,
+        }
+    }
+
+    /// The region that the pieces are of.
+    fn region(&self) -> &Region {
+        self.region
+            .as_ref()
+            .expect("where there are pieces, there is what they are of")
     }
 
     /// The length of the buffer in bytes: the fabric's expected data transfer length.
@@ -208,7 +225,7 @@ impl Data {
         let mut done = 0;
         for piece in self.pieces(at..at.saturating_add(bytes.len() as u64)) {
             let length = usize::try_from(piece.length).expect("a piece of `bytes` fits in memory");
-            self.region
+            self.region()
                 .copy_out(piece.offset, &mut bytes[done..done + length])
                 .expect("Data::new checked every piece");
             done += length;
@@ -221,7 +238,7 @@ impl Data {
         let mut done = 0;
         for piece in self.pieces(at..at.saturating_add(bytes.len() as u64)) {
             let length = usize::try_from(piece.length).expect("a piece of `bytes` fits in memory");
-            self.region
+            self.region()
                 .copy_in(piece.offset, &bytes[done..done + length])
                 .expect("Data::new checked every piece");
             done += length;
@@ -232,7 +249,7 @@ impl Data {
     /// Zeroes the buffer from byte `at` to its end.
     pub fn zero_from(&self, at: u64) {
         for piece in self.pieces(at..self.length) {
-            self.region
+            self.region()
                 .zero(piece.offset, piece.length)
                 .expect("Data::new checked every piece");
         }
@@ -256,7 +273,7 @@ impl Data {
     /// A piece as the system calls on vectors want it.
     pub(super) fn iovec(&self, piece: Segment) -> libc::iovec {
         let base = self
-            .region
+            .region()
             .pointer(piece.offset, piece.length)
             .expect("Data::new checked every piece");
         let length = usize::try_from(piece.length).expect("a piece lies inside the mapping");

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use fastrand::Rng;
 use tcmu_pr::lu::task::{Answer, NexusId, Pending, Tag, Task};
-use tcmu_pr::lu::{LogicalUnit, Mapping, Setup, Step};
+use tcmu_pr::lu::{LogicalUnit, Mapping, Setup, Step, UnitState};
 use tcmu_pr::pr::Reservations;
 use tcmu_pr::pr::out::Context;
 use tcmu_pr::scsi::capacity::Geometry;
@@ -161,6 +161,10 @@ impl Run {
                 self.in_flight.push(ManuallyDrop::new((request, pending)));
             }
             Step::Held => {}
+            Step::Store(_) => {
+                let step = self.unit.stored(true);
+                self.step(step);
+            }
             other => panic!("{other:?}"),
         }
     }
@@ -191,8 +195,8 @@ impl Run {
         self.platter.trouble(Trouble::None);
         let verdict = self.judge(&command, number, &result);
         self.sent.get_mut(&number).unwrap().verdict = Some(verdict);
-        let answer = self.unit.finish(pending, request.data, result);
-        self.answered(answer);
+        let step = self.unit.finish(pending, request.data, result);
+        self.step(step);
         while let Some(step) = self.unit.next_step() {
             self.step(step);
         }
@@ -421,6 +425,7 @@ fn unit(block: usize, write_back: bool) -> (LogicalUnit, NexusId) {
         },
         reservations: Ok(Reservations::default()),
         attentions: Vec::new(),
+        state: UnitState::default(),
         power_on: false,
         write_back,
         context: Context::default(),

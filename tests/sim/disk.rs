@@ -7,7 +7,7 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
 
 use tcmu_pr::lu::task::Pending;
-use tcmu_pr::lu::{LogicalUnit, Setup};
+use tcmu_pr::lu::{LogicalUnit, Setup, UnitState};
 use tcmu_pr::pr::Reservations;
 use tcmu_pr::pr::out::Context;
 use tcmu_pr::scsi::capacity::Geometry;
@@ -45,6 +45,7 @@ pub(crate) fn unit() -> LogicalUnit {
         attentions: Vec::new(),
         power_on: false,
         write_back: false,
+        state: UnitState::default(),
         context: Context::default(),
     })
 }

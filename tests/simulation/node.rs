@@ -12,7 +12,7 @@ use tcmu_pr::daemon::recorder::Record;
 use tcmu_pr::daemon::records::{Keep, Keeper, Records};
 use tcmu_pr::daemon::worker::{Identity, Order, Parts, PortId, Worker};
 use tcmu_pr::lu::task::Pending;
-use tcmu_pr::lu::{LogicalUnit, Mapping, Setup, ToStore};
+use tcmu_pr::lu::{LogicalUnit, Mapping, Setup, ToStore, UnitState};
 use tcmu_pr::pr::{Reservations, Save};
 use tcmu_pr::scsi::Access;
 use tcmu_pr::scsi::capacity::Geometry;
@@ -145,7 +145,13 @@ impl Store<Pending> for SimStore {
         let operation = outside.in_flight.swap_remove(due);
         outside.perform(&operation);
         let result = if outside.rng.u8(0..100) == 0 {
-            Err(Failure::Io(std::io::Error::from_raw_os_error(libc::EIO)))
+            let error = std::io::Error::from_raw_os_error(libc::EIO);
+            let at = (operation.nexus * BYTES_EACH) as u64;
+            Err(if operation.is_write {
+                Failure::Write { at, error }
+            } else {
+                Failure::Read { at, error }
+            })
         } else {
             Ok(Outcome::Done)
         };
@@ -303,6 +309,7 @@ impl Node {
                 next: kept.reservations.clone(),
                 save: Save::Durable,
                 attentions: kept.attentions.clone(),
+                state: None,
                 set_aside: false,
             })
             .expect("the disk is well when the daemon starts");
@@ -323,6 +330,7 @@ impl Node {
                 attentions: kept.attentions,
                 power_on: kept.power_on,
                 write_back: true,
+                state: UnitState::default(),
                 context: self.engine.context.clone(),
             }),
             store: SimStore(Rc::clone(&self.outside)),

@@ -229,7 +229,7 @@ fn a_session_that_comes_back_is_still_registered_and_told_what_it_has_missed() {
     let b = node.login(host("b", 0x0b));
     node.reserved_by(&a);
     assert_eq!(node.reserve_out(&b, REGISTER, [0, KEY_B]), GOOD);
-    node.give(Order::WriteBack(true));
+    node.give(Order::WriteCache(true));
     node.run();
     node.tap.logout(&a);
     node.give(Order::SessionsEnded);

@@ -1,5 +1,7 @@
 use super::*;
+use crate::lu::UnitState;
 use crate::pr::out::{self, Cdb, Context};
+use crate::scsi::mode::Values;
 use crate::scsi::nexus::{ItNexus, Protocol, TargetPort, TransportId};
 
 const BOOT: &str = "11111111-1111-1111-1111-111111111111";
@@ -72,6 +74,7 @@ fn to_store(next: &Reservations, save: Save) -> ToStore {
         next: next.clone(),
         save,
         attentions: Vec::new(),
+        state: None,
         set_aside: false,
     }
 }
@@ -194,7 +197,7 @@ fn a_change_that_cannot_be_made_durable_is_not_found_by_a_restart() {
         .save(&to_store(&registered(false), Save::Runtime))
         .unwrap();
     // A folder where the new record would be written.
-    fs::create_dir(node.state_record().with_extension("new")).unwrap();
+    fs::create_dir(node.state_record().with_extension("pr.new")).unwrap();
     keeper
         .save(&to_store(&registered(true), Save::Durable))
         .unwrap_err();
@@ -285,6 +288,7 @@ fn records_that_cannot_be_read_are_set_aside_and_others_take_their_place() {
     fs::write(node.run_record(), "torn").unwrap();
     fs::write(node.state_record(), "torn, too").unwrap();
     let to_store = ToStore {
+        state: None,
         set_aside: true,
         ..to_store(&Reservations::default(), Save::Durable)
     };
@@ -299,4 +303,86 @@ fn records_that_cannot_be_read_are_set_aside_and_others_take_their_place() {
     let kept = node.records(BOOT).reservations(SERIAL).unwrap();
     assert_eq!(kept.reservations, Reservations::default());
     assert!(!kept.power_on);
+}
+
+fn state_to_store(state: UnitState) -> ToStore {
+    ToStore {
+        state: Some(state),
+        ..to_store(&Reservations::default(), Save::Runtime)
+    }
+}
+
+#[test]
+fn what_a_unit_keeps_besides_is_text_with_a_checksum() {
+    let node = Node::new();
+    let values = Values {
+        write_cache_enabled: true,
+        software_write_protect: false,
+    };
+    let state = UnitState {
+        selected: Some(values),
+        saved: Some(Values {
+            software_write_protect: true,
+            ..values
+        }),
+        flush_failed: true,
+    };
+    let records = node.records(BOOT);
+    assert_eq!(records.state(SERIAL).unwrap(), UnitState::default());
+    records.keeper(SERIAL).save(&state_to_store(state)).unwrap();
+    assert_eq!(records.state(SERIAL).unwrap(), state);
+    let run = fs::read_to_string(node.run_record().with_extension("mode")).unwrap();
+    let (first, rest) = run.split_once("unit = ").unwrap();
+    assert_eq!(first.len(), "version = 1\nchecksum = \"00000000\"\n".len());
+    assert!(first.starts_with("version = 1\nchecksum = \""), "{first}");
+    let expected = format!(
+        "\"{SERIAL}\"\nboot_id = \"{BOOT}\"\nflush_failed = true\n\n[values]\nwrite_cache_enabled = true\n\
+         software_write_protect = false\n"
+    );
+    assert_eq!(rest, expected);
+    records.power_off(SERIAL).unwrap();
+    let after = UnitState {
+        saved: state.saved,
+        ..UnitState::default()
+    };
+    assert_eq!(records.state(SERIAL).unwrap(), after);
+}
+
+#[test]
+fn a_damaged_record_of_a_state_is_an_error_wherever_it_is() {
+    let node = Node::new();
+    let records = node.records(BOOT);
+    let state = UnitState {
+        selected: Some(Values::default()),
+        saved: Some(Values::default()),
+        flush_failed: true,
+    };
+    records.keeper(SERIAL).save(&state_to_store(state)).unwrap();
+    for path in [node.run_record(), node.state_record()] {
+        let path = path.with_extension("mode");
+        let text = fs::read_to_string(&path).unwrap();
+        for damaged in [
+            String::new(),
+            text.replacen("protect = false", "protect = true", 1),
+            text[..text.len() - 1].to_owned(),
+            text.replace("version = 1", "version = 2"),
+        ] {
+            fs::write(&path, damaged).unwrap();
+            let error = records.state(SERIAL).unwrap_err();
+            assert!(matches!(error, Error::State { .. }), "{error}");
+        }
+        fs::write(&path, text).unwrap();
+        assert_eq!(records.state(SERIAL).unwrap(), state);
+    }
+    let other = "fedcba9876543210fedcba9876543210";
+    fs::rename(
+        node.run_record().with_extension("mode"),
+        node.folder
+            .path()
+            .join("run")
+            .join(other)
+            .with_extension("mode"),
+    )
+    .unwrap();
+    assert!(records.state(other).is_err(), "another unit's");
 }

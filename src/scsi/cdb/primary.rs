@@ -3,7 +3,8 @@
 use zerocopy::big_endian::{U16, U32};
 
 use super::{
-    BlockDescriptor, Command, ModeHeader, ModeSense, PageControl, Reporting, SERVICE_ACTION, layout,
+    BlockDescriptor, Command, ModeHeader, ModeSelect, ModeSense, PageControl, Reporting,
+    SERVICE_ACTION, layout,
 };
 use crate::scsi::sense::{Field, Format, Sense};
 
@@ -17,6 +18,10 @@ const EVPD: u8 = 0x01;
 const DBD: u8 = 0x08;
 /// LLBAA of MODE SENSE(10), byte 1.
 const LLBAA: u8 = 0x10;
+/// PF of MODE SELECT, byte 1.
+const PF: u8 = 0x10;
+/// SP of MODE SELECT, byte 1.
+const SP: u8 = 0x01;
 /// RCTD of REPORT SUPPORTED OPERATION CODES, byte 2.
 const RCTD: u8 = 0x80;
 /// REPORTING OPTIONS of REPORT SUPPORTED OPERATION CODES, byte 2.
@@ -49,6 +54,18 @@ layout! {
     ModeSense10Cdb {
         _opcode: u8, flags: u8, page: u8, subpage: u8, _reserved: [u8; 3], allocation_length: U16,
         _control: u8,
+    }
+}
+layout! {
+    /// MODE SELECT(6).
+    ModeSelect6Cdb {
+        _opcode: u8, flags: u8, _reserved: [u8; 2], parameter_list_length: u8, _control: u8,
+    }
+}
+layout! {
+    /// MODE SELECT(10).
+    ModeSelect10Cdb {
+        _opcode: u8, flags: u8, _reserved: [u8; 5], parameter_list_length: U16, _control: u8,
     }
 }
 layout! {
@@ -115,7 +132,7 @@ pub(in crate::scsi) fn mode_sense_6(cdb: &[u8]) -> Result<Command, Sense> {
             0 => BlockDescriptor::Short,
             _ => BlockDescriptor::None,
         },
-        page_control: page_control(cdb.page)?,
+        page_control: page_control(cdb.page),
         page: page_code(cdb.page),
         subpage: cdb.subpage,
         allocation_length: cdb.allocation_length.into(),
@@ -131,7 +148,7 @@ pub(in crate::scsi) fn mode_sense_10(cdb: &[u8]) -> Result<Command, Sense> {
             (0, _) => BlockDescriptor::Long,
             _ => BlockDescriptor::None,
         },
-        page_control: page_control(cdb.page)?,
+        page_control: page_control(cdb.page),
         page: page_code(cdb.page),
         subpage: cdb.subpage,
         allocation_length: cdb.allocation_length.get().into(),
@@ -144,13 +161,34 @@ const fn page_code(byte: u8) -> u8 {
 }
 
 /// PC: bits 7 and 6 of MODE SENSE's byte 2.
-const fn page_control(byte: u8) -> Result<PageControl, Sense> {
+const fn page_control(byte: u8) -> PageControl {
     match byte >> 6 {
-        0b00 => Ok(PageControl::Current),
-        0b01 => Ok(PageControl::Changeable),
-        0b10 => Ok(PageControl::Default),
-        _ => Err(Sense::saving_parameters_not_supported()),
+        0b00 => PageControl::Current,
+        0b01 => PageControl::Changeable,
+        0b10 => PageControl::Default,
+        _ => PageControl::Saved,
     }
+}
+
+pub(in crate::scsi) fn mode_select_6(cdb: &[u8]) -> Result<Command, Sense> {
+    let cdb = ModeSelect6Cdb::of(cdb)?;
+    let length = cdb.parameter_list_length.into();
+    Ok(mode_select(ModeHeader::Six, cdb.flags, length))
+}
+
+pub(in crate::scsi) fn mode_select_10(cdb: &[u8]) -> Result<Command, Sense> {
+    let cdb = ModeSelect10Cdb::of(cdb)?;
+    let length = cdb.parameter_list_length.get();
+    Ok(mode_select(ModeHeader::Ten, cdb.flags, length))
+}
+
+fn mode_select(header: ModeHeader, flags: u8, parameter_list_length: u16) -> Command {
+    Command::ModeSelect(ModeSelect {
+        header,
+        page_format: flags & PF != 0,
+        save: flags & SP != 0,
+        parameter_list_length,
+    })
 }
 
 /// There are no diagnostic pages that a parameter list could hold.

@@ -333,10 +333,39 @@ fn dbd_goes_before_llbaa() {
 }
 
 #[test]
-fn there_are_no_saved_mode_pages() {
-    let refused = Err(Sense::saving_parameters_not_supported());
-    assert_eq!(decode(&[0x1a, 0, 0xc8, 0, 255, 0]), refused);
-    assert_eq!(decode(&[0x5a, 0, 0xc8, 0, 0, 0, 0, 0, 255, 0]), refused);
+fn mode_sense_asks_for_values_of_four_kinds() {
+    let page_control = |page| match decode(&[0x1a, 0, page, 0, 255, 0]) {
+        Ok(Command::ModeSense(asked)) => asked.page_control,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(page_control(0x08), PageControl::Current);
+    assert_eq!(page_control(0x48), PageControl::Changeable);
+    assert_eq!(page_control(0x88), PageControl::Default);
+    assert_eq!(page_control(0xc8), PageControl::Saved);
+}
+
+#[test]
+fn mode_select_names_its_fields() {
+    let expected = ModeSelect {
+        header: ModeHeader::Six,
+        page_format: true,
+        save: false,
+        parameter_list_length: 24,
+    };
+    assert_eq!(
+        decode(&[0x15, 0x10, 0, 0, 24, 0]),
+        Ok(Command::ModeSelect(expected))
+    );
+    let expected = ModeSelect {
+        header: ModeHeader::Ten,
+        page_format: false,
+        save: true,
+        parameter_list_length: 0x0123,
+    };
+    assert_eq!(
+        decode(&[0x55, 0x01, 0, 0, 0, 0, 0, 0x01, 0x23, 0]),
+        Ok(Command::ModeSelect(expected))
+    );
 }
 
 #[test]

@@ -3,7 +3,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::scsi::capacity::{self, Geometry};
 use crate::scsi::inquiry::{self, Identity};
-use crate::scsi::mode::{self, ModeState};
+use crate::scsi::mode::{self, ModeState, Values};
 use crate::scsi::provisioning::Provisioning;
 use crate::scsi::report;
 
@@ -391,7 +391,7 @@ fn only_reads_writes_and_flushes_touch_the_medium() {
             0x35 | 0x91 | 0x1b => (Media::Sync, DataDirection::None),
             0x34 | 0x90 => (Media::Read, DataDirection::None),
             0x2f | 0xaf | 0x8f => (Media::Read, DataDirection::Out),
-            0x5f => (Media::None, DataDirection::Out),
+            0x15 | 0x55 | 0x5f => (Media::None, DataDirection::Out),
             0x00 | 0x16 | 0x17 | 0x1d | 0x1e | 0x56 | 0x57 => (Media::None, DataDirection::None),
             _ => (Media::None, DataDirection::In),
         };
@@ -478,10 +478,12 @@ fn write_same_of_no_blocks_or_too_many_is_refused() {
 fn answer(command: Command) -> Result<Vec<u8>, Sense> {
     let geometry = Geometry::new(512, 1 << 20, 0).unwrap();
     let identity = Identity::new("serial-1");
+    let values = Values::default();
     let state = ModeState {
-        write_cache_enabled: true,
+        current: values,
+        default: values,
+        saved: values,
         read_only: false,
-        software_write_protect: false,
         task_aborted_status: true,
     };
     match command {
