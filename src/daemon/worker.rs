@@ -771,8 +771,8 @@ impl<S: Store<Pending>, R: Record> Worker<S, R> {
 
     fn take_done(&mut self) {
         while let Some(done) = self.parts.store.reap() {
-            let answer = self.parts.unit.finish(done.ticket, done.data, done.result);
-            self.answer(answer);
+            let step = self.parts.unit.finish(done.ticket, done.data, done.result);
+            self.perform(step);
         }
         while let Some(stored) = self.parts.recorder.reap() {
             let step = self.parts.unit.stored(stored);

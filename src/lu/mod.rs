@@ -11,6 +11,7 @@
 
 mod attention;
 mod change;
+mod copy;
 mod execute;
 mod parts;
 mod provision;
@@ -96,7 +97,7 @@ pub enum Step {
     Answer(Answer),
     /// Nothing now: its answer waits for others, and comes from [`LogicalUnit::next_step`].
     Held,
-    /// I/O, after which [`LogicalUnit::finish`] gives the answer.
+    /// I/O, after which [`LogicalUnit::finish`] says how to go on.
     Io(Request, Pending),
     /// The record of the reservations is to be stored, after which [`LogicalUnit::stored`] says how to go on. There is
     /// no other [`Step::Store`] before that.
@@ -305,16 +306,20 @@ impl LogicalUnit {
         }
     }
 
-    /// Ends a command whose I/O is done. Answers that waited for it come from [`LogicalUnit::next_step`].
+    /// Goes on with a command whose I/O is done: with its answer, or with more I/O. Answers that waited for it come from
+    /// [`LogicalUnit::next_step`].
     pub fn finish(
         &mut self,
         pending: Pending,
         data: Data,
         result: Result<Outcome, Failure>,
-    ) -> Answer {
-        let (aborted, part) = self.tasks.end(pending.key);
+    ) -> Step {
+        let part = self.tasks.end_operation(pending.key);
         self.parts.end(part.as_ref());
         self.go_on();
+        if pending.copying.is_some() {
+            return self.copied(pending, data, result);
+        }
         let response = match (result, pending.told) {
             (Ok(_), Told::Data(length)) => Response::InPlace(length),
             (Ok(Outcome::Extents(extents)), Told::Found(allocation_length)) => {
@@ -328,12 +333,17 @@ impl LogicalUnit {
             (Err(failure), _) => self.failed(&failure),
         };
         // A failure counts, whoever is told of it.
-        let response = if aborted {
+        self.end(pending, data, response)
+    }
+
+    /// Ends a command in flight.
+    fn end(&mut self, pending: Pending, data: Data, response: Response) -> Step {
+        let response = if self.tasks.end(pending.key) {
             Response::Status(Status::TaskAborted)
         } else {
             response
         };
-        pending.answer(data, response)
+        Step::Answer(pending.answer(data, response))
     }
 
     /// Begins the operations that waited for others and need not any more.

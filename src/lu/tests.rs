@@ -4,6 +4,7 @@
 mod access;
 mod attentions;
 mod changes;
+mod copy;
 mod dataless;
 mod exclusive;
 mod many;
@@ -122,8 +123,8 @@ impl Bench {
         match self.step(from, cdb, length) {
             Step::Answer(answer) => settle(answer),
             Step::Io(request, pending) => {
-                let answer = self.unit.finish(pending, request.data, Ok(Outcome::Done));
-                panic!("{:?} where an answer was expected", settle(answer))
+                let response = self.end((request, pending));
+                panic!("{response:?} where an answer was expected")
             }
             other => panic!("{other:?} where an answer was expected"),
         }
@@ -139,11 +140,11 @@ impl Bench {
     }
 
     fn end(&mut self, (request, pending): (Request, Pending)) -> Response {
-        settle(self.unit.finish(pending, request.data, Ok(Outcome::Done)))
+        answered(self.unit.finish(pending, request.data, Ok(Outcome::Done)))
     }
 
     fn fail(&mut self, (request, pending): (Request, Pending), failure: Failure) -> Response {
-        settle(self.unit.finish(pending, request.data, Err(failure)))
+        answered(self.unit.finish(pending, request.data, Err(failure)))
     }
 
     /// A PERSISTENT RESERVE OUT up to the point where its change is stored.
@@ -221,6 +222,14 @@ impl Bench {
             Step::Held => None,
             other => panic!("{other:?} of an order"),
         }
+    }
+}
+
+/// The answer that a step is.
+fn answered(step: Step) -> Response {
+    match step {
+        Step::Answer(answer) => settle(answer),
+        other => panic!("{other:?} where an answer was expected"),
     }
 }
 

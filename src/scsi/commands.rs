@@ -10,7 +10,7 @@ use std::cmp::Reverse;
 use std::fmt::Write;
 
 use super::cdb::block::{self, provisioning};
-use super::cdb::{self, Command, primary};
+use super::cdb::{self, Command, copy, primary};
 use super::features::{Feature, Features};
 use super::sense::{Field, Sense};
 use super::{Access, DataDirection};
@@ -630,6 +630,26 @@ pub static COMMANDS: &[Row] = &[
         usage: &[0x5f, 0x07, 0, 0, 0, FF, FF, FF, FF, 0],
         decode: primary::persistent_reserve_out_unscoped,
         ..PERSISTENT_RESERVE_OUT
+    },
+    Row {
+        // What it does to which medium is up to its segments: the state of each is judged with them.
+        name: "EXTENDED COPY(LID1)",
+        usage: &[0x83, 0x00, 0, 0, 0, 0, 0, 0, 0, 0, FF, FF, FF, FF, 0, 0],
+        has_service_action: true,
+        direction: DataDirection::Out,
+        access: Access::Write,
+        recommended_timeout_s: 600,
+        decode: copy::extended_copy,
+        ..OTHER
+    },
+    Row {
+        name: "RECEIVE COPY OPERATING PARAMETERS",
+        usage: &[0x84, 0x03, 0, 0, 0, 0, 0, 0, 0, 0, FF, FF, FF, FF, 0, 0],
+        has_service_action: true,
+        direction: DataDirection::In,
+        access: Access::FreeUnlessReserved,
+        decode: copy::receive_copy_operating_parameters,
+        ..OTHER
     },
     Row {
         name: "READ(16)",

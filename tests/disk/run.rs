@@ -191,8 +191,8 @@ impl Run {
         self.platter.trouble(Trouble::None);
         let verdict = self.judge(&command, number, &result);
         self.sent.get_mut(&number).unwrap().verdict = Some(verdict);
-        let answer = self.unit.finish(pending, request.data, result);
-        self.answered(answer);
+        let step = self.unit.finish(pending, request.data, result);
+        self.step(step);
         while let Some(step) = self.unit.next_step() {
             self.step(step);
         }

@@ -43,7 +43,7 @@ fn held(bench: &mut Bench, from: usize, cdb: &[u8], length: u64) {
 
 impl Bench {
     fn end_of(&mut self, pending: Pending, data: Data) -> Response {
-        settle(self.unit.finish(pending, data, Ok(Outcome::Done)))
+        answered(self.unit.finish(pending, data, Ok(Outcome::Done)))
     }
 }
 

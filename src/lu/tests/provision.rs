@@ -331,7 +331,7 @@ fn get_lba_status_tells_from_the_block_asked_for_on() {
         is_allocated: false,
     }];
     let found = Ok(Outcome::Extents(extents));
-    let answer = settle(bench.unit.finish(pending, request.data, found));
+    let answer = answered(bench.unit.finish(pending, request.data, found));
     let expected = [
         0x00, 0x00, 0x00, 0x14, 0, 0, 0, 0, // PARAMETER DATA LENGTH
         0, 0, 0, 0, 0, 0, 0, 7, // LBA
@@ -352,7 +352,7 @@ fn get_lba_status_is_cut_where_the_allocation_length_ends() {
         is_allocated: true,
     }];
     let found = Ok(Outcome::Extents(extents));
-    let answer = settle(bench.unit.finish(pending, request.data, found));
+    let answer = answered(bench.unit.finish(pending, request.data, found));
     assert_eq!(answer, Response::DataIn(vec![0, 0, 0, 0x14, 0, 0, 0, 0, 0]));
 }
 
