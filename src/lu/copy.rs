@@ -4,11 +4,13 @@
 //! whether the command has been aborted, what the reservations say, what is write protected, what is where. So a
 //! change of the reservations waits for the chunk that is being copied, and stops the next.
 
+use slab::Slab;
+
 use super::task::{Pending, Response, Task, Told};
-use super::{LogicalUnit, NexusId, Step};
+use super::{LogicalUnit, Nexus, NexusId, Step};
 use crate::scsi::commands::{Media, Row};
-use crate::scsi::copy::{self, Amount, List, Segment};
-use crate::scsi::sense::Sense;
+use crate::scsi::copy::{self, Amount, CopyState, CopyStatus, List, Segment};
+use crate::scsi::sense::{Field, Sense};
 use crate::scsi::{Access, Blocks, Lba};
 use crate::store::{Cancellation, Failure, Lane, Operation, Outcome, Request};
 use crate::sys::region::Data;
@@ -25,6 +27,8 @@ pub(super) struct Copying {
     segment: u16,
     /// How many bytes of it are done.
     done: u64,
+    /// How many bytes are done in all.
+    bytes: u32,
     /// What is being copied of it, and whether that is the rest of it.
     chunk: Run,
     is_last_chunk: bool,
@@ -78,6 +82,7 @@ impl LogicalUnit {
             list,
             segment: 0,
             done: 0,
+            bytes: 0,
             chunk: Run::default(),
             is_last_chunk: false,
         };
@@ -96,7 +101,9 @@ impl LogicalUnit {
         let copying = copying(&mut pending);
         match result {
             Ok(_) => {
+                let copied = u32::try_from(copying.chunk.length).expect("a chunk has 4 MiB");
                 copying.done += copying.chunk.length;
+                copying.bytes = copying.bytes.saturating_add(copied);
                 if copying.is_last_chunk {
                     copying.go_to_next_segment();
                 }
@@ -125,6 +132,7 @@ impl LogicalUnit {
                 return self.end(pending, data, sense.into());
             }
         };
+        note(&mut self.nexuses, copying, CopyState::InProgress);
         let request = Request {
             lane: Lane(nexus.0),
             operation: Operation::Copy {
@@ -137,6 +145,23 @@ impl LogicalUnit {
             cancellation: Cancellation::default(),
         };
         self.begin_operation(request, pending)
+    }
+
+    /// Takes note of how a copy has ended.
+    pub(super) fn note_end_of_copy(&mut self, copying: &Copying, response: &Response) {
+        let state = match response {
+            Response::Good => CopyState::Completed,
+            _ => CopyState::Failed,
+        };
+        note(&mut self.nexuses, copying, state);
+    }
+
+    /// RECEIVE COPY STATUS(LID1). What has become of a copy is kept until the initiator takes the same identifier for
+    /// another.
+    pub(super) fn copy_status(&self, nexus: NexusId, identifier: u8) -> Result<Vec<u8>, Sense> {
+        let known = self.nexuses[nexus.0].copies.get(&identifier);
+        let unknown = Sense::invalid_field_in_cdb(Field::cdb(2));
+        known.map(copy::status).ok_or(unknown)
     }
 
     /// What is to be copied next, if anything is.
@@ -190,6 +215,17 @@ impl LogicalUnit {
         let is_this = cscd.naa == Some(self.identity.naa())
             && cscd.block_length == self.geometry.block_size();
         is_this.then(|| self.geometry.block_size().into())
+    }
+}
+
+fn note(nexuses: &mut Slab<Nexus>, copying: &Copying, state: CopyState) {
+    if let Some(identifier) = copying.list.identifier {
+        let status = CopyStatus {
+            state,
+            segments: copying.segment,
+            bytes: copying.bytes,
+        };
+        nexuses[copying.nexus.0].copies.insert(identifier, status);
     }
 }
 

@@ -60,6 +60,12 @@ impl LogicalUnit {
             Command::ExtendedCopy {
                 parameter_list_length,
             } => return self.extended_copy(row, task, parameter_list_length),
+            Command::ReceiveCopyStatus {
+                list_identifier,
+                allocation_length,
+            } => self
+                .copy_status(task.nexus, list_identifier)
+                .map_or_else(Response::from, |bytes| data_in(bytes, allocation_length)),
             Command::ReceiveCopyOperatingParameters { allocation_length } => data_in(
                 copy::operating_parameters(&self.geometry),
                 allocation_length,

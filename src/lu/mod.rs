@@ -18,7 +18,7 @@ mod provision;
 mod reserve;
 pub mod task;
 
-use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 use std::fmt;
 use std::sync::Arc;
 
@@ -29,6 +29,7 @@ use crate::pr::gate::Standing;
 use crate::pr::out::Context;
 use crate::scsi::capacity::Geometry;
 use crate::scsi::commands::{self, Attention, Media, Row};
+use crate::scsi::copy::CopyStatus;
 use crate::scsi::features::Features;
 use crate::scsi::inquiry::Identity;
 use crate::scsi::nexus::{ItNexus, TargetPort, TargetPorts};
@@ -140,6 +141,8 @@ struct Nexus {
     /// What it may run.
     standing: Standing,
     attentions: Attentions,
+    /// What has become of its copies, by LIST IDENTIFIER.
+    copies: BTreeMap<u8, CopyStatus>,
     mapping: Mapping,
     /// Through how many ports it is attached now.
     attached: usize,
@@ -343,6 +346,9 @@ impl LogicalUnit {
         } else {
             response
         };
+        if let Some(copying) = &pending.copying {
+            self.note_end_of_copy(copying, &response);
+        }
         Step::Answer(pending.answer(data, response))
     }
 
@@ -360,10 +366,9 @@ impl LogicalUnit {
             .parts
             .take(|pending| is_meant(pending.tag()) || tasks.is_aborted(pending.key));
         for (request, pending) in taken {
-            self.tasks.end(pending.key);
             let aborted = Response::Status(Status::TaskAborted);
-            let answer = pending.answer(request.data, aborted);
-            self.ready.push_back(Step::Answer(answer));
+            let step = self.end(pending, request.data, aborted);
+            self.ready.push_back(step);
         }
         self.go_on();
     }
@@ -493,6 +498,7 @@ impl LogicalUnit {
             nexus: nexus.clone(),
             standing,
             attentions: Attentions::default(),
+            copies: BTreeMap::new(),
             mapping: Mapping::ReadWrite,
             attached: 0,
         }));

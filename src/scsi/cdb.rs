@@ -113,6 +113,13 @@ pub enum Command {
         /// PARAMETER LIST LENGTH.
         parameter_list_length: u32,
     },
+    /// RECEIVE COPY STATUS(LID1) (SPC-4).
+    ReceiveCopyStatus {
+        /// LIST IDENTIFIER.
+        list_identifier: u8,
+        /// ALLOCATION LENGTH.
+        allocation_length: u32,
+    },
     /// RECEIVE COPY OPERATING PARAMETERS (SPC-4).
     ReceiveCopyOperatingParameters {
         /// ALLOCATION LENGTH.

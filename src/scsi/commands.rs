@@ -371,6 +371,12 @@ const PERSISTENT_RESERVE_OUT: Row = Row {
     access: Access::PersistentReserveOut,
     ..OTHER
 };
+const RECEIVE_COPY: Row = Row {
+    has_service_action: true,
+    direction: DataDirection::In,
+    access: Access::FreeUnlessReserved,
+    ..OTHER
+};
 const MAINTENANCE_IN: Row = Row {
     has_service_action: true,
     direction: DataDirection::In,
@@ -643,13 +649,16 @@ pub static COMMANDS: &[Row] = &[
         ..OTHER
     },
     Row {
+        name: "RECEIVE COPY STATUS(LID1)",
+        usage: &[0x84, 0x00, FF, 0, 0, 0, 0, 0, 0, 0, FF, FF, FF, FF, 0, 0],
+        decode: copy::receive_copy_status,
+        ..RECEIVE_COPY
+    },
+    Row {
         name: "RECEIVE COPY OPERATING PARAMETERS",
         usage: &[0x84, 0x03, 0, 0, 0, 0, 0, 0, 0, 0, FF, FF, FF, FF, 0, 0],
-        has_service_action: true,
-        direction: DataDirection::In,
-        access: Access::FreeUnlessReserved,
         decode: copy::receive_copy_operating_parameters,
-        ..OTHER
+        ..RECEIVE_COPY
     },
     Row {
         name: "READ(16)",

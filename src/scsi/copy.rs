@@ -12,8 +12,7 @@
 //! | 12–15 | INLINE DATA LENGTH |
 //! | 16– | CSCD descriptors of 32 bytes, then segment descriptors |
 //!
-//! A CSCD (copy source, copy destination) is named by its designator. Nothing is kept of a copy that has ended, so all
-//! there is about lists in the first two bytes makes no difference.
+//! A CSCD (copy source, copy destination) is named by its designator. STR and PRIORITY make no difference.
 
 use zerocopy::big_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
@@ -58,6 +57,8 @@ const DESCRIPTORS: [u8; 3] = [BLOCK_TO_BLOCK, BLOCK_TO_BLOCK_WITH_OFFSET, IDENTI
 /// What an EXTENDED COPY asks for, as far as it can be judged without its CSCDs.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct List {
+    /// By which identifier RECEIVE COPY STATUS(LID1) asks what has become of it. `None` if nobody will ask.
+    pub identifier: Option<u8>,
     /// What it copies from and to.
     pub cscds: Vec<Cscd>,
     /// What it copies, in order.
@@ -103,6 +104,7 @@ pub enum Amount {
 #[repr(C)]
 struct Header {
     list_identifier: u8,
+    /// STR, LIST ID USAGE, PRIORITY.
     flags: u8,
     cscd_list_length: U16,
     reserved: U32,
@@ -161,6 +163,8 @@ struct BlockToBlockWithOffset {
     destination_offset: U16,
 }
 
+/// LIST ID USAGE, byte 1: 11b says that there is no list identifier.
+const LIST_ID_USAGE: u8 = 0x18;
 /// NUL of a CSCD descriptor, byte 1.
 const NUL: u8 = 0x20;
 /// DC of a segment descriptor, byte 1.
@@ -229,7 +233,9 @@ impl List {
         let segments = segment_descriptors(Part::new(HEADER_LENGTH + cscds_length, segments))?;
         let cscds: Vec<Cscd> = cscds.map(Cscd::parse).collect::<Result<_, _>>()?;
         let segments = segments.into_iter();
+        let is_identified = header.flags & LIST_ID_USAGE != LIST_ID_USAGE;
         Ok(List {
+            identifier: is_identified.then_some(header.list_identifier),
             segments: segments
                 .map(|part| Segment::parse(part, &cscds))
                 .collect::<Result<_, _>>()?,
@@ -370,6 +376,42 @@ fn fields<T: FromBytes + KnownLayout + Immutable + Unaligned>(part: Part<'_>) ->
     T::ref_from_bytes(part.bytes).map_err(|_| Sense::parameter_list_length_error())
 }
 
+/// What has become of a copy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CopyStatus {
+    /// How it has ended, if it has.
+    pub state: CopyState,
+    /// SEGMENTS PROCESSED: how many are done.
+    pub segments: u16,
+    /// How many bytes have been copied.
+    pub bytes: u32,
+}
+
+/// COPY MANAGER STATUS.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum CopyState {
+    /// In progress.
+    InProgress = 0x00,
+    /// Completed without errors.
+    Completed = 0x01,
+    /// Completed with errors.
+    Failed = 0x02,
+}
+
+/// The answer to RECEIVE COPY STATUS(LID1), 12 bytes: HDD=0, TRANSFER COUNT in bytes.
+pub fn status(status: &CopyStatus) -> Vec<u8> {
+    const FOLLOWING: u32 = 8;
+    const BYTES: u8 = 0x00;
+    let [high, low] = status.segments.to_be_bytes();
+    [
+        FOLLOWING.to_be_bytes(),
+        [status.state as u8, high, low, BYTES],
+        status.bytes.to_be_bytes(),
+    ]
+    .concat()
+}
+
 /// RECEIVE COPY OPERATING PARAMETERS parameter data, without its list of descriptors.
 #[derive(IntoBytes, Immutable, Unaligned)]
 #[repr(C)]
@@ -430,7 +472,7 @@ pub fn vital_product_data(geometry: &Geometry) -> Vec<u8> {
     const SUPPORTED_DESCRIPTORS: u16 = 0x0008;
     const GENERAL_COPY_OPERATIONS: u16 = 0x8001;
 
-    let commands = [0x83, 1, 0x00, 0x84, 1, 0x03]; // operation code, how many service actions, these
+    let commands = [0x83, 1, 0x00, 0x84, 2, 0x00, 0x03]; // operation code, how many service actions, these
     let mut parameters = [0; 28];
     parameters[4..6].copy_from_slice(&CSCDS_MAX.to_be_bytes());
     parameters[6..8].copy_from_slice(&SEGMENTS_MAX.to_be_bytes());

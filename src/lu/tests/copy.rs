@@ -351,6 +351,52 @@ fn what_must_be_alone_waits_for_source_and_destination_of_a_chunk() {
 }
 
 #[test]
+fn the_status_of_a_copy_is_kept_for_the_nexus_that_knows_its_identifier() {
+    let status_of = |identifier| [0x84, 0, identifier, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 12, 0, 0];
+    let unknown = Response::Check(Sense::invalid_field_in_cdb(Field::cdb(2)));
+    let told = |state, segments, bytes: [u8; 2]| {
+        Response::DataIn(vec![
+            0, 0, 0, 8, state, 0, segments, 0, 0, 0, bytes[0], bytes[1],
+        ])
+    };
+    let mut bench = Bench::reserved();
+    let segments = [segment(0, 1, 0, 1), segment(0, 2, 0, 2)];
+    let mut seven = list(&segments);
+    seven[0] = 7;
+    assert_eq!(bench.answer(B, &status_of(7), 12), unknown);
+    let chunk = bench.copy(B, &seven);
+    assert_eq!(bench.answer(B, &status_of(7), 12), told(0, 0, [0, 0]));
+    let chunk = begun(bench.ended(chunk));
+    assert_eq!(bench.answer(B, &status_of(7), 12), told(0, 1, [2, 0]));
+    assert_eq!(bench.end(chunk), Response::Good);
+    assert_eq!(bench.answer(B, &status_of(7), 12), told(1, 2, [6, 0]));
+    assert_eq!(bench.answer(A, &status_of(7), 12), unknown);
+    assert_eq!(bench.answer(B, &status_of(0), 12), unknown);
+    // One that fails in its second segment.
+    seven[80 + 28 + 11] = 0xff;
+    seven[80 + 28 + 10] = 0x7f;
+    let chunk = bench.copy(B, &seven);
+    assert_eq!(bench.end(chunk), aborted(1));
+    assert_eq!(bench.answer(B, &status_of(7), 12), told(2, 1, [2, 0]));
+    // LIST ID USAGE 11b: nobody will ask.
+    let mut unnamed = list(&segments);
+    unnamed[..2].copy_from_slice(&[9, 0x18]);
+    let chunk = bench.copy(B, &unnamed);
+    assert_eq!(bench.answer(B, &status_of(9), 12), unknown);
+    let chunk = begun(bench.ended(chunk));
+    // One that is aborted while it waits for COMPARE AND WRITE of LBA 1.
+    assert_eq!(bench.end(chunk), Response::Good);
+    let alone = [0x89, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 1, 0, 0];
+    let alone = bench.io(A, &alone, 1024);
+    seven[0] = 8;
+    assert!(matches!(bench.begin_copy(B, &seven), Step::Held));
+    bench.unit.abort_task(|tag| tag.port == B);
+    bench.settle();
+    assert_eq!(bench.answer(B, &status_of(8), 12), told(2, 0, [0, 0]));
+    assert_eq!(bench.end(alone), Response::Good);
+}
+
+#[test]
 fn operating_parameters_are_told_to_everybody() {
     let mut bench = Bench::held(3);
     let cdb = [0x84, 3, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 20, 0, 0];

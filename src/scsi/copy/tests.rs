@@ -86,6 +86,7 @@ fn a_list_names_its_units_and_segments() {
         to: (Lba(4), 0),
     };
     let expected = List {
+        identifier: None,
         cscds: vec![named, named],
         segments: vec![
             segment,
@@ -117,10 +118,10 @@ fn what_is_only_about_the_list_makes_no_difference() {
     let plain = list(&[cscd()], &[with_offset()]);
     let expected = parse(&plain);
     assert!(expected.is_ok());
-    // LIST IDENTIFIER; STR, LIST ID USAGE, PRIORITY; reserved; the LU ID TYPE and relative initiator port of a CSCD.
+    // LIST IDENTIFIER, since LIST ID USAGE is 11b; STR, PRIORITY; reserved; LU ID TYPE and relative initiator port.
     for (at, byte) in [
         (0, 0xff),
-        (1, 0x00),
+        (1, 0x18),
         (1, 0xff),
         (4, 0xff),
         (17, 0xc0),
@@ -152,7 +153,7 @@ fn a_list_longer_than_any_is_refused_before_it_is_counted() {
     assert_eq!(parse(&too_long), short);
     let longest = list(&vec![cscd(); 2047], &[vec![0; 31]]);
     assert_eq!(parse(&longest), Err(Sense::too_many_target_descriptors()));
-    assert_eq!(List::parse(&vec![0; 65_551], 65_551), Ok(List::default()));
+    assert!(List::parse(&vec![0; 65_551], 65_551).is_ok());
     assert_eq!(List::parse(&vec![0; 65_552], 65_552), short);
     assert_eq!(List::parse(&[0; 16], u32::MAX), short);
 }
@@ -264,6 +265,34 @@ fn a_segment_of_a_cscd_that_is_not_there_is_left_to_its_turn() {
 }
 
 #[test]
+fn a_list_has_an_identifier_unless_it_says_that_it_has_none() {
+    for (usage, expected) in [
+        (0x00, Some(7)),
+        (0x08, Some(7)),
+        (0x10, Some(7)),
+        (0x18, None),
+    ] {
+        let list = with(list(&[cscd()], &[]), 1, usage);
+        assert_eq!(parse(&list).unwrap().identifier, expected, "{usage:02x}");
+    }
+}
+
+#[test]
+fn a_status_tells_how_far_it_has_come() {
+    let failed = CopyStatus {
+        state: CopyState::Failed,
+        segments: 0x0102,
+        bytes: 0x0304_0506,
+    };
+    let expected = [
+        0, 0, 0, 8, // 8 more bytes
+        0x02, 0x01, 0x02, // HDD=0, completed with errors; 258 segments
+        0x00, 0x03, 0x04, 0x05, 0x06, // in bytes: 0x03040506 of them
+    ];
+    assert_eq!(status(&failed), expected);
+}
+
+#[test]
 fn operating_parameters_tell_the_limits() {
     let geometry = Geometry::new(4096, 1 << 20, 0).unwrap();
     let expected = [
@@ -281,7 +310,7 @@ fn operating_parameters_tell_the_limits() {
 fn the_vpd_page_tells_the_same() {
     let geometry = Geometry::new(512, 1 << 20, 0).unwrap();
     let expected = [
-        0x00, 0x01, 0, 8, 6, 0x83, 1, 0x00, 0x84, 1, 0x03, 0, // supported commands
+        0x00, 0x01, 0, 8, 7, 0x83, 1, 0x00, 0x84, 2, 0x00, 0x03, // supported commands
         0x00, 0x04, 0, 28, 0, 0, 0, 0, // parameter data
         0, 16, 0, 64, 0, 0, 0xff, 0xff, // 16 CSCDs, 64 segments, 65,535 bytes of descriptors
         0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, // no inline data
