@@ -1,14 +1,14 @@
 //! What each command does, once it may run.
 
 use super::change::Origin;
-use super::task::{Reply, Response, Task, Told};
+use super::task::{Pending, Reply, Response, Task, Told};
 use super::{LogicalUnit, NexusId, Step};
 use crate::pr::{self, Change, Refusal};
 use crate::scsi::cdb::{self, ByteCheck, CacheRange, Command};
 use crate::scsi::commands::Row;
 use crate::scsi::nexus::ItNexus;
 use crate::scsi::sense::Sense;
-use crate::scsi::{self, Blocks, Status, capacity, inquiry, report};
+use crate::scsi::{self, Blocks, Status, capacity, copy, inquiry, report};
 use crate::store::{Against, Cancellation, Flush, Lane, Operation, Request};
 
 /// The most bytes that a PRE-FETCH brings into the cache, which others need too.
@@ -57,6 +57,19 @@ impl LogicalUnit {
             }
             // The medium can't be removed in any case.
             Command::StartStopUnit(_) | Command::PreventAllowMediumRemoval { .. } => Response::Good,
+            Command::ExtendedCopy {
+                parameter_list_length,
+            } => return self.extended_copy(row, task, parameter_list_length),
+            Command::ReceiveCopyStatus {
+                list_identifier,
+                allocation_length,
+            } => self
+                .copy_status(task.nexus, list_identifier)
+                .map_or_else(Response::from, |bytes| data_in(bytes, allocation_length)),
+            Command::ReceiveCopyOperatingParameters { allocation_length } => data_in(
+                copy::operating_parameters(&self.geometry),
+                allocation_length,
+            ),
             Command::PersistentReserveOut { .. } | Command::Reserve | Command::Release => {
                 return self.change(task, &command);
             }
@@ -334,6 +347,11 @@ impl LogicalUnit {
             data,
             cancellation,
         };
+        self.begin_operation(request, pending)
+    }
+
+    /// Begins an operation, as soon as nothing is in flight that it must not meet.
+    pub(super) fn begin_operation(&mut self, request: Request, pending: Pending) -> Step {
         let begun = self.parts.begin(&mut self.tasks, request, pending);
         begun.map_or(Step::Held, |(request, pending)| Step::Io(request, pending))
     }

@@ -11,6 +11,7 @@
 
 mod attention;
 mod change;
+mod copy;
 mod execute;
 mod mode;
 mod parts;
@@ -18,7 +19,7 @@ mod provision;
 mod reserve;
 pub mod task;
 
-use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 use std::fmt;
 use std::sync::Arc;
 
@@ -29,6 +30,7 @@ use crate::pr::gate::Standing;
 use crate::pr::out::Context;
 use crate::scsi::capacity::Geometry;
 use crate::scsi::commands::{self, Attention, Media, Row};
+use crate::scsi::copy::CopyStatus;
 use crate::scsi::features::Features;
 use crate::scsi::inquiry::Identity;
 use crate::scsi::mode::Values;
@@ -102,7 +104,7 @@ pub enum Step {
     Answer(Answer),
     /// Nothing now: its answer waits for others, and comes from [`LogicalUnit::next_step`].
     Held,
-    /// I/O, after which [`LogicalUnit::finish`] gives the answer.
+    /// I/O, after which [`LogicalUnit::finish`] says how to go on.
     Io(Request, Pending),
     /// The record of the reservations is to be stored, after which [`LogicalUnit::stored`] says how to go on. There is
     /// no other [`Step::Store`] before that.
@@ -145,6 +147,8 @@ struct Nexus {
     /// What it may run.
     standing: Standing,
     attentions: Attentions,
+    /// What has become of its copies, by LIST IDENTIFIER.
+    copies: BTreeMap<u8, CopyStatus>,
     mapping: Mapping,
     /// It may have been told WCE=0 last, and not to be durable at once what it writes.
     told_write_through: bool,
@@ -315,7 +319,8 @@ impl LogicalUnit {
         }
     }
 
-    /// Ends an operation of the store. Answers that waited for it come from [`LogicalUnit::next_step`].
+    /// Goes on when an operation of the store has ended: with the answer to its command, or with more I/O. Answers that
+    /// waited for it come from [`LogicalUnit::next_step`].
     pub fn finish(
         &mut self,
         pending: Pending,
@@ -326,34 +331,51 @@ impl LogicalUnit {
             self.drained(result.map(drop));
             return Step::Held;
         }
-        let (aborted, part) = self.tasks.end(pending.key);
+        let part = self.tasks.end_operation(pending.key);
         self.parts.end(part.as_ref());
         self.go_on();
-        let is_failed_flush = matches!(result, Err(Failure::Flush(_)));
-        let response = match (result, pending.told) {
+        if pending.copying.is_some() {
+            return self.copied(pending, data, result);
+        }
+        let response = match (&result, pending.told) {
             (Ok(_), Told::Data(length)) => Response::InPlace(length),
             (Ok(Outcome::Extents(extents)), Told::Found(allocation_length)) => {
-                self.extents_found(&extents, allocation_length)
+                self.extents_found(extents, allocation_length)
             }
             (Ok(_), _) => Response::Good,
             (Err(Failure::Miscompare { at }), Told::Difference) => {
                 let sense = Sense::miscompare_during_verify_operation();
-                sense.with_information(at).into()
+                sense.with_information(*at).into()
             }
-            (Err(failure), _) => self.failed(&failure),
+            (Err(failure), _) => self.failed(failure),
         };
         // A failure counts, whoever is told of it.
-        let response = if aborted {
+        let answer = self.end(pending, data, response);
+        match &result {
+            Err(failure) => self.tell_end(answer, failure),
+            Ok(_) => Step::Answer(answer),
+        }
+    }
+
+    /// Tells of the end of a command that has failed: that a flush has failed, only once that is stored.
+    fn tell_end(&mut self, answer: Answer, failure: &Failure) -> Step {
+        match failure {
+            Failure::Flush(_) => self.tell_failed_flush(answer),
+            _ => Step::Answer(answer),
+        }
+    }
+
+    /// Ends a command in flight.
+    fn end(&mut self, pending: Pending, data: Data, response: Response) -> Answer {
+        let response = if self.tasks.end(pending.key) {
             Response::Status(Status::TaskAborted)
         } else {
             response
         };
-        let answer = pending.answer(data, response);
-        if is_failed_flush {
-            self.tell_failed_flush(answer)
-        } else {
-            Step::Answer(answer)
+        if let Some(copying) = &pending.copying {
+            self.note_end_of_copy(copying, &response);
         }
+        pending.answer(data, response)
     }
 
     /// Begins the operations that waited for others and need not any more.
@@ -370,9 +392,8 @@ impl LogicalUnit {
             .parts
             .take(|pending| is_meant(pending.tag()) || tasks.is_aborted(pending.key));
         for (request, pending) in taken {
-            self.tasks.end(pending.key);
             let aborted = Response::Status(Status::TaskAborted);
-            let answer = pending.answer(request.data, aborted);
+            let answer = self.end(pending, request.data, aborted);
             self.ready.push_back(Step::Answer(answer));
         }
         self.go_on();
@@ -506,6 +527,7 @@ impl LogicalUnit {
             nexus: nexus.clone(),
             standing,
             attentions: Attentions::default(),
+            copies: BTreeMap::new(),
             mapping: Mapping::ReadWrite,
             told_write_through: self.may_have_told_write_through(),
             attached: 0,

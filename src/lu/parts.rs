@@ -14,23 +14,26 @@ use crate::store::{Operation, Request};
 /// What an operation reads or changes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Part {
-    /// In bytes.
-    range: Range<u64>,
+    /// In bytes. A copy has two, of others the second is empty.
+    ranges: [Range<u64>; 2],
     /// Nothing else may be there meanwhile.
     alone: bool,
 }
 
 impl Part {
     fn of(operation: &Operation) -> Option<Part> {
-        let range = operation.part()?;
+        let ranges = operation.parts();
         let alone = operation.is_exclusive();
-        Some(Part { range, alone })
+        let is_somewhere = ranges.iter().any(|range| !range.is_empty());
+        is_somewhere.then_some(Part { ranges, alone })
     }
 
     fn excludes(&self, other: &Part) -> bool {
-        (self.alone || other.alone)
-            && self.range.start < other.range.end
-            && other.range.start < self.range.end
+        let overlaps = |one: &Range<u64>| {
+            let mut others = other.ranges.iter();
+            others.any(|other| one.start < other.end && other.start < one.end)
+        };
+        (self.alone || other.alone) && self.ranges.iter().any(overlaps)
     }
 }
 

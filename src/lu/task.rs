@@ -7,6 +7,7 @@ use std::collections::BTreeSet;
 
 use slab::Slab;
 
+use super::copy::Copying;
 use super::parts::Part;
 use crate::scsi::sense::{Format, SENSE_LENGTH, Sense};
 use crate::scsi::{Access, Status};
@@ -95,6 +96,7 @@ impl Task {
                 owed: Some(self.owed),
                 key,
                 told,
+                copying: None,
             },
         )
     }
@@ -234,6 +236,8 @@ pub struct Pending {
     owed: Option<Owed>,
     pub(super) key: TaskKey,
     pub(super) told: Told,
+    /// How far it has come, if it is a copy.
+    pub(super) copying: Option<Box<Copying>>,
 }
 
 impl Pending {
@@ -243,6 +247,7 @@ impl Pending {
             owed: None,
             key: TaskKey(usize::MAX),
             told: Told::Nobody,
+            copying: None,
         }
     }
 
@@ -368,6 +373,11 @@ impl TaskSet {
         self.tasks[key.0].begun = Some(part);
     }
 
+    /// Takes note of the end of the operation of a command that goes on. Tells what it has read or changed.
+    pub(super) fn end_operation(&mut self, key: TaskKey) -> Option<Part> {
+        self.tasks[key.0].begun.take()
+    }
+
     /// What the operations that have begun read or change.
     pub(super) fn begun(&self) -> impl Iterator<Item = &Part> {
         self.tasks
@@ -443,13 +453,12 @@ impl TaskSet {
         None
     }
 
-    /// Ends a command. Tells whether it was aborted, and what its operation has read or changed if it had begun.
-    pub(super) fn end(&mut self, key: TaskKey) -> (bool, Option<Part>) {
+    /// Ends a command. Tells whether it was aborted.
+    pub(super) fn end(&mut self, key: TaskKey) -> bool {
         for fence in &mut self.fences {
             fence.waits_for.remove(&key);
         }
-        let task = self.tasks.remove(key.0);
-        (task.aborted, task.begun)
+        self.tasks.remove(key.0).aborted
     }
 
     /// Takes a reply that need not wait any longer.
@@ -590,10 +599,10 @@ mod tests {
                 .is_none()
         );
         let later = tasks.begin(NexusId(1), Access::Write);
-        assert!(!tasks.end(bystander).0);
-        assert!(!tasks.end(later).0);
+        assert!(!tasks.end(bystander));
+        assert!(!tasks.end(later));
         assert!(tasks.released().is_none());
-        assert!(!tasks.end(loser).0);
+        assert!(!tasks.end(loser));
         let Some(Reply::Command { answer, .. }) = tasks.released() else {
             panic!("there is nothing to wait for")
         };
@@ -607,8 +616,8 @@ mod tests {
         let other = tasks.begin(NexusId(2), Access::Write);
         assert!(tasks.abort(|nexus| nexus == NexusId(1)).is_empty());
         let later = tasks.begin(NexusId(1), Access::Write);
-        assert!(tasks.end(aborted).0);
-        assert!(!tasks.end(other).0);
-        assert!(!tasks.end(later).0, "it came after the abort");
+        assert!(tasks.end(aborted));
+        assert!(!tasks.end(other));
+        assert!(!tasks.end(later), "it came after the abort");
     }
 }

@@ -4,6 +4,7 @@
 mod access;
 mod attentions;
 mod changes;
+mod copy;
 mod dataless;
 mod exclusive;
 mod many;
@@ -242,6 +243,14 @@ impl Bench {
             Step::Held => None,
             other => panic!("{other:?} of an order"),
         }
+    }
+}
+
+/// The answer that a step is.
+fn answered(step: Step) -> Response {
+    match step {
+        Step::Answer(answer) => settle(answer),
+        other => panic!("{other:?} where an answer was expected"),
     }
 }
 

@@ -1,10 +1,11 @@
 //! CDBs as values: a [`Command`] is what a CDB asks for, with its fields named and its size forgotten.
 //!
-//! The decoders ([`block`], [`primary`]) read the fields of one command and judge their values. What is the same for every
+//! The decoders ([`block`], [`copy`], [`primary`]) read the fields of one command and judge their values. What is the same for every
 //! command (length, NACA, the bits that its row refuses) [`Row::decode`](super::commands::Row::decode) has
 //! judged before it calls one; reserved and obsolete bits and hints are not looked at.
 
 pub(super) mod block;
+pub(super) mod copy;
 pub(super) mod primary;
 
 use super::provisioning::BlockRange;
@@ -108,6 +109,23 @@ pub enum Command {
         scope_and_type: u8,
         /// PARAMETER LIST LENGTH.
         parameter_list_length: u32,
+    },
+    /// EXTENDED COPY(LID1) (SPC-4).
+    ExtendedCopy {
+        /// PARAMETER LIST LENGTH.
+        parameter_list_length: u32,
+    },
+    /// RECEIVE COPY STATUS(LID1) (SPC-4).
+    ReceiveCopyStatus {
+        /// LIST IDENTIFIER.
+        list_identifier: u8,
+        /// ALLOCATION LENGTH.
+        allocation_length: u32,
+    },
+    /// RECEIVE COPY OPERATING PARAMETERS (SPC-4).
+    ReceiveCopyOperatingParameters {
+        /// ALLOCATION LENGTH.
+        allocation_length: u32,
     },
     /// REPORT SUPPORTED OPERATION CODES (SPC-4).
     ReportSupportedOperationCodes {

@@ -10,7 +10,7 @@ use std::cmp::Reverse;
 use std::fmt::Write;
 
 use super::cdb::block::{self, provisioning};
-use super::cdb::{self, Command, primary};
+use super::cdb::{self, Command, copy, primary};
 use super::features::{Feature, Features};
 use super::sense::{Field, Sense};
 use super::{Access, DataDirection};
@@ -371,6 +371,12 @@ const PERSISTENT_RESERVE_OUT: Row = Row {
     access: Access::PersistentReserveOut,
     ..OTHER
 };
+const RECEIVE_COPY: Row = Row {
+    has_service_action: true,
+    direction: DataDirection::In,
+    access: Access::FreeUnlessReserved,
+    ..OTHER
+};
 const MAINTENANCE_IN: Row = Row {
     has_service_action: true,
     direction: DataDirection::In,
@@ -648,6 +654,29 @@ pub static COMMANDS: &[Row] = &[
         usage: &[0x5f, 0x07, 0, 0, 0, FF, FF, FF, FF, 0],
         decode: primary::persistent_reserve_out_unscoped,
         ..PERSISTENT_RESERVE_OUT
+    },
+    Row {
+        // What it does to which medium is up to its segments: the state of each is judged with them.
+        name: "EXTENDED COPY(LID1)",
+        usage: &[0x83, 0x00, 0, 0, 0, 0, 0, 0, 0, 0, FF, FF, FF, FF, 0, 0],
+        has_service_action: true,
+        direction: DataDirection::Out,
+        access: Access::Write,
+        recommended_timeout_s: 600,
+        decode: copy::extended_copy,
+        ..OTHER
+    },
+    Row {
+        name: "RECEIVE COPY STATUS(LID1)",
+        usage: &[0x84, 0x00, FF, 0, 0, 0, 0, 0, 0, 0, FF, FF, FF, FF, 0, 0],
+        decode: copy::receive_copy_status,
+        ..RECEIVE_COPY
+    },
+    Row {
+        name: "RECEIVE COPY OPERATING PARAMETERS",
+        usage: &[0x84, 0x03, 0, 0, 0, 0, 0, 0, 0, 0, FF, FF, FF, FF, 0, 0],
+        decode: copy::receive_copy_operating_parameters,
+        ..RECEIVE_COPY
     },
     Row {
         name: "READ(16)",

@@ -8,6 +8,7 @@ use zerocopy::big_endian::{U16, U32, U64};
 use zerocopy::{Immutable, IntoBytes, Unaligned};
 
 use super::capacity::Geometry;
+use super::copy;
 use super::nexus::{Protocol, RelativeTargetPort};
 use super::provisioning::{MAXIMUM_WRITE_SAME, Provisioning, UnmapLimits};
 use super::sense::{Field, Sense};
@@ -79,7 +80,7 @@ struct Standard {
     /// NORMACA=0, HISUP=0, RESPONSE DATA FORMAT 2.
     response_data_format: u8,
     additional_length: u8,
-    /// SCCS, ACC, TPGS, 3PC, PROTECT: none.
+    /// SCCS, ACC, TPGS, PROTECT: none. 3PC: third-party copies are served.
     flags5: u8,
     /// MULTIP: there may be several ports.
     flags6: u8,
@@ -106,7 +107,7 @@ pub fn standard(identity: &Identity) -> Vec<u8> {
         version: 0x06,
         response_data_format: 0x02,
         additional_length: 96 - 5,
-        flags5: 0x00,
+        flags5: 0x08,
         flags6: 0x10,
         flags7: 0x02,
         vendor: ascii(&identity.vendor),
@@ -138,6 +139,7 @@ const PAGES: &[(u8, Content)] = &[
     (0x83, device_identification),
     (0x86, extended_inquiry_data),
     (0x87, mode_page_policy),
+    (0x8f, third_party_copy),
     (0xb0, block_limits),
     (0xb1, block_device_characteristics),
     (0xb2, logical_block_provisioning),
@@ -243,6 +245,11 @@ fn mode_page_policy(_unit: &Unit<'_>) -> Vec<u8> {
     vec![0x3f, 0xff, 0x00, 0x00]
 }
 
+/// Third-party Copy.
+fn third_party_copy(unit: &Unit<'_>) -> Vec<u8> {
+    copy::vital_product_data(unit.geometry)
+}
+
 /// Block Limits (SBC-3), from byte 4 of the page.
 #[derive(IntoBytes, Immutable, Unaligned)]
 #[repr(C)]
@@ -342,7 +349,7 @@ mod tests {
     fn standard_data_names_the_disk_and_its_standards() {
         let mut expected = vec![
             0x00, 0x00, 0x06, 0x02, // connected disk, not removable, SPC-4, format 2
-            0x5b, 0x00, 0x10, 0x02, // 91 more bytes; MULTIP; CMDQUE
+            0x5b, 0x08, 0x10, 0x02, // 91 more bytes; 3PC; MULTIP; CMDQUE
         ];
         expected.extend(b"LIO-ORG TCMU-PR DISK    0001");
         expected.extend([0; 22]); // vendor specific, reserved
@@ -365,8 +372,8 @@ mod tests {
     #[test]
     fn supported_pages_are_those_that_answer() {
         let expected = [
-            0x00, 0x00, 0x00, 0x08, // page 00h, 8 more bytes
-            0x00, 0x80, 0x83, 0x86, 0x87, 0xb0, 0xb1, 0xb2,
+            0x00, 0x00, 0x00, 0x09, // page 00h, 9 more bytes
+            0x00, 0x80, 0x83, 0x86, 0x87, 0x8f, 0xb0, 0xb1, 0xb2,
         ];
         assert_eq!(page(0x00), expected);
         let geometry = Geometry::new(512, 1, 0).unwrap();

@@ -7,6 +7,7 @@
 pub mod capacity;
 pub mod cdb;
 pub mod commands;
+pub mod copy;
 pub mod features;
 pub mod inquiry;
 pub mod mode;

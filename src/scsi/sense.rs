@@ -26,6 +26,8 @@ pub enum SenseKey {
     UnitAttention = 0x6,
     /// The medium is protected.
     DataProtect = 0x7,
+    /// A third-party copy ended before its end.
+    CopyAborted = 0xa,
     /// A comparison failed.
     Miscompare = 0xe,
 }
@@ -106,6 +108,7 @@ pub struct Sense {
     additional: (u8, u8),
     field: Option<Field>,
     information: Option<u64>,
+    command_specific: Option<[u8; 4]>,
 }
 
 macro_rules! conditions {
@@ -144,6 +147,16 @@ conditions! {
     logical_block_address_out_of_range = IllegalRequest, 0x21, 0x00;
     /// INVALID RELEASE OF PERSISTENT RESERVATION.
     invalid_release_of_persistent_reservation = IllegalRequest, 0x26, 0x04;
+    /// TOO MANY TARGET DESCRIPTORS, which are CSCD descriptors by now.
+    too_many_target_descriptors = IllegalRequest, 0x26, 0x06;
+    /// UNSUPPORTED TARGET DESCRIPTOR TYPE CODE.
+    unsupported_target_descriptor_type_code = IllegalRequest, 0x26, 0x07;
+    /// TOO MANY SEGMENT DESCRIPTORS.
+    too_many_segment_descriptors = IllegalRequest, 0x26, 0x08;
+    /// UNSUPPORTED SEGMENT DESCRIPTOR TYPE CODE.
+    unsupported_segment_descriptor_type_code = IllegalRequest, 0x26, 0x09;
+    /// INLINE DATA LENGTH EXCEEDED.
+    inline_data_length_exceeded = IllegalRequest, 0x26, 0x0b;
     /// INSUFFICIENT REGISTRATION RESOURCES.
     insufficient_registration_resources = IllegalRequest, 0x55, 0x04;
     /// POWER ON OCCURRED.
@@ -166,6 +179,10 @@ conditions! {
     logical_unit_software_write_protected = DataProtect, 0x27, 0x02;
     /// SPACE ALLOCATION FAILED WRITE PROTECT.
     space_allocation_failed_write_protect = DataProtect, 0x27, 0x07;
+    /// COPY TARGET DEVICE NOT REACHABLE: what a segment names can't be copied from or to.
+    copy_target_device_not_reachable = CopyAborted, 0x0d, 0x02;
+    /// UNEXPECTED INEXACT SEGMENT: what a segment moves is no whole number of blocks.
+    unexpected_inexact_segment = CopyAborted, 0x26, 0x0a;
     /// MISCOMPARE DURING VERIFY OPERATION.
     miscompare_during_verify_operation = Miscompare, 0x1d, 0x00;
 }
@@ -188,6 +205,7 @@ impl Sense {
             additional: (asc, ascq),
             field: None,
             information: None,
+            command_specific: None,
         }
     }
 
@@ -211,6 +229,16 @@ impl Sense {
     pub const fn with_information(self, information: u64) -> Sense {
         Sense {
             information: Some(information),
+            ..self
+        }
+    }
+
+    /// The same condition of a third-party copy, with its COMMAND-SPECIFIC INFORMATION field set: the third and fourth
+    /// byte hold the number of the segment that was being processed (SPC-4, errors while segments are processed).
+    pub const fn of_segment(self, number: u16) -> Sense {
+        let [high, low] = number.to_be_bytes();
+        Sense {
+            command_specific: Some([0, 0, high, low]),
             ..self
         }
     }
@@ -246,6 +274,9 @@ impl Sense {
             bytes[3..7].copy_from_slice(&information.to_be_bytes());
         }
         bytes[7] = 10;
+        if let Some(command_specific) = self.command_specific {
+            bytes[8..12].copy_from_slice(&command_specific);
+        }
         (bytes[12], bytes[13]) = self.additional;
         if let Some(field) = self.field {
             bytes[15..18].copy_from_slice(&field.encode());
@@ -263,12 +294,17 @@ impl Sense {
             bytes[end + 4..end + 12].copy_from_slice(&information.to_be_bytes());
             end += 12;
         }
+        if let Some(command_specific) = self.command_specific {
+            bytes[end..end + 4].copy_from_slice(&[0x01, 0x0a, 0x00, 0x00]);
+            bytes[end + 4..end + 8].copy_from_slice(&command_specific);
+            end += 12;
+        }
         if let Some(field) = self.field {
             bytes[end..end + 4].copy_from_slice(&[0x02, 0x06, 0x00, 0x00]);
             bytes[end + 4..end + 7].copy_from_slice(&field.encode());
             end += 8;
         }
-        bytes[7] = u8::try_from(end - 8).expect("two descriptors are 20 bytes");
+        bytes[7] = u8::try_from(end - 8).expect("three descriptors are 32 bytes");
         end
     }
 }
@@ -320,5 +356,20 @@ mod tests {
             0x00, 0x0a, 0x80, 0x00, 0, 0, 0, 1, 0, 0, 0, 0, // INFORMATION
         ];
         assert_eq!(large.encode(Format::Descriptor).0[..20], expected);
+    }
+
+    #[test]
+    fn a_failed_segment_is_told_in_command_specific_information() {
+        let sense = Sense::copy_target_device_not_reachable().of_segment(0x0102);
+        let expected = [
+            0x70, 0, 0x0a, 0, 0, 0, 0, 0x0a, // current, COPY ABORTED, 10 more bytes
+            0, 0, 0x01, 0x02, 0x0d, 0x02, // segment 258; COPY TARGET DEVICE NOT REACHABLE
+        ];
+        assert_eq!(sense.encode(Format::Fixed).0[..14], expected);
+        let expected = [
+            0x72, 0x0a, 0x0d, 0x02, 0, 0, 0, 12, // current, one descriptor
+            0x01, 0x0a, 0, 0, 0, 0, 0x01, 0x02, 0, 0, 0, 0, // COMMAND-SPECIFIC INFORMATION
+        ];
+        assert_eq!(sense.encode(Format::Descriptor).0[..20], expected);
     }
 }

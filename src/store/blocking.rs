@@ -13,6 +13,7 @@ use std::thread::{self, JoinHandle};
 use crossbeam_channel::{Receiver, Sender, unbounded};
 use nix::fcntl::PosixFadviseAdvice;
 
+use super::copy::copy;
 use super::medium::Medium;
 use super::verify::verify;
 use super::{
@@ -254,6 +255,15 @@ pub fn perform(medium: &dyn Medium, request: &Request) -> Result<Outcome, Failur
             durability,
         } => {
             exclusive::or_write(medium, offset, length, data, cancellation)?;
+            durable(durability)
+        }
+        Operation::Copy {
+            from,
+            to,
+            length,
+            durability,
+        } => {
+            copy((medium, from), (medium, to), length)?;
             durable(durability)
         }
         Operation::PreFetch { offset, length } => {

@@ -3,6 +3,7 @@
 //! [`Backing`] is the one that serves. A medium in memory that fails, and loses power, is one for tests.
 
 use std::fmt;
+use std::fs::File;
 use std::io;
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
@@ -55,6 +56,11 @@ pub trait Medium: fmt::Debug + Send + Sync {
     /// How much space there is now.
     fn figures(&self) -> io::Result<Figures>;
 
+    /// The open file, if there is one that the system may copy from and to.
+    fn file(&self) -> Option<&File> {
+        None
+    }
+
     /// Bytes in a block of the unit.
     fn block_size(&self) -> u32;
 
@@ -104,6 +110,10 @@ impl Medium for Backing {
 
     fn figures(&self) -> io::Result<Figures> {
         Backing::figures(self)
+    }
+
+    fn file(&self) -> Option<&File> {
+        Some(Backing::file(self))
     }
 
     fn block_size(&self) -> u32 {

@@ -6,6 +6,7 @@
 
 pub mod backing;
 pub mod blocking;
+mod copy;
 mod exclusive;
 pub mod medium;
 pub mod saved;
@@ -84,6 +85,17 @@ pub enum Operation {
         /// When it must be on stable storage.
         durability: Durability,
     },
+    /// Copy from one part to another, which may overlap; the buffer stays as it is.
+    Copy {
+        /// Where in the backing object the source is.
+        from: u64,
+        /// Where in the backing object the destination is.
+        to: u64,
+        /// How much.
+        length: u64,
+        /// When it must be on stable storage.
+        durability: Durability,
+    },
     /// Get ready to be read soon. A hint: that it was not followed is no failure.
     PreFetch {
         /// Where in the backing object.
@@ -148,9 +160,9 @@ pub enum Spare {
 }
 
 impl Operation {
-    /// The part of the backing object whose content it reads or changes, if it is a part. A flush concerns all of it,
-    /// and changes nothing.
-    pub fn part(&self) -> Option<Range<u64>> {
+    /// The parts of the backing object whose content it reads or changes; they are empty if there are none. A flush
+    /// concerns all of it, and changes nothing.
+    pub fn parts(&self) -> [Range<u64>; 2] {
         match *self {
             Operation::Read { offset, length, .. }
             | Operation::Write { offset, length, .. }
@@ -159,19 +171,25 @@ impl Operation {
             | Operation::CompareAndWrite { offset, length, .. }
             | Operation::OrWrite { offset, length, .. }
             | Operation::WriteSame { offset, length, .. } => {
-                Some(offset..offset.saturating_add(length))
+                [offset..offset.saturating_add(length), 0..0]
             }
             // All that lies between them too.
             Operation::Unmap { ref ranges, .. } => {
-                let start = ranges.iter().map(|range| range.start).min()?;
-                let end = ranges.iter().map(|range| range.end).max()?;
-                Some(start..end)
+                let start = ranges.iter().map(|range| range.start).min();
+                let end = ranges.iter().map(|range| range.end).max();
+                [start.unwrap_or(0)..end.unwrap_or(0), 0..0]
             }
+            Operation::Copy {
+                from, to, length, ..
+            } => [
+                from..from.saturating_add(length),
+                to..to.saturating_add(length),
+            ],
             Operation::Flush
             | Operation::PreFetch { .. }
             | Operation::Examine
             | Operation::Extents { .. }
-            | Operation::Figures => None,
+            | Operation::Figures => [0..0, 0..0],
         }
     }
 

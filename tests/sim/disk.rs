@@ -105,6 +105,12 @@ impl Disk {
                     .zip(bits)
                     .for_each(|(byte, bits)| *byte |= bits);
             }
+            Operation::Copy {
+                from, to, length, ..
+            } => {
+                let to = at(to, length).start;
+                self.content.copy_within(at(from, length), to);
+            }
             // Nobody is told here whether it is as it should be.
             Operation::Verify { .. } => {}
             Operation::Flush | Operation::PreFetch { .. } | Operation::Examine => {}

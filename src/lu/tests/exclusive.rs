@@ -43,10 +43,7 @@ fn held(bench: &mut Bench, from: usize, cdb: &[u8], length: u64) {
 
 impl Bench {
     fn end_of(&mut self, pending: Pending, data: Data) -> Response {
-        match self.unit.finish(pending, data, Ok(Outcome::Done)) {
-            Step::Answer(answer) => settle(answer),
-            other => panic!("{other:?} at the end of a command"),
-        }
+        answered(self.unit.finish(pending, data, Ok(Outcome::Done)))
     }
 }
 

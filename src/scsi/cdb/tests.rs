@@ -535,3 +535,29 @@ fn report_supported_task_management_functions_wants_room_for_4_bytes() {
     };
     assert_eq!(decode(&cdb(4)), Ok(expected));
 }
+
+#[test]
+fn the_commands_of_copies_name_their_fields() {
+    let expected = Command::ExtendedCopy {
+        parameter_list_length: 0x1122_3344,
+    };
+    let cdb = [
+        0x83, 0x00, 0, 0, 0, 0, 0, 0, 0, 0, 0x11, 0x22, 0x33, 0x44, 0, 0,
+    ];
+    assert_eq!(decode(&cdb), Ok(expected));
+    let expected = Command::ReceiveCopyStatus {
+        list_identifier: 9,
+        allocation_length: 0x1122_3344,
+    };
+    let cdb = [
+        0x84, 0x00, 9, 0, 0, 0, 0, 0, 0, 0, 0x11, 0x22, 0x33, 0x44, 0, 0,
+    ];
+    assert_eq!(decode(&cdb), Ok(expected));
+    let expected = Command::ReceiveCopyOperatingParameters {
+        allocation_length: 0x1122_3344,
+    };
+    let cdb = [
+        0x84, 0x03, 0, 0, 0, 0, 0, 0, 0, 0, 0x11, 0x22, 0x33, 0x44, 0, 0,
+    ];
+    assert_eq!(decode(&cdb), Ok(expected));
+}

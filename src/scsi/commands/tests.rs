@@ -243,6 +243,11 @@ fn an_unknown_service_action_is_a_field_of_a_known_operation_code() {
         (0x5e, 0x1f),
         (0x5f, 0x08),
         (0x5f, 0x10),
+        (0x83, 0x01),
+        (0x83, 0x10),
+        (0x84, 0x01),
+        (0x84, 0x04),
+        (0x84, 0x05),
         (0x9e, 0x00),
         (0xa3, 0x0a),
     ] {
@@ -391,7 +396,7 @@ fn only_reads_writes_and_flushes_touch_the_medium() {
             0x35 | 0x91 | 0x1b => (Media::Sync, DataDirection::None),
             0x34 | 0x90 => (Media::Read, DataDirection::None),
             0x2f | 0xaf | 0x8f => (Media::Read, DataDirection::Out),
-            0x15 | 0x55 | 0x5f => (Media::None, DataDirection::Out),
+            0x15 | 0x55 | 0x5f | 0x83 => (Media::None, DataDirection::Out),
             0x00 | 0x16 | 0x17 | 0x1d | 0x1e | 0x56 | 0x57 => (Media::None, DataDirection::None),
             _ => (Media::None, DataDirection::In),
         };
