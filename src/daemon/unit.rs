@@ -134,6 +134,7 @@ pub(super) fn provisioning(backing: &Backing) -> Provisioning {
         zeroes: deallocation.zeroes,
         granularity: granularity.min(UNMAP_GRANULARITY_MAX),
         alignment: u32::try_from(deallocation.alignment).unwrap_or(0),
+        figures: backing.has_figures(),
     }
 }
 

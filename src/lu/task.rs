@@ -8,6 +8,7 @@ use std::collections::BTreeSet;
 use slab::Slab;
 
 use super::parts::Part;
+use crate::scsi::cdb::LogSense;
 use crate::scsi::sense::{Format, SENSE_LENGTH, Sense};
 use crate::scsi::{Access, Status};
 use crate::store::Cancellation;
@@ -214,8 +215,10 @@ impl Answer {
 pub(super) enum Told {
     /// So many bytes of data.
     Data(u64),
-    /// What was found out, cut to so many bytes.
-    Found(u32),
+    /// What of it takes up space, cut to so many bytes.
+    Extents(u32),
+    /// How much space there is, as the page asked for.
+    Figures(LogSense),
     /// Where the first byte is that differs, if one does.
     Difference,
     /// Nothing.

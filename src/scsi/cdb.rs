@@ -32,6 +32,8 @@ pub enum Command {
     },
     /// MODE SENSE(6), MODE SENSE(10) (SPC-4).
     ModeSense(ModeSense),
+    /// LOG SENSE (SPC-4).
+    LogSense(LogSense),
     /// READ CAPACITY(10) (SBC-3).
     ReadCapacity10,
     /// READ CAPACITY(16) (SBC-3).
@@ -202,6 +204,19 @@ pub struct ModeSense {
     pub page: u8,
     /// SUBPAGE CODE.
     pub subpage: u8,
+    /// ALLOCATION LENGTH.
+    pub allocation_length: u32,
+}
+
+/// What LOG SENSE asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LogSense {
+    /// PAGE CODE.
+    pub page: u8,
+    /// SUBPAGE CODE.
+    pub subpage: u8,
+    /// PARAMETER POINTER: the first parameter wanted, of those in ascending order.
+    pub parameter_pointer: u16,
     /// ALLOCATION LENGTH.
     pub allocation_length: u32,
 }

@@ -9,6 +9,7 @@ pub mod cdb;
 pub mod commands;
 pub mod features;
 pub mod inquiry;
+pub mod log;
 pub mod mode;
 pub mod nexus;
 pub mod provisioning;

@@ -170,6 +170,11 @@ impl Backing {
         self.space.deallocation
     }
 
+    /// Whether it can be told how much space there is: of a file, since it lies in a file system.
+    pub fn has_figures(&self) -> bool {
+        self.kind() == Kind::File && self.deallocation().is_some()
+    }
+
     /// How much space there is now.
     pub(super) fn figures(&self) -> io::Result<Figures> {
         let file_system = fstatvfs(self.file())?;
