@@ -7,6 +7,7 @@ use crate::scsi::cdb::{LogSense, WriteSame};
 use crate::scsi::commands::Row;
 use crate::scsi::log::{self, Page, Resources};
 use crate::scsi::provisioning::{self, BlockRange, LbaStatus};
+use crate::scsi::sense::Sense;
 use crate::scsi::{Blocks, Lba};
 use crate::store::space::{Extent, Figures};
 use crate::store::{Content, Operation, Spare};
@@ -94,6 +95,16 @@ impl LogicalUnit {
         let ranges: Vec<LbaStatus> = extents.iter().map(status).collect();
         let bytes = provisioning::lba_status(&ranges);
         data_in(bytes, allocation_length)
+    }
+
+    /// Little space is left for what initiators write: each is told.
+    pub fn soft_threshold_reached(&mut self) {
+        for (index, nexus) in &mut self.nexuses {
+            nexus
+                .attentions
+                .establish(Sense::thin_provisioning_soft_threshold_reached());
+            self.owed.insert(index);
+        }
     }
 
     /// LOG SENSE.

@@ -335,6 +335,7 @@ mod tests {
             granularity: 65_536,
             alignment: 4096,
             figures: true,
+            soft_threshold: None,
         };
         vital_product_data(code, &Identity::new("serial-1"), &geometry, &thin, None).unwrap()
     }
@@ -584,7 +585,7 @@ mod tests {
                 protocol: Protocol::Srp,
             });
             let geometry = Geometry::new(4096, 1, 0).unwrap();
-            let thin = Provisioning::Thin { zeroes: true, granularity: 4096, alignment: 0, figures: true };
+            let thin = Provisioning::Thin { zeroes: true, granularity: 4096, alignment: 0, figures: true, soft_threshold: None };
             if let Ok(page) = vital_product_data(code, &identity, &geometry, &thin, port) {
                 let length = usize::from(u16::from_be_bytes([page[2], page[3]]));
                 prop_assert_eq!(page.len(), 4 + length);

@@ -39,6 +39,8 @@ pub enum Provisioning {
         alignment: u32,
         /// Whether it can be told how much space there is.
         figures: bool,
+        /// With how many bytes left initiators are warned; `None` if never.
+        soft_threshold: Option<u64>,
     },
 }
 

@@ -10,6 +10,7 @@ const THIN: Provisioning = Provisioning::Thin {
     granularity: 4096,
     alignment: 0,
     figures: true,
+    soft_threshold: None,
 };
 /// Blocks that are given back read as anything.
 const DISCARDING: Provisioning = Provisioning::Thin {
@@ -17,6 +18,7 @@ const DISCARDING: Provisioning = Provisioning::Thin {
     granularity: 4096,
     alignment: 0,
     figures: true,
+    soft_threshold: None,
 };
 
 const UNMAP: [u8; 10] = [0x42, 0, 0, 0, 0, 0, 0, 0, 24, 0];
@@ -448,4 +450,24 @@ fn log_sense_is_not_known_where_there_is_nothing_to_tell() {
     let mut bench = bench(Provisioning::Full);
     let unknown = check(Sense::invalid_command_operation_code());
     assert_eq!(bench.answer(A, &LOG_SENSE, 255), unknown);
+}
+
+#[test]
+fn everybody_is_told_once_that_little_space_is_left() {
+    let mut bench = bench(THIN);
+    bench.unit.soft_threshold_reached();
+    bench.unit.soft_threshold_reached();
+    for from in [A, B, C] {
+        let Response::Check(sense) = bench.answer(from, &TEST_UNIT_READY, 0) else {
+            panic!("CHECK CONDITION")
+        };
+        let (bytes, _) = sense.encode(Format::Fixed);
+        let expected = [
+            0xf0, 0, 0x06, // current, VALID, UNIT ATTENTION
+            0, 0, 0, 16, // INFORMATION: byte 16 of the Logical Block Provisioning mode page
+            0x0a, 0, 0, 0, 0, 0x38, 0x07, // THIN PROVISIONING SOFT THRESHOLD REACHED
+        ];
+        assert_eq!(bytes[..14], expected);
+        assert_eq!(bench.answer(from, &TEST_UNIT_READY, 0), Response::Good);
+    }
 }

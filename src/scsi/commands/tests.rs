@@ -419,6 +419,7 @@ const THIN: Provisioning = Provisioning::Thin {
     granularity: 4096,
     alignment: 0,
     figures: true,
+    soft_threshold: None,
 };
 
 #[test]
@@ -439,6 +440,7 @@ fn a_field_that_needs_a_feature_is_refused_without() {
         granularity: 4096,
         alignment: 0,
         figures: true,
+        soft_threshold: None,
     };
     let refused = |bit| Err(Sense::invalid_field_in_cdb(Field::cdb_bit(1, bit)));
     for opcode in [0x41, 0x93] {
