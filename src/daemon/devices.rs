@@ -23,7 +23,7 @@ use super::rings::{aside, ours, unblock};
 use super::sessions::Reserves;
 use super::status;
 use super::tap;
-use super::unit::{Unit, context, geometry, mode, on_medium, provisioning};
+use super::unit::{Unit, context, geometry, mode, on_medium, provisioning, watch};
 use super::worker::{self, Notice, Order, Parts, PortId};
 use crate::control::{Administration, PortStatus, RefusedStatus, Status, TapStatus, UnitStatus};
 use crate::lu::{LogicalUnit, Setup, ToStore, UnitState, Unknown};
@@ -556,6 +556,7 @@ impl Devices {
         let (path, mode) = (&options.path, mode(&options.disk));
         let backing = Arc::new(Backing::open_with(path, size, block_size, mode)?);
         let geometry = on_medium(geometry, &backing.topology(), &options.disk);
+        let provisioning = provisioning(&backing, &options.disk)?;
         let record = self.records.unit(backing.path())?;
         if self
             .units
@@ -614,7 +615,7 @@ impl Devices {
             unit: LogicalUnit::new(Setup {
                 identity: inquiry::Identity::new(&record.serial),
                 geometry,
-                provisioning: provisioning(&backing),
+                provisioning,
                 reservations,
                 attentions,
                 power_on,
@@ -631,6 +632,7 @@ impl Devices {
         };
         let worker = worker::start("unit", parts).map_err(start)?;
         worker.give(Order::ExpectLooks);
+        let watch = watch(&backing, &provisioning, &worker).map_err(start)?;
         let id = backing.id();
         log::info!(
             "{}: logical unit {}",
@@ -645,6 +647,8 @@ impl Devices {
                 record,
                 geometry,
                 options: options.reservations,
+                thin_threshold: options.disk.thin_threshold,
+                _watch: watch,
                 unreadable,
                 write_cache: false,
             },

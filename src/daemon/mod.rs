@@ -10,6 +10,7 @@ pub mod records;
 mod refusal;
 mod rings;
 mod sessions;
+mod space;
 mod status;
 mod tap;
 mod tapped;

@@ -72,6 +72,11 @@ pub(super) enum Refusal {
     Replaced { path: PathBuf },
     #[error("{path} is {served} under another name: give all backstores of a disk the same path")]
     OtherPath { path: PathBuf, served: PathBuf },
+    #[error(
+        "nobody can tell how much space is left for {path}, which is a block device or on a file system that takes none \
+         back: leave thin_threshold= out"
+    )]
+    NoThreshold { path: PathBuf },
     #[error("starting the logical unit on {path}")]
     Start {
         path: PathBuf,

@@ -1,10 +1,12 @@
 //! A logical unit as the main thread knows it.
 
+use std::io;
 use std::sync::Arc;
 
 use super::chain;
 use super::records::{Records, UnitRecord};
 use super::refusal::Refusal;
+use super::space::Watch;
 use super::worker::{self, Order, PortId};
 use crate::nexus::tap::Notes;
 use crate::pr::out::{Context, RegistrationLimit};
@@ -13,6 +15,7 @@ use crate::scsi::capacity::Geometry;
 use crate::scsi::nexus::TargetPort;
 use crate::scsi::provisioning::Provisioning;
 use crate::store::backing::{Backing, Mode, Topology};
+use crate::store::space;
 use crate::tcmu::config::{DiskOptions, Options, ReservationOptions};
 use crate::tcmu::configfs::Settings;
 
@@ -23,6 +26,10 @@ pub(super) struct Unit {
     pub(super) record: UnitRecord,
     pub(super) geometry: Geometry,
     pub(super) options: ReservationOptions,
+    /// `thin_threshold=` of its config strings.
+    pub(super) thin_threshold: Option<u8>,
+    /// Who watches whether that is reached.
+    pub(super) _watch: Option<Watch>,
     /// Why the record of its reservations can't be read, if it could not when the unit was started.
     pub(super) unreadable: Option<String>,
     /// Whether writes may wait in the cache, as its backstores say.
@@ -47,8 +54,8 @@ impl Unit {
             });
         }
         let ours = on_medium(*ours, &self.backing.topology(), &options.disk);
-        let ours = settings_of(&ours, &options.reservations);
-        let theirs = settings_of(&self.geometry, &self.options);
+        let ours = settings_of(&ours, options.disk.thin_threshold, &options.reservations);
+        let theirs = settings_of(&self.geometry, self.thin_threshold, &self.options);
         for ((key, theirs), (_, ours)) in theirs.into_iter().zip(ours) {
             if theirs != ours {
                 return Err(Refusal::Differs {
@@ -64,12 +71,17 @@ impl Unit {
 }
 
 /// What all backstores of a unit must have in common.
-fn settings_of(geometry: &Geometry, reservations: &ReservationOptions) -> [(&'static str, u64); 7] {
+fn settings_of(
+    geometry: &Geometry,
+    thin_threshold: Option<u8>,
+    reservations: &ReservationOptions,
+) -> [(&'static str, u64); 8] {
     [
         ("size", geometry.byte_length(geometry.blocks())),
         ("hw_block_size", geometry.block_size().into()),
         ("physical_block_size", geometry.physical_block_size().into()),
         ("read_only", geometry.is_write_protected().into()),
+        ("thin_threshold", thin_threshold.unwrap_or(0).into()),
         ("registrations", limit(reservations).get().into()),
         ("force_aptpl", reservations.force_aptpl.into()),
         (
@@ -125,16 +137,52 @@ pub(super) fn mode(disk: &DiskOptions) -> Mode {
 const UNMAP_GRANULARITY_MAX: u32 = 1 << 20;
 
 /// What a unit on this backing object does about blocks that nobody needs.
-pub(super) fn provisioning(backing: &Backing) -> Provisioning {
+pub(super) fn provisioning(backing: &Backing, disk: &DiskOptions) -> Result<Provisioning, Refusal> {
+    let soft_threshold = disk
+        .thin_threshold
+        .map(|percent| soft_threshold(backing, percent))
+        .transpose()?;
     let Some(deallocation) = backing.deallocation() else {
-        return Provisioning::Full;
+        return Ok(Provisioning::Full);
     };
     let granularity = u32::try_from(deallocation.granularity).unwrap_or(u32::MAX);
-    Provisioning::Thin {
+    Ok(Provisioning::Thin {
         zeroes: deallocation.zeroes,
         granularity: granularity.min(UNMAP_GRANULARITY_MAX),
         alignment: u32::try_from(deallocation.alignment).unwrap_or(0),
+        figures: backing.has_figures(),
+        soft_threshold,
+    })
+}
+
+/// So many percent of the file system that the backing object lies in, in bytes.
+fn soft_threshold(backing: &Backing, percent: u8) -> Result<u64, Refusal> {
+    let path = backing.path().to_owned();
+    if !backing.has_figures() {
+        return Err(Refusal::NoThreshold { path });
     }
+    match space::figures_at(&path) {
+        Ok(figures) => Ok(figures.total / 100 * u64::from(percent)),
+        Err(source) => Err(Refusal::Start { path, source }),
+    }
+}
+
+/// Has initiators warned when little space is left, if they are to be.
+pub(super) fn watch(
+    backing: &Backing,
+    provisioning: &Provisioning,
+    worker: &worker::Handle,
+) -> io::Result<Option<Watch>> {
+    let Provisioning::Thin {
+        soft_threshold: Some(available),
+        ..
+    } = *provisioning
+    else {
+        return Ok(None);
+    };
+    let orders = worker.orders();
+    let warn = move || orders.give(Order::SpaceLow);
+    Watch::start(backing.path().to_owned(), available, warn).map(Some)
 }
 
 /// What the kernel's settings and the config string say of a unit.
@@ -237,6 +285,23 @@ mod tests {
     }
 
     #[test]
+    fn a_threshold_is_of_the_file_system() {
+        let folder = tempfile::tempdir().unwrap();
+        let backing = Backing::open(&folder.path().join("lun0.img"), 1 << 20, 512).unwrap();
+        let total = space::figures_at(backing.path()).unwrap().total;
+        for (text, expected) in [("", None), (";thin_threshold=50", Some(total / 2))] {
+            let Provisioning::Thin { soft_threshold, .. } =
+                provisioning(&backing, &disk(text)).unwrap()
+            else {
+                panic!("it gives space back")
+            };
+            let differs_by = |found: u64| found.abs_diff(expected.unwrap_or(0));
+            assert_eq!(soft_threshold.is_some(), expected.is_some());
+            assert!(soft_threshold.is_none_or(|found| differs_by(found) < 100));
+        }
+    }
+
+    #[test]
     fn a_read_only_disk_is_write_protected() {
         for (text, expected) in [("", false), (";read_only=1", true)] {
             let geometry = geometry(&SETTINGS, &disk(text)).unwrap();
@@ -249,7 +314,11 @@ mod tests {
         let settings = |text: &str, settings: Settings| {
             let options = Options::parse(&format!("/srv/lun0.img{text}")).unwrap();
             let geometry = geometry(&settings, &options.disk).unwrap();
-            settings_of(&geometry, &options.reservations)
+            settings_of(
+                &geometry,
+                options.disk.thin_threshold,
+                &options.reservations,
+            )
         };
         let ours = settings("", SETTINGS);
         let larger = Settings {
@@ -268,6 +337,7 @@ mod tests {
                 settings(";physical_block_size=1024", SETTINGS),
             ),
             ("read_only", settings(";read_only=1", SETTINGS)),
+            ("thin_threshold", settings(";thin_threshold=5", SETTINGS)),
             ("registrations", settings(";registrations=128", SETTINGS)),
             ("force_aptpl", settings(";force_aptpl=1", SETTINGS)),
             (

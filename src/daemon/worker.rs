@@ -100,6 +100,8 @@ pub enum Order {
         /// What was wrong and what to do, if it came to nothing.
         reply: Sender<Result<(), String>>,
     },
+    /// Little space is left where the backing object lies.
+    SpaceLow,
     /// Say how things are.
     Report(Sender<Report>),
     /// Take no more commands, answer those that were taken, and end.
@@ -148,19 +150,37 @@ pub enum Notice {
 /// The main thread's end of a worker.
 #[derive(Debug)]
 pub struct Handle {
-    orders: Sender<Order>,
-    waker: Waker,
+    orders: Orders,
     /// Disconnected when the thread has ended.
     ended: Receiver<()>,
     thread: JoinHandle<()>,
 }
 
-impl Handle {
+/// Where orders for a worker go.
+#[derive(Clone, Debug)]
+pub struct Orders {
+    orders: Sender<Order>,
+    waker: Waker,
+}
+
+impl Orders {
     /// Gives an order. A worker whose thread has ended takes none.
     pub fn give(&self, order: Order) {
         if self.orders.send(order).is_ok() {
             self.waker.wake();
         }
+    }
+}
+
+impl Handle {
+    /// Gives an order. A worker whose thread has ended takes none.
+    pub fn give(&self, order: Order) {
+        self.orders.give(order);
+    }
+
+    /// For others who have orders to give.
+    pub fn orders(&self) -> Orders {
+        self.orders.clone()
     }
 
     /// Lets the worker answer what it has taken and end. Gives up on commands that hang in the backing object for
@@ -255,8 +275,7 @@ where
             drop(running);
         })?;
     Ok(Handle {
-        orders,
-        waker,
+        orders: Orders { orders, waker },
         ended,
         thread,
     })
@@ -408,6 +427,7 @@ impl<S: Store<Pending>, R: Record> Worker<S, R> {
                     self.administrators.insert(ticket, reply);
                     self.parts.unit.administer(action, Ticket(ticket));
                 }
+                Order::SpaceLow => self.parts.unit.soft_threshold_reached(),
                 Order::Report(reply) => {
                     let _ = reply.send(self.report());
                 }

@@ -43,6 +43,7 @@ impl LogicalUnit {
                 lba,
                 allocation_length,
             } => return self.lba_status(row, task, lba, allocation_length),
+            Command::LogSense(asked) => return self.log_sense(row, task, asked),
             Command::PreFetch(range) => return self.pre_fetch(row, task, range),
             Command::SynchronizeCache(range) => {
                 return match self.geometry.check_range(range.lba, range.blocks) {

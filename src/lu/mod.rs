@@ -339,8 +339,11 @@ impl LogicalUnit {
         }
         let response = match (&result, pending.told) {
             (Ok(_), Told::Data(length)) => Response::InPlace(length),
-            (Ok(Outcome::Extents(extents)), Told::Found(allocation_length)) => {
+            (Ok(Outcome::Extents(extents)), Told::Extents(allocation_length)) => {
                 self.extents_found(extents, allocation_length)
+            }
+            (Ok(Outcome::Figures(figures)), Told::Figures(asked)) => {
+                self.figures_found(figures, &asked)
             }
             (Ok(_), _) => Response::Good,
             (Err(Failure::Miscompare { at }), Told::Difference) => {

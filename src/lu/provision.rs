@@ -1,13 +1,15 @@
-//! WRITE SAME, UNMAP and GET LBA STATUS.
+//! WRITE SAME, UNMAP, GET LBA STATUS and LOG SENSE.
 
 use super::execute::{check_data_out, data_in};
 use super::task::{Response, Task, Told};
 use super::{LogicalUnit, Step};
-use crate::scsi::cdb::WriteSame;
+use crate::scsi::cdb::{LogSense, WriteSame};
 use crate::scsi::commands::Row;
+use crate::scsi::log::{self, Page, Resources};
 use crate::scsi::provisioning::{self, BlockRange, LbaStatus};
+use crate::scsi::sense::Sense;
 use crate::scsi::{Blocks, Lba};
-use crate::store::space::Extent;
+use crate::store::space::{Extent, Figures};
 use crate::store::{Content, Operation, Spare};
 
 impl LogicalUnit {
@@ -77,7 +79,7 @@ impl LogicalUnit {
             block: self.geometry.block_size().into(),
             most: provisioning::status_descriptors(allocation_length),
         };
-        self.start(row, task, operation, Told::Found(allocation_length))
+        self.start(row, task, operation, Told::Extents(allocation_length))
     }
 
     /// The answer to GET LBA STATUS.
@@ -93,5 +95,37 @@ impl LogicalUnit {
         let ranges: Vec<LbaStatus> = extents.iter().map(status).collect();
         let bytes = provisioning::lba_status(&ranges);
         data_in(bytes, allocation_length)
+    }
+
+    /// Little space is left for what initiators write: each is told.
+    pub fn soft_threshold_reached(&mut self) {
+        for (index, nexus) in &mut self.nexuses {
+            nexus
+                .attentions
+                .establish(Sense::thin_provisioning_soft_threshold_reached());
+            self.owed.insert(index);
+        }
+    }
+
+    /// LOG SENSE.
+    pub(super) fn log_sense(&mut self, row: &Row, task: Task, asked: LogSense) -> Step {
+        let response = match log::find(&asked) {
+            Ok(Page::Provisioning) => {
+                return self.start(row, task, Operation::Figures, Told::Figures(asked));
+            }
+            Ok(Page::Supported) => data_in(log::supported_pages(), asked.allocation_length),
+            Err(sense) => sense.into(),
+        };
+        Step::Answer(task.answer(response))
+    }
+
+    /// The Logical Block Provisioning log page.
+    pub(super) fn figures_found(&self, figures: &Figures, asked: &LogSense) -> Response {
+        let sets = |bytes| provisioning::threshold_sets(bytes, &self.geometry);
+        let resources = Resources {
+            available: sets(figures.available),
+            used: sets(figures.used),
+        };
+        data_in(log::provisioning(asked, resources), asked.allocation_length)
     }
 }

@@ -9,6 +9,7 @@ use slab::Slab;
 
 use super::copy::Copying;
 use super::parts::Part;
+use crate::scsi::cdb::LogSense;
 use crate::scsi::sense::{Format, SENSE_LENGTH, Sense};
 use crate::scsi::{Access, Status};
 use crate::store::Cancellation;
@@ -216,8 +217,10 @@ impl Answer {
 pub(super) enum Told {
     /// So many bytes of data.
     Data(u64),
-    /// What was found out, cut to so many bytes.
-    Found(u32),
+    /// What of it takes up space, cut to so many bytes.
+    Extents(u32),
+    /// How much space there is, as the page asked for.
+    Figures(LogSense),
     /// Where the first byte is that differs, if one does.
     Difference,
     /// Nothing.

@@ -391,6 +391,8 @@ mod tests {
                 zeroes,
                 granularity: 4096,
                 alignment: 0,
+                figures: true,
+                soft_threshold: None,
             };
             let answer = read_capacity_16(&unit(100), &thin);
             assert_eq!(answer[14..16], expected, "LBPME, LBPRZ");

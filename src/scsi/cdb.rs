@@ -35,6 +35,8 @@ pub enum Command {
     ModeSense(ModeSense),
     /// MODE SELECT(6), MODE SELECT(10) (SPC-4).
     ModeSelect(ModeSelect),
+    /// LOG SENSE (SPC-4).
+    LogSense(LogSense),
     /// READ CAPACITY(10) (SBC-3).
     ReadCapacity10,
     /// READ CAPACITY(16) (SBC-3).
@@ -237,6 +239,19 @@ pub struct ModeSelect {
     pub save: bool,
     /// PARAMETER LIST LENGTH.
     pub parameter_list_length: u16,
+}
+
+/// What LOG SENSE asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LogSense {
+    /// PAGE CODE.
+    pub page: u8,
+    /// SUBPAGE CODE.
+    pub subpage: u8,
+    /// PARAMETER POINTER: the first parameter wanted, of those in ascending order.
+    pub parameter_pointer: u16,
+    /// ALLOCATION LENGTH.
+    pub allocation_length: u32,
 }
 
 /// The mode parameter header of the 6-byte or the 10-byte commands.

@@ -282,6 +282,8 @@ const LBDATA: Bits = Bits::new(1, 0x02);
 const UNMAP_ANCHOR: Bits = Bits::new(1, 0x01);
 /// REPORT TYPE of GET LBA STATUS (SBC-4): only blocks of one status.
 const REPORT_TYPE: Bits = Bits::new(14, 0xff);
+/// SP of LOG SENSE: there is nothing to be saved.
+const LOG_SAVE: Bits = Bits::new(1, 0x01);
 /// LOEJ of START STOP UNIT: the medium cannot be removed.
 const LOEJ: Bits = Bits::new(4, 0x02);
 /// SELF-TEST CODE of SEND DIAGNOSTIC: there is no self-test but the default one.
@@ -551,6 +553,16 @@ pub static COMMANDS: &[Row] = &[
         recommended_timeout_s: 600,
         decode: provisioning::unmap,
         ..WRITE
+    },
+    Row {
+        name: "LOG SENSE",
+        usage: &[0x4d, 0, 0x3f, FF, 0, FF, FF, FF, FF, 0],
+        refuse: &[LOG_SAVE],
+        needs: Some(Feature::SpaceFigures),
+        direction: DataDirection::In,
+        access: Access::Free,
+        decode: primary::log_sense,
+        ..OTHER
     },
     Row {
         name: "MODE SELECT(10)",

@@ -8,6 +8,8 @@ pub enum Feature {
     Unmap,
     /// WRITE SAME with UNMAP=1 gives blocks back (LBPWS and LBPWS10, SBC-3).
     UnmapByWriteSame,
+    /// How much space there is for blocks can be told.
+    SpaceFigures,
 }
 
 /// What a unit can do.

@@ -298,7 +298,7 @@ fn block_device_characteristics(unit: &Unit<'_>) -> Vec<u8> {
 
 /// Logical Block Provisioning (SBC-3), of 8 bytes.
 fn logical_block_provisioning(unit: &Unit<'_>) -> Vec<u8> {
-    unit.provisioning.vital_product_data().to_vec()
+    unit.provisioning.vital_product_data(unit.geometry).to_vec()
 }
 
 /// ASCII data (SPC-4): the text, left-aligned, cut or filled up with spaces.
@@ -341,6 +341,8 @@ mod tests {
             zeroes,
             granularity: 65_536,
             alignment: 4096,
+            figures: true,
+            soft_threshold: None,
         };
         vital_product_data(code, &Identity::new("serial-1"), &geometry, &thin, None).unwrap()
     }
@@ -528,7 +530,7 @@ mod tests {
     fn a_thin_unit_tells_what_gives_blocks_back() {
         let expected = [
             0x00, 0xb2, 0x00, 0x04, // page B2h, 4 more bytes
-            0x00, // THRESHOLD EXPONENT: none
+            0x0b, // THRESHOLD EXPONENT: sets of 2,048 blocks
             0xe4, // LBPU, LBPWS, LBPWS10, LBPRZ=001b, ANC_SUP=0, DP=0
             0x02, // PROVISIONING TYPE: thin
             0x00,
@@ -537,7 +539,7 @@ mod tests {
         // LBPU alone, where what is given back may read as anything.
         assert_eq!(
             page_of_thin(0xb2, 512, false)[4..],
-            [0x00, 0x80, 0x02, 0x00]
+            [0x0b, 0x80, 0x02, 0x00]
         );
     }
 
@@ -590,7 +592,7 @@ mod tests {
                 protocol: Protocol::Srp,
             });
             let geometry = Geometry::new(4096, 1, 0).unwrap();
-            let thin = Provisioning::Thin { zeroes: true, granularity: 4096, alignment: 0 };
+            let thin = Provisioning::Thin { zeroes: true, granularity: 4096, alignment: 0, figures: true, soft_threshold: None };
             if let Ok(page) = vital_product_data(code, &identity, &geometry, &thin, port) {
                 let length = usize::from(u16::from_be_bytes([page[2], page[3]]));
                 prop_assert_eq!(page.len(), 4 + length);

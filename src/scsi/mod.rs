@@ -10,6 +10,7 @@ pub mod commands;
 pub mod copy;
 pub mod features;
 pub mod inquiry;
+pub mod log;
 pub mod mode;
 pub mod nexus;
 pub mod provisioning;

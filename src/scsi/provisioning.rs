@@ -37,6 +37,10 @@ pub enum Provisioning {
         granularity: u32,
         /// Where the first of these multiples begins, in bytes.
         alignment: u32,
+        /// Whether it can be told how much space there is.
+        figures: bool,
+        /// With how many bytes left initiators are warned; `None` if never.
+        soft_threshold: Option<u64>,
     },
 }
 
@@ -56,6 +60,13 @@ impl Provisioning {
         Features::NONE
             .with(Feature::Unmap, self.is_thin())
             .with(Feature::UnmapByWriteSame, self.zeroes())
+            .with(Feature::SpaceFigures, self.has_figures())
+    }
+
+    /// Whether it can be told how much space there is: the Logical Block Provisioning log page, which counts in threshold
+    /// sets.
+    const fn has_figures(&self) -> bool {
+        matches!(self, Provisioning::Thin { figures: true, .. })
     }
 
     /// The limits of UNMAP in the Block Limits VPD page.
@@ -80,14 +91,18 @@ impl Provisioning {
 
     /// The Logical Block Provisioning VPD page, from byte 4: THRESHOLD EXPONENT; LBPU, LBPWS, LBPWS10, LBPRZ=001b;
     /// PROVISIONING TYPE.
-    pub(super) fn vital_product_data(&self) -> [u8; 4] {
+    pub(super) fn vital_product_data(&self, geometry: &Geometry) -> [u8; 4] {
         const LBPU: u8 = 0x80;
         const LBPWS: u8 = 0x40;
         const LBPWS10: u8 = 0x20;
         const LBPRZ: u8 = 0x04;
         const THIN: u8 = 0x02;
         let commands = flag(self.is_thin(), LBPU) | flag(self.zeroes(), LBPWS | LBPWS10 | LBPRZ);
-        [0x00, commands, flag(self.is_thin(), THIN), 0x00]
+        let exponent = match self.has_figures() {
+            true => threshold_exponent(geometry),
+            false => 0x00,
+        };
+        [exponent, commands, flag(self.is_thin(), THIN), 0x00]
     }
 
     /// What READ CAPACITY(16) tells of it: LBPME in bit 15, LBPRZ in bit 14.
@@ -96,6 +111,25 @@ impl Provisioning {
         const LBPRZ: u8 = 0x40;
         u16::from(flag(self.is_thin(), LBPME) | flag(self.zeroes(), LBPRZ)) << 8
     }
+}
+
+/// A threshold set, in bytes: in such portions space is counted.
+const THRESHOLD_SET: u64 = 1 << 20;
+
+/// THRESHOLD EXPONENT: the logarithm of the blocks in a threshold set. They are more if there would be too many sets for
+/// 32 bits (SBC-3, Logical Block Provisioning VPD page).
+fn threshold_exponent(geometry: &Geometry) -> u8 {
+    let blocks_of_set = THRESHOLD_SET / u64::from(geometry.block_size());
+    let sets_max = u64::from(u32::MAX);
+    let enough = geometry.blocks().0.div_ceil(sets_max).next_power_of_two();
+    let exponent = blocks_of_set.max(enough).trailing_zeros();
+    u8::try_from(exponent).expect("there are less than 2^63 blocks")
+}
+
+/// So many bytes in threshold sets; FFFFFFFFh if they are more.
+pub fn threshold_sets(bytes: u64, geometry: &Geometry) -> u32 {
+    let sets = (bytes / u64::from(geometry.block_size())) >> threshold_exponent(geometry);
+    u32::try_from(sets).unwrap_or(u32::MAX)
 }
 
 /// Bytes 20 to 35 of the Block Limits VPD page.

@@ -189,7 +189,7 @@ conditions! {
 
 impl Sense {
     /// Every unit attention condition that there is here.
-    pub const UNIT_ATTENTIONS: [Sense; 7] = [
+    pub const UNIT_ATTENTIONS: [Sense; 8] = [
         Sense::power_on_occurred(),
         Sense::bus_device_reset_function_occurred(),
         Sense::mode_parameters_changed(),
@@ -197,6 +197,7 @@ impl Sense {
         Sense::reservations_released(),
         Sense::registrations_preempted(),
         Sense::capacity_data_has_changed(),
+        Sense::thin_provisioning_soft_threshold_reached(),
     ];
 
     const fn new(key: SenseKey, asc: u8, ascq: u8) -> Sense {
@@ -207,6 +208,12 @@ impl Sense {
             information: None,
             command_specific: None,
         }
+    }
+
+    /// THIN PROVISIONING SOFT THRESHOLD REACHED. INFORMATION is where the threshold stands in the Logical Block Provisioning
+    /// mode page (SBC-4).
+    pub const fn thin_provisioning_soft_threshold_reached() -> Sense {
+        Sense::new(SenseKey::UnitAttention, 0x38, 0x07).with_information(16)
     }
 
     /// INVALID FIELD IN CDB, pointing at the field.

@@ -4,15 +4,16 @@
 //! What a backing object can do is found out once, when it is opened. A file system that turns out not to have what it
 //! seemed to have costs time and nothing else: then zeros are written.
 
-use std::fs::File;
+use std::fs::{self, File, Metadata};
 use std::io;
 use std::ops::Range;
 use std::os::unix::fs::MetadataExt;
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use nix::errno::Errno;
 use nix::fcntl::{FallocateFlags, fallocate};
-use nix::sys::statvfs::fstatvfs;
+use nix::sys::statvfs::{Statvfs, fstatvfs, statvfs};
 use nix::unistd::{Whence, lseek};
 
 use super::backing::{Kind, Mode};
@@ -170,15 +171,33 @@ impl Backing {
         self.space.deallocation
     }
 
+    /// Whether it can be told how much space there is: of a file, since it lies in a file system.
+    pub fn has_figures(&self) -> bool {
+        self.kind() == Kind::File && self.deallocation().is_some()
+    }
+
     /// How much space there is now.
     pub(super) fn figures(&self) -> io::Result<Figures> {
-        let file_system = fstatvfs(self.file())?;
+        Ok(Figures::new(
+            &fstatvfs(self.file())?,
+            &self.file().metadata()?,
+        ))
+    }
+}
+
+/// How much space there is where a path leads, without opening what is there.
+pub fn figures_at(path: &Path) -> io::Result<Figures> {
+    Ok(Figures::new(&statvfs(path)?, &fs::metadata(path)?))
+}
+
+impl Figures {
+    fn new(file_system: &Statvfs, metadata: &Metadata) -> Figures {
         let fragment = file_system.fragment_size();
-        Ok(Figures {
+        Figures {
             total: file_system.blocks().saturating_mul(fragment),
             available: file_system.blocks_available().saturating_mul(fragment),
-            used: self.file().metadata()?.blocks().saturating_mul(512),
-        })
+            used: metadata.blocks().saturating_mul(512),
+        }
     }
 }
 

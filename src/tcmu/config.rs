@@ -59,8 +59,8 @@ pub enum Error {
     Directory(String),
     /// An option we don't know.
     #[error(
-        "unknown option \"{0}\"; there are nexus=<label>, read_only=1, physical_block_size=<bytes>, force_aptpl=1, \
-         registrations=<number> and spec_i_pt_known_only=1"
+        "unknown option \"{0}\"; there are nexus=<label>, read_only=1, physical_block_size=<bytes>, \
+         thin_threshold=<percent>, force_aptpl=1, registrations=<number> and spec_i_pt_known_only=1"
     )]
     UnknownOption(String),
     /// A value that the option does not have.
@@ -202,6 +202,8 @@ pub struct DiskOptions {
     pub read_only: bool,
     /// `physical_block_size=`: what initiators are told, in bytes, whatever is below the backing object.
     pub physical_block_size: Option<u32>,
+    /// `thin_threshold=`: initiators are warned when less than so many percent of the file system are left.
+    pub thin_threshold: Option<u8>,
 }
 
 /// What a config string says about reservations.
@@ -258,6 +260,7 @@ impl Options {
                 }
                 REGISTRATIONS => reservations.registrations = Some(parse_registrations(value)?),
                 READ_ONLY => disk.read_only = parse_switch(name, value)?,
+                THIN_THRESHOLD => disk.thin_threshold = Some(parse_threshold(value)?),
                 PHYSICAL_BLOCK_SIZE => disk.physical_block_size = Some(parse_block_size(value)?),
                 _ => nexus = Some(value.parse()?),
             }
@@ -272,10 +275,11 @@ impl Options {
 }
 
 /// The options there are.
-const KNOWN: [&str; 6] = [
+const KNOWN: [&str; 7] = [
     NEXUS,
     READ_ONLY,
     PHYSICAL_BLOCK_SIZE,
+    THIN_THRESHOLD,
     FORCE_APTPL,
     REGISTRATIONS,
     SPEC_I_PT_KNOWN_ONLY,
@@ -283,6 +287,7 @@ const KNOWN: [&str; 6] = [
 const NEXUS: &str = "nexus";
 const READ_ONLY: &str = "read_only";
 const PHYSICAL_BLOCK_SIZE: &str = "physical_block_size";
+const THIN_THRESHOLD: &str = "thin_threshold";
 const FORCE_APTPL: &str = "force_aptpl";
 const REGISTRATIONS: &str = "registrations";
 const SPEC_I_PT_KNOWN_ONLY: &str = "spec_i_pt_known_only";
@@ -316,6 +321,16 @@ fn parse_block_size(value: &str) -> Result<u32, Error> {
             option: PHYSICAL_BLOCK_SIZE,
             value: value.to_owned(),
             allowed: "a power of two from 512 to 65536",
+        })
+}
+
+fn parse_threshold(value: &str) -> Result<u8, Error> {
+    number(value)
+        .filter(|percent| (1..100).contains(percent))
+        .ok_or_else(|| Error::Value {
+            option: THIN_THRESHOLD,
+            value: value.to_owned(),
+            allowed: "a number of percent from 1 to 99",
         })
 }
 
@@ -499,10 +514,18 @@ mod tests {
         let all = DiskOptions {
             read_only: true,
             physical_block_size: Some(65_536),
+            thin_threshold: Some(99),
         };
-        let text = "/dev/mapper/vg-lun;physical_block_size=65536;nexus=a;read_only=1";
+        let text =
+            "/dev/mapper/vg-lun;physical_block_size=65536;nexus=a;read_only=1;thin_threshold=99";
         assert_eq!(options(text), all);
         for (text, expected) in [
+            (
+                "thin_threshold=0",
+                "thin_threshold=0: write thin_threshold=a number of percent from 1 to 99",
+            ),
+            ("thin_threshold=100", "a number of percent from 1 to 99"),
+            ("thin_threshold=5%", "a number of percent from 1 to 99"),
             ("read_only=on", "read_only=on: write read_only=1 or 0"),
             (
                 "physical_block_size=256",

@@ -422,6 +422,8 @@ fn unit(block: usize, write_back: bool) -> (LogicalUnit, NexusId) {
             zeroes: true,
             granularity: 4096,
             alignment: 0,
+            figures: true,
+            soft_threshold: None,
         },
         reservations: Ok(Reservations::default()),
         attentions: Vec::new(),

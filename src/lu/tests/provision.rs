@@ -1,7 +1,7 @@
 //! WRITE SAME, UNMAP and GET LBA STATUS.
 
 use super::*;
-use crate::store::space::Extent;
+use crate::store::space::{Extent, Figures};
 use crate::store::{Content, Spare};
 
 /// Blocks that are given back read as zeros.
@@ -9,12 +9,16 @@ const THIN: Provisioning = Provisioning::Thin {
     zeroes: true,
     granularity: 4096,
     alignment: 0,
+    figures: true,
+    soft_threshold: None,
 };
 /// Blocks that are given back read as anything.
 const DISCARDING: Provisioning = Provisioning::Thin {
     zeroes: false,
     granularity: 4096,
     alignment: 0,
+    figures: true,
+    soft_threshold: None,
 };
 
 const UNMAP: [u8; 10] = [0x42, 0, 0, 0, 0, 0, 0, 0, 24, 0];
@@ -372,4 +376,98 @@ fn get_lba_status_begins_within_the_unit_and_tells_of_errors() {
     let io = bench.io(A, &GET_LBA_STATUS, 24);
     let failed = check(Sense::internal_target_failure());
     assert_eq!(bench.fail(io, errno(libc::EIO)), failed);
+}
+
+const LOG_SENSE: [u8; 10] = [0x4d, 0, 0x4c, 0, 0, 0, 0, 0, 255, 0];
+
+#[test]
+fn log_sense_tells_how_much_space_there_is() {
+    let mut bench = bench(THIN);
+    let (request, pending) = bench.io(A, &LOG_SENSE, 255);
+    assert_eq!(request.operation, Operation::Figures);
+    let figures = Figures {
+        total: 5 << 30,
+        available: 3 << 30,
+        used: 7 << 20,
+    };
+    let found = Ok(Outcome::Figures(figures));
+    let answer = bench.end_with((request, pending), found);
+    let expected = [
+        0x8c, 0x00, 0x00, 0x18, // DS=1, 24 more bytes
+        0x00, 0x01, 0x03, 0x08, // available
+        0x00, 0x00, 0x0c, 0x00, // 3,072 sets of 1 MiB
+        0x02, 0, 0, 0, // shared
+        0x00, 0x02, 0x03, 0x08, // used
+        0x00, 0x00, 0x00, 0x07, // 7 sets
+        0x01, 0, 0, 0, // of this unit
+    ];
+    assert_eq!(answer, Response::DataIn(expected.to_vec()));
+    let supported = Response::DataIn(vec![0x00, 0x00, 0x00, 0x02, 0x00, 0x0c]);
+    let pages = [0x4d, 0, 0x40, 0, 0, 0, 0, 0, 255, 0];
+    assert_eq!(bench.answer(A, &pages, 255), supported);
+}
+
+#[test]
+fn log_sense_is_cut_and_begins_where_it_is_asked_to() {
+    let mut bench = bench(THIN);
+    let mut cdb = LOG_SENSE;
+    cdb[6] = 2;
+    cdb[8] = 9;
+    let (request, pending) = bench.io(A, &cdb, 255);
+    let figures = Figures {
+        total: 1 << 30,
+        available: 1 << 20,
+        used: 2 << 20,
+    };
+    let found = Ok(Outcome::Figures(figures));
+    let answer = bench.end_with((request, pending), found);
+    let expected = vec![0x8c, 0x00, 0x00, 0x0c, 0x00, 0x02, 0x03, 0x08, 0x00];
+    assert_eq!(answer, Response::DataIn(expected));
+}
+
+#[test]
+fn log_sense_passes_every_reservation_and_is_judged_field_by_field() {
+    let mut bench = bench(THIN);
+    bench.kind = 3;
+    bench.change(A, REGISTER, [0, KEY_A]);
+    bench.change(A, RESERVE, [KEY_A, 0]);
+    let io = bench.io(C, &LOG_SENSE, 255);
+    bench.end(io);
+    let mut refused = |byte: usize, value, field| {
+        let mut cdb = LOG_SENSE;
+        cdb[byte] = value;
+        let expected = check(Sense::invalid_field_in_cdb(field));
+        assert_eq!(bench.answer(C, &cdb, 255), expected);
+    };
+    refused(1, 0x01, Field::cdb_bit(1, 0)); // SP
+    refused(2, 0x4d, Field::cdb(2)); // the Temperature log page
+    refused(3, 0x01, Field::cdb(3));
+    refused(5, 0x01, Field::cdb(5));
+}
+
+#[test]
+fn log_sense_is_not_known_where_there_is_nothing_to_tell() {
+    let mut bench = bench(Provisioning::Full);
+    let unknown = check(Sense::invalid_command_operation_code());
+    assert_eq!(bench.answer(A, &LOG_SENSE, 255), unknown);
+}
+
+#[test]
+fn everybody_is_told_once_that_little_space_is_left() {
+    let mut bench = bench(THIN);
+    bench.unit.soft_threshold_reached();
+    bench.unit.soft_threshold_reached();
+    for from in [A, B, C] {
+        let Response::Check(sense) = bench.answer(from, &TEST_UNIT_READY, 0) else {
+            panic!("CHECK CONDITION")
+        };
+        let (bytes, _) = sense.encode(Format::Fixed);
+        let expected = [
+            0xf0, 0, 0x06, // current, VALID, UNIT ATTENTION
+            0, 0, 0, 16, // INFORMATION: byte 16 of the Logical Block Provisioning mode page
+            0x0a, 0, 0, 0, 0, 0x38, 0x07, // THIN PROVISIONING SOFT THRESHOLD REACHED
+        ];
+        assert_eq!(bytes[..14], expected);
+        assert_eq!(bench.answer(from, &TEST_UNIT_READY, 0), Response::Good);
+    }
 }

@@ -3,7 +3,7 @@
 use zerocopy::big_endian::{U16, U32};
 
 use super::{
-    BlockDescriptor, Command, ModeHeader, ModeSelect, ModeSense, PageControl, Reporting,
+    BlockDescriptor, Command, LogSense, ModeHeader, ModeSelect, ModeSense, PageControl, Reporting,
     SERVICE_ACTION, layout,
 };
 use crate::scsi::sense::{Field, Format, Sense};
@@ -94,6 +94,24 @@ layout! {
         _opcode: u8, _service_action: u8, options: u8, _reserved1: [u8; 3], allocation_length: U32,
         _reserved2: u8, _control: u8,
     }
+}
+
+layout! {
+    /// LOG SENSE.
+    LogSenseCdb {
+        _opcode: u8, _flags: u8, page: u8, subpage: u8, _reserved: u8, parameter_pointer: U16,
+        allocation_length: U16, _control: u8,
+    }
+}
+
+pub(in crate::scsi) fn log_sense(cdb: &[u8]) -> Result<Command, Sense> {
+    let cdb = LogSenseCdb::of(cdb)?;
+    Ok(Command::LogSense(LogSense {
+        page: page_code(cdb.page),
+        subpage: cdb.subpage,
+        parameter_pointer: cdb.parameter_pointer.get(),
+        allocation_length: cdb.allocation_length.get().into(),
+    }))
 }
 
 pub(in crate::scsi) fn test_unit_ready(_cdb: &[u8]) -> Result<Command, Sense> {

@@ -286,7 +286,7 @@ fn what_we_would_not_do_is_refused() {
             0x2f | 0xaf | 0x8f => &[(1, 0xe0)],                      // VRPROTECT
             0x2e | 0xae | 0x8e | 0x89 | 0x8b => &[(1, 0xe0)],        // WRPROTECT, ORPROTECT
             0x41 | 0x93 => &[(1, 0xe0), (1, 0x10), (1, 0x04), (1, 0x02)], // WRPROTECT, ANCHOR, PBDATA, LBDATA
-            0x42 => &[(1, 0x01)],                                         // ANCHOR
+            0x42 | 0x4d => &[(1, 0x01)],                                  // ANCHOR, SP
             0x9e if row.service_action() == Some(0x12) => &[(14, 0xff)],  // REPORT TYPE
             0x12 => &[(1, 0x02)],                                         // CMDDT
             0x1b => &[(4, 0x02)],                                         // LOEJ
@@ -423,6 +423,8 @@ const THIN: Provisioning = Provisioning::Thin {
     zeroes: true,
     granularity: 4096,
     alignment: 0,
+    figures: true,
+    soft_threshold: None,
 };
 
 #[test]
@@ -442,6 +444,8 @@ fn a_field_that_needs_a_feature_is_refused_without() {
         zeroes: false,
         granularity: 4096,
         alignment: 0,
+        figures: true,
+        soft_threshold: None,
     };
     let refused = |bit| Err(Sense::invalid_field_in_cdb(Field::cdb_bit(1, bit)));
     for opcode in [0x41, 0x93] {

@@ -188,6 +188,22 @@ fn lba_status_tells_what_is_mapped() {
     assert_eq!(answer[16..], [0xff, 0xff, 0xff, 0xff, 0x01, 0, 0, 0]);
 }
 
+#[test]
+fn threshold_sets_are_a_mib_or_more_if_they_would_be_too_many() {
+    let exponent =
+        |block_size, blocks| threshold_exponent(&Geometry::new(block_size, blocks, 0).unwrap());
+    assert_eq!(exponent(512, 1), 11);
+    assert_eq!(exponent(4096, 1), 8);
+    // 2^32 - 1 sets of 2,048 blocks, and one block more.
+    assert_eq!(exponent(512, 0xffff_ffff << 11), 11);
+    assert_eq!(exponent(512, (0xffff_ffff << 11) + 1), 12);
+    assert_eq!(exponent(512, (1 << 54) - 1), 23);
+    let small = geometry();
+    assert_eq!(threshold_sets((5 << 20) - 1, &small), 4);
+    assert_eq!(threshold_sets(5 << 20, &small), 5);
+    assert_eq!(threshold_sets(u64::MAX, &small), 0xffff_ffff);
+}
+
 proptest! {
     #[test]
     fn no_list_makes_it_panic(

@@ -343,4 +343,7 @@ fn figures_tell_what_is_left_and_what_is_taken_up() {
     let figures = bench.backing.figures().unwrap();
     assert!(figures.available > 0);
     assert!(figures.available <= figures.total);
+    let from_outside = figures_at(bench.backing.path()).unwrap();
+    assert_eq!(from_outside.total, figures.total);
+    assert_eq!(from_outside.used, SIZE);
 }
