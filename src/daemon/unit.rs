@@ -47,8 +47,8 @@ impl Unit {
             });
         }
         let ours = on_medium(*ours, &self.backing.topology(), &options.disk);
-        let ours = settings_of(&ours, &options.reservations);
-        let theirs = settings_of(&self.geometry, &self.options);
+        let ours = settings_of(&ours, mode(&options.disk), &options.reservations);
+        let theirs = settings_of(&self.geometry, self.backing.mode(), &self.options);
         for ((key, theirs), (_, ours)) in theirs.into_iter().zip(ours) {
             if theirs != ours {
                 return Err(Refusal::Differs {
@@ -64,12 +64,17 @@ impl Unit {
 }
 
 /// What all backstores of a unit must have in common.
-fn settings_of(geometry: &Geometry, reservations: &ReservationOptions) -> [(&'static str, u64); 7] {
+fn settings_of(
+    geometry: &Geometry,
+    mode: Mode,
+    reservations: &ReservationOptions,
+) -> [(&'static str, u64); 8] {
     [
         ("size", geometry.byte_length(geometry.blocks())),
         ("hw_block_size", geometry.block_size().into()),
         ("physical_block_size", geometry.physical_block_size().into()),
-        ("read_only", geometry.is_write_protected().into()),
+        ("read_only", mode.read_only.into()),
+        ("direct", mode.direct.into()),
         ("registrations", limit(reservations).get().into()),
         ("force_aptpl", reservations.force_aptpl.into()),
         (
@@ -118,6 +123,7 @@ fn limit(options: &ReservationOptions) -> RegistrationLimit {
 pub(super) fn mode(disk: &DiskOptions) -> Mode {
     Mode {
         read_only: disk.read_only,
+        direct: disk.direct,
     }
 }
 
@@ -249,7 +255,7 @@ mod tests {
         let settings = |text: &str, settings: Settings| {
             let options = Options::parse(&format!("/srv/lun0.img{text}")).unwrap();
             let geometry = geometry(&settings, &options.disk).unwrap();
-            settings_of(&geometry, &options.reservations)
+            settings_of(&geometry, mode(&options.disk), &options.reservations)
         };
         let ours = settings("", SETTINGS);
         let larger = Settings {
@@ -268,6 +274,7 @@ mod tests {
                 settings(";physical_block_size=1024", SETTINGS),
             ),
             ("read_only", settings(";read_only=1", SETTINGS)),
+            ("direct", settings(";direct=1", SETTINGS)),
             ("registrations", settings(";registrations=128", SETTINGS)),
             ("force_aptpl", settings(";force_aptpl=1", SETTINGS)),
             (

@@ -152,7 +152,9 @@ impl Space {
             Clearing::Zero => &self.zero,
         };
         let was_missing = way.is_missing.load(Ordering::Relaxed);
+        let held = backing.hold(part);
         let taken = way.take(backing.file(), part)?;
+        drop(held);
         if !taken && !was_missing {
             log::warn!(
                 "{}: the file system does not support {:?}: zeros are written instead",

@@ -59,8 +59,8 @@ pub enum Error {
     Directory(String),
     /// An option we don't know.
     #[error(
-        "unknown option \"{0}\"; there are nexus=<label>, read_only=1, physical_block_size=<bytes>, force_aptpl=1, \
-         registrations=<number> and spec_i_pt_known_only=1"
+        "unknown option \"{0}\"; there are nexus=<label>, read_only=1, direct=1, physical_block_size=<bytes>, \
+         force_aptpl=1, registrations=<number> and spec_i_pt_known_only=1"
     )]
     UnknownOption(String),
     /// A value that the option does not have.
@@ -200,6 +200,8 @@ pub struct Options {
 pub struct DiskOptions {
     /// `read_only=1`: nobody writes it.
     pub read_only: bool,
+    /// `direct=1`: it is read and written past the page cache.
+    pub direct: bool,
     /// `physical_block_size=`: what initiators are told, in bytes, whatever is below the backing object.
     pub physical_block_size: Option<u32>,
 }
@@ -257,6 +259,7 @@ impl Options {
                     reservations.spec_i_pt_known_only = parse_switch(name, value)?;
                 }
                 REGISTRATIONS => reservations.registrations = Some(parse_registrations(value)?),
+                DIRECT => disk.direct = parse_switch(name, value)?,
                 READ_ONLY => disk.read_only = parse_switch(name, value)?,
                 PHYSICAL_BLOCK_SIZE => disk.physical_block_size = Some(parse_block_size(value)?),
                 _ => nexus = Some(value.parse()?),
@@ -272,9 +275,10 @@ impl Options {
 }
 
 /// The options there are.
-const KNOWN: [&str; 6] = [
+const KNOWN: [&str; 7] = [
     NEXUS,
     READ_ONLY,
+    DIRECT,
     PHYSICAL_BLOCK_SIZE,
     FORCE_APTPL,
     REGISTRATIONS,
@@ -282,6 +286,7 @@ const KNOWN: [&str; 6] = [
 ];
 const NEXUS: &str = "nexus";
 const READ_ONLY: &str = "read_only";
+const DIRECT: &str = "direct";
 const PHYSICAL_BLOCK_SIZE: &str = "physical_block_size";
 const FORCE_APTPL: &str = "force_aptpl";
 const REGISTRATIONS: &str = "registrations";
@@ -439,7 +444,7 @@ mod tests {
             ("/srv/lun0.img;nexus=a;nexus=a", "nexus is given twice"),
             ("/srv/lun0.img;nexus=a=b", "character '='"),
             ("/srv/lun0.img;nexus=a/b", "character '/'"),
-            ("/srv/lun0.img;nexus=a;direct", "unknown option \"direct\""),
+            ("/srv/lun0.img;nexus=a;turbo", "unknown option \"turbo\""),
             ("/srv/lun0.img;nexsu=a", "unknown option \"nexsu=a\""),
             ("/srv/lun0.img;nexus=a;", "unknown option \"\""),
             ("/srv/lun0.img;Nexus=a", "unknown option \"Nexus=a\""),
@@ -498,9 +503,10 @@ mod tests {
         assert_eq!(options("/dev/mapper/vg-lun"), DiskOptions::default());
         let all = DiskOptions {
             read_only: true,
+            direct: true,
             physical_block_size: Some(65_536),
         };
-        let text = "/dev/mapper/vg-lun;physical_block_size=65536;nexus=a;read_only=1";
+        let text = "/dev/mapper/vg-lun;physical_block_size=65536;nexus=a;read_only=1;direct=1";
         assert_eq!(options(text), all);
         for (text, expected) in [
             ("read_only=on", "read_only=on: write read_only=1 or 0"),
@@ -521,6 +527,7 @@ mod tests {
                 "physical_block_size=+512",
                 "a power of two from 512 to 65536",
             ),
+            ("direct", "direct=: write direct=1 or 0"),
             ("read_only=1;read_only=1", "read_only is given twice"),
         ] {
             let error = Options::parse(&format!("/srv/x;{text}"));

@@ -212,8 +212,14 @@ impl Discard {
 }
 
 impl Topology {
-    /// What is below an open object that is served with blocks of `block_size` bytes.
-    pub(super) fn of(file: &File, id: BackingId, block_size: u32) -> io::Result<Topology> {
+    /// What is below an open object that is served with blocks of `block_size` bytes, and written in multiples of
+    /// `written` bytes.
+    pub(super) fn of(
+        file: &File,
+        id: BackingId,
+        block_size: u32,
+        written: u64,
+    ) -> io::Result<Topology> {
         let (physical_block_size, alignment, rotates) = match id {
             BackingId::File { .. } => {
                 let preferred = u32::try_from(file.metadata()?.blksize()).unwrap_or(u32::MAX);
@@ -225,6 +231,8 @@ impl Topology {
                 block::is_rotational(file)?,
             ),
         };
+        let written = u32::try_from(written).unwrap_or(u32::MAX);
+        let physical_block_size = physical_block_size.max(written);
         let blocks = Topology::blocks(block_size, physical_block_size, alignment);
         Ok(Topology { rotates, ..blocks })
     }

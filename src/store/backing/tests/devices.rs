@@ -3,10 +3,13 @@
 
 use std::os::unix::fs::symlink;
 use std::process::Command;
+use std::sync::Arc;
 
 use nix::sys::stat::{Mode as Permissions, SFlag, mknod};
 
 use super::*;
+use crate::store::whole;
+use crate::sys::region::{Region, Segment};
 
 /// A loop device on a file of its own.
 struct Loop {
@@ -167,4 +170,47 @@ fn a_device_grows_when_it_has_grown() {
         .file()
         .write_all_at(&[7; 512], 2 * SIZE - 512)
         .unwrap();
+}
+
+#[test]
+fn a_device_of_large_sectors_is_read_and_written_past_the_page_cache() {
+    let Some(device) = Loop::new(&["--sector-size=4096"]) else {
+        return;
+    };
+    let direct = Mode {
+        direct: true,
+        ..Mode::default()
+    };
+    Backing::probe(&device.path, direct).unwrap();
+    let backing = Backing::open_with(&device.path, SIZE, 4096, direct).unwrap();
+    let region = Arc::new(Region::anonymous(1 << 16).unwrap());
+    // Memory that is aligned, and pieces that are not.
+    for (block, pieces) in [
+        (1, vec![(4096, 8192)]),
+        (9, vec![(8192, 4096), (20_000, 4096)]),
+        (20, vec![(513, 5000), (8192, 7288)]),
+    ] {
+        let segments = pieces
+            .iter()
+            .map(|&(offset, length)| Segment { offset, length });
+        let data = Data::new(&region, segments.collect(), 0..1 << 16).unwrap();
+        let content: Vec<u8> = (0..data.len())
+            .map(|at| (at % 251).to_le_bytes()[0])
+            .collect();
+        data.write_at(0, &content);
+        whole::write(&backing, block * 4096, &data, 0..data.len()).unwrap();
+        data.zero_from(0);
+        let part = block * 4096..block * 4096 + data.len();
+        whole::read(&backing, part.clone(), &data).unwrap();
+        let mut found = vec![0; content.len()];
+        data.read_at(0, &mut found);
+        assert!(
+            found == content,
+            "through the buffer of a command: {pieces:?}"
+        );
+        whole::read_exact(&backing, &mut found, part.start).unwrap();
+        assert!(found == content, "through memory: {pieces:?}");
+    }
+    let misaligned = backing.file().write_at(&[0; 512], 0).unwrap_err();
+    assert_eq!(misaligned.raw_os_error(), Some(libc::EINVAL));
 }
