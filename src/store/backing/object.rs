@@ -77,6 +77,8 @@ pub struct Discard {
     pub granularity: u64,
     /// Where the first piece of that size begins.
     pub alignment: u64,
+    /// Whether it can be told to make zeros of a part without being sent them: then nothing else is asked of it.
+    pub zeroes: bool,
 }
 
 /// What is below an object, as far as initiators gain by knowing it.
@@ -195,7 +197,7 @@ impl Discard {
             major(number),
             minor(number)
         ));
-        let attribute = |path: &str| {
+        let attribute = |path: &str| -> Option<u64> {
             let text = fs::read_to_string(device.join(path)).ok()?;
             text.trim().parse().ok()
         };
@@ -207,6 +209,7 @@ impl Discard {
             maximum: queue("discard_max_bytes").unwrap_or(0),
             granularity: queue("discard_granularity").unwrap_or(0),
             alignment: attribute("discard_alignment").unwrap_or(0),
+            zeroes: queue("write_zeroes_max_bytes").unwrap_or(0) > 0,
         }
     }
 }
