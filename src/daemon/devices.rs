@@ -647,7 +647,7 @@ impl Devices {
                 record,
                 geometry,
                 options: options.reservations,
-                thin_threshold: options.disk.thin_threshold,
+                disk: options.disk,
                 _watch: watch,
                 unreadable,
                 write_cache: false,

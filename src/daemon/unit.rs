@@ -26,8 +26,8 @@ pub(super) struct Unit {
     pub(super) record: UnitRecord,
     pub(super) geometry: Geometry,
     pub(super) options: ReservationOptions,
-    /// `thin_threshold=` of its config strings.
-    pub(super) thin_threshold: Option<u8>,
+    /// What its config strings say of the disk.
+    pub(super) disk: DiskOptions,
     /// Who watches whether that is reached.
     pub(super) _watch: Option<Watch>,
     /// Why the record of its reservations can't be read, if it could not when the unit was started.
@@ -54,8 +54,8 @@ impl Unit {
             });
         }
         let ours = on_medium(*ours, &self.backing.topology(), &options.disk);
-        let ours = settings_of(&ours, options.disk.thin_threshold, &options.reservations);
-        let theirs = settings_of(&self.geometry, self.thin_threshold, &self.options);
+        let ours = settings_of(&ours, &options.disk, &options.reservations);
+        let theirs = settings_of(&self.geometry, &self.disk, &self.options);
         for ((key, theirs), (_, ours)) in theirs.into_iter().zip(ours) {
             if theirs != ours {
                 return Err(Refusal::Differs {
@@ -73,15 +73,16 @@ impl Unit {
 /// What all backstores of a unit must have in common.
 fn settings_of(
     geometry: &Geometry,
-    thin_threshold: Option<u8>,
+    disk: &DiskOptions,
     reservations: &ReservationOptions,
-) -> [(&'static str, u64); 8] {
+) -> [(&'static str, u64); 9] {
     [
         ("size", geometry.byte_length(geometry.blocks())),
         ("hw_block_size", geometry.block_size().into()),
         ("physical_block_size", geometry.physical_block_size().into()),
-        ("read_only", geometry.is_write_protected().into()),
-        ("thin_threshold", thin_threshold.unwrap_or(0).into()),
+        ("read_only", disk.read_only.into()),
+        ("direct", disk.direct.into()),
+        ("thin_threshold", disk.thin_threshold.unwrap_or(0).into()),
         ("registrations", limit(reservations).get().into()),
         ("force_aptpl", reservations.force_aptpl.into()),
         (
@@ -130,6 +131,7 @@ fn limit(options: &ReservationOptions) -> RegistrationLimit {
 pub(super) fn mode(disk: &DiskOptions) -> Mode {
     Mode {
         read_only: disk.read_only,
+        direct: disk.direct,
     }
 }
 
@@ -314,11 +316,7 @@ mod tests {
         let settings = |text: &str, settings: Settings| {
             let options = Options::parse(&format!("/srv/lun0.img{text}")).unwrap();
             let geometry = geometry(&settings, &options.disk).unwrap();
-            settings_of(
-                &geometry,
-                options.disk.thin_threshold,
-                &options.reservations,
-            )
+            settings_of(&geometry, &options.disk, &options.reservations)
         };
         let ours = settings("", SETTINGS);
         let larger = Settings {
@@ -337,6 +335,7 @@ mod tests {
                 settings(";physical_block_size=1024", SETTINGS),
             ),
             ("read_only", settings(";read_only=1", SETTINGS)),
+            ("direct", settings(";direct=1", SETTINGS)),
             ("thin_threshold", settings(";thin_threshold=5", SETTINGS)),
             ("registrations", settings(";registrations=128", SETTINGS)),
             ("force_aptpl", settings(";force_aptpl=1", SETTINGS)),

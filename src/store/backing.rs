@@ -4,12 +4,14 @@
 //! Nothing here ever shortens or overwrites what exists. A file that is not there is created, sparse; what is there must
 //! have the right size already. A block device is claimed against mounts and whoever else claims devices.
 
+mod direct;
 mod error;
 mod object;
 
 use std::fs::{self, File, OpenOptions};
 use std::io;
-use std::os::unix::fs::OpenOptionsExt;
+use std::ops::Range;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -17,7 +19,9 @@ use std::sync::{Mutex, PoisonError};
 use nix::fcntl::{Flock, FlockArg, PosixFadviseAdvice, posix_fadvise};
 
 use super::space::Space;
-use crate::sys::block;
+use crate::sys::region::Data;
+use crate::sys::{block, vectored};
+use direct::{Direct, Held};
 pub use error::Error;
 use error::fail;
 pub use object::{BackingId, Discard, Kind, Topology};
@@ -27,6 +31,8 @@ pub use object::{BackingId, Discard, Kind, Topology};
 pub struct Mode {
     /// It is only read.
     pub read_only: bool,
+    /// It is read and written past the page cache.
+    pub direct: bool,
 }
 
 /// A backing object, opened and locked against any second server.
@@ -41,6 +47,7 @@ pub struct Backing {
     block_size: u32,
     size: AtomicU64,
     pub(super) space: Space,
+    direct: Option<Direct>,
     /// Why data could not be put on stable storage, once that has happened.
     flush_failed: Mutex<Option<i32>>,
 }
@@ -99,6 +106,12 @@ impl Backing {
                 });
             }
         }
+        let direct = match mode.direct {
+            true => Some(direct_io(path, &file, id, block_size)?),
+            false => None,
+        };
+        let alignment = direct.as_ref().map_or(1, Direct::alignment);
+        check_aligned(path, size, alignment)?;
         let kind = object::kind(id);
         Ok(Backing {
             path: object::name(path, id)?,
@@ -107,9 +120,10 @@ impl Backing {
             kind,
             space: Space::of(&file, kind, mode)
                 .map_err(fail("trying to give back space of", path))?,
-            topology: Topology::of(&file, id, block_size)
+            topology: Topology::of(&file, id, block_size, alignment)
                 .map_err(fail("reading the properties of", path))?,
             block_size,
+            direct,
             size: AtomicU64::new(size),
             flush_failed: Mutex::new(None),
             file,
@@ -125,7 +139,13 @@ impl Backing {
     /// and says nothing about the size.
     pub fn probe(path: &Path, mode: Mode) -> Result<(), Error> {
         match object::look_at(path)? {
-            Some(id) => open(path, id, mode).map(drop),
+            Some(id) => {
+                let file = open(path, id, mode)?;
+                if mode.direct {
+                    direct_io(path, &file, id, 512)?;
+                }
+                Ok(())
+            }
             None if mode.read_only => Err(Error::NothingToRead {
                 path: path.to_owned(),
             }),
@@ -141,6 +161,46 @@ impl Backing {
     /// The open file.
     pub fn file(&self) -> &File {
         &self.file
+    }
+
+    /// Reads from byte `offset` into a range of the buffer. Gives the number of bytes that were read, which may be fewer
+    /// than asked for: 0 at the end of the object.
+    pub(super) fn read(&self, offset: u64, data: &Data, range: Range<u64>) -> io::Result<u64> {
+        match &self.direct {
+            Some(direct) => direct.read(&self.file, offset, data, range),
+            None => vectored::read(&self.file, offset, data, range),
+        }
+    }
+
+    /// Writes a range of the buffer from byte `offset` on. Gives the number of bytes that were written, which may be fewer
+    /// than asked for.
+    pub(super) fn write(&self, offset: u64, data: &Data, range: Range<u64>) -> io::Result<u64> {
+        match &self.direct {
+            Some(direct) => direct.write(&self.file, offset, data, range),
+            None => vectored::write(&self.file, offset, data, range),
+        }
+    }
+
+    /// Reads from byte `offset` into memory, as [`Backing::read`] does.
+    pub(super) fn read_at(&self, bytes: &mut [u8], offset: u64) -> io::Result<usize> {
+        match &self.direct {
+            Some(direct) => direct.read_at(&self.file, bytes, offset),
+            None => self.file.read_at(bytes, offset),
+        }
+    }
+
+    /// Writes memory from byte `offset` on, as [`Backing::write`] does.
+    pub(super) fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<usize> {
+        match &self.direct {
+            Some(direct) => direct.write_at(&self.file, bytes, offset),
+            None => self.file.write_at(bytes, offset),
+        }
+    }
+
+    /// Keeps those from a part meanwhile who write more than they are asked to. To be held by whoever changes a part in
+    /// another way than by [`Backing::write`].
+    pub(super) fn hold(&self, part: &Range<u64>) -> Option<Held<'_>> {
+        self.direct.as_ref()?.hold(part.clone())
     }
 
     /// Puts everything that was written before on stable storage.
@@ -185,6 +245,8 @@ impl Backing {
             });
         }
         check_multiple(size, self.block_size)?;
+        let alignment = self.direct.as_ref().map_or(1, Direct::alignment);
+        check_aligned(&path, size, alignment)?;
         let actual = self
             .actual_size()
             .map_err(fail("reading the size of", &self.path))?;
@@ -225,6 +287,10 @@ impl Backing {
 
     /// Tells the system what will become of a part. Where it does not want to know, nothing is lost.
     pub(super) fn advise(&self, offset: u64, length: u64, advice: PosixFadviseAdvice) {
+        // Of what goes past the page cache, it keeps nothing.
+        if self.mode.direct {
+            return;
+        }
         let (Ok(offset), Ok(length)) = (offset.try_into(), length.try_into()) else {
             return;
         };
@@ -246,6 +312,11 @@ impl Backing {
     /// What kind of object it is.
     pub fn kind(&self) -> Kind {
         self.kind
+    }
+
+    /// How it is used.
+    pub fn mode(&self) -> Mode {
+        self.mode
     }
 
     /// What is below it.
@@ -276,6 +347,30 @@ fn check_multiple(size: u64, block_size: u32) -> Result<(), Error> {
     }
 }
 
+/// A direct write changes a whole multiple of its alignment: it must not reach past the end.
+fn check_aligned(path: &Path, size: u64, alignment: u64) -> Result<(), Error> {
+    if size % alignment == 0 {
+        return Ok(());
+    }
+    Err(Error::NotAligned {
+        path: path.to_owned(),
+        size,
+        alignment,
+    })
+}
+
+fn direct_io(path: &Path, file: &File, id: BackingId, block_size: u32) -> Result<Direct, Error> {
+    Direct::of(file, id, block_size)
+        .map_err(fail("asking for direct I/O on", path))?
+        .ok_or_else(|| no_direct_io(path))
+}
+
+fn no_direct_io(path: &Path) -> Error {
+    Error::NoDirectIo {
+        path: path.to_owned(),
+    }
+}
+
 /// Opens the object and keeps others from it: any second server by a lock, and from a block device whoever mounts or
 /// claims it.
 fn open(path: &Path, id: BackingId, mode: Mode) -> Result<Flock<File>, Error> {
@@ -287,12 +382,13 @@ fn open(path: &Path, id: BackingId, mode: Mode) -> Result<Flock<File>, Error> {
     };
     let mut options = OpenOptions::new();
     options.read(true).write(!mode.read_only);
-    if is_device {
-        options.custom_flags(libc::O_EXCL);
-    }
+    let claim = if is_device { libc::O_EXCL } else { 0 };
+    let direct = if mode.direct { libc::O_DIRECT } else { 0 };
+    options.custom_flags(claim | direct);
     let file = options
         .open(path)
         .map_err(|error| match error.raw_os_error() {
+            Some(libc::EINVAL) if mode.direct => no_direct_io(path),
             Some(libc::EBUSY) if is_device => Error::InUse {
                 path: path.to_owned(),
             },

@@ -6,14 +6,12 @@ use std::fmt;
 use std::fs::File;
 use std::io;
 use std::ops::Range;
-use std::os::unix::fs::FileExt;
 
 use nix::fcntl::PosixFadviseAdvice;
 
 use super::Backing;
 use super::space::{self, Deallocation, Figures, Found, Sought};
 use crate::sys::region::Data;
-use crate::sys::vectored;
 
 /// A way to make a part read as zeros without writing them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -73,19 +71,19 @@ pub trait Medium: fmt::Debug + Send + Sync {
 
 impl Medium for Backing {
     fn read(&self, offset: u64, data: &Data, range: Range<u64>) -> io::Result<u64> {
-        vectored::read(self.file(), offset, data, range)
+        Backing::read(self, offset, data, range)
     }
 
     fn write(&self, offset: u64, data: &Data, range: Range<u64>) -> io::Result<u64> {
-        vectored::write(self.file(), offset, data, range)
+        Backing::write(self, offset, data, range)
     }
 
     fn read_at(&self, bytes: &mut [u8], offset: u64) -> io::Result<usize> {
-        FileExt::read_at(self.file(), bytes, offset)
+        Backing::read_at(self, bytes, offset)
     }
 
     fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<usize> {
-        FileExt::write_at(self.file(), bytes, offset)
+        Backing::write_at(self, bytes, offset)
     }
 
     fn flush(&self) -> io::Result<()> {

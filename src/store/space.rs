@@ -16,9 +16,10 @@ use nix::fcntl::{FallocateFlags, fallocate};
 use nix::sys::statvfs::{Statvfs, fstatvfs, statvfs};
 use nix::unistd::{Whence, lseek};
 
-use super::backing::{Kind, Mode};
+use super::backing::{Discard, Kind, Mode};
 use super::medium::{Clearing, Medium};
 use super::{Backing, Content, Failure, Spare, whole};
+use crate::sys::block;
 use crate::sys::region::Data;
 
 /// How much is written at a time: a multiple of every block size.
@@ -73,17 +74,39 @@ pub(super) struct Space {
     zero: Shortcut,
 }
 
-/// A way to make a part read as zeros without writing them, which may turn out not to be there.
+/// A way to make a part read as zeros, or to give it back, without writing it. It may turn out not to be there.
 #[derive(Debug)]
 struct Shortcut {
-    mode: FallocateFlags,
+    way: Way,
     is_missing: AtomicBool,
 }
 
+/// What the system is asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Way {
+    /// To change the file, or to have the device write zeros: with FALLOC_FL_PUNCH_HOLE only if it need not be sent them.
+    Fallocate(FallocateFlags),
+    /// To tell the device that a part is not needed.
+    Discard,
+}
+
+impl Way {
+    fn take(self, file: &File, part: &Range<u64>) -> io::Result<()> {
+        let mode = match self {
+            Way::Fallocate(mode) => mode | FallocateFlags::FALLOC_FL_KEEP_SIZE,
+            Way::Discard => return block::discard(file, part),
+        };
+        let too_far = |_| io::Error::from(Errno::EFBIG);
+        let offset = part.start.try_into().map_err(too_far)?;
+        let length = (part.end - part.start).try_into().map_err(too_far)?;
+        Ok(fallocate(file, mode, offset, length)?)
+    }
+}
+
 impl Shortcut {
-    fn new(mode: FallocateFlags) -> Shortcut {
+    fn new(way: Way) -> Shortcut {
         Shortcut {
-            mode: mode | FallocateFlags::FALLOC_FL_KEEP_SIZE,
+            way,
             is_missing: AtomicBool::new(false),
         }
     }
@@ -93,18 +116,15 @@ impl Shortcut {
         if self.is_missing.load(Ordering::Relaxed) {
             return Ok(false);
         }
-        let too_far = |_| io::Error::from(Errno::EFBIG);
-        let offset = part.start.try_into().map_err(too_far)?;
-        let length = (part.end - part.start).try_into().map_err(too_far)?;
         loop {
-            match fallocate(file, self.mode, offset, length) {
+            match self.way.take(file, part) {
                 Ok(()) => return Ok(true),
-                Err(Errno::EINTR) => {}
-                Err(Errno::EOPNOTSUPP) => {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) if error.raw_os_error() == Some(libc::EOPNOTSUPP) => {
                     self.is_missing.store(true, Ordering::Relaxed);
                     return Ok(false);
                 }
-                Err(errno) => return Err(errno.into()),
+                Err(error) => return Err(error),
             }
         }
     }
@@ -113,26 +133,17 @@ impl Shortcut {
 impl Space {
     /// What an open object can do.
     pub(super) fn of(file: &File, kind: Kind, mode: Mode) -> io::Result<Space> {
-        let metadata = file.metadata()?;
-        let deallocation = match kind {
-            Kind::File => Some(Deallocation {
-                zeroes: true,
-                granularity: metadata.blksize(),
-                alignment: 0,
-            }),
-            Kind::BlockDevice(_) => None,
+        let space = match kind {
+            Kind::File => Space::of_file(file.metadata()?.blksize()),
+            Kind::BlockDevice(discard) => return Ok(Space::of_device(discard)),
         };
-        let space = Space {
-            deallocation,
-            deallocate: Shortcut::new(FallocateFlags::FALLOC_FL_PUNCH_HOLE),
-            zero: Shortcut::new(FallocateFlags::FALLOC_FL_ZERO_RANGE),
-        };
-        // What nobody writes is as it would be otherwise, and refuses to be tried.
-        if mode.read_only || kind != Kind::File {
+        // What nobody writes is as it would be otherwise, and can't be tried.
+        if mode.read_only {
             return Ok(space);
         }
         // There is nothing behind the end that could be lost.
-        let behind = metadata.len()..metadata.len().saturating_add(metadata.blksize());
+        let end = file.metadata()?.len();
+        let behind = end..end.saturating_add(file.metadata()?.blksize());
         let deallocates = space.deallocate.take(file, &behind)?;
         Ok(Space {
             deallocation: space.deallocation.filter(|_| deallocates),
@@ -153,15 +164,48 @@ impl Space {
             Clearing::Zero => &self.zero,
         };
         let was_missing = way.is_missing.load(Ordering::Relaxed);
+        let held = backing.hold(part);
         let taken = way.take(backing.file(), part)?;
+        drop(held);
         if !taken && !was_missing {
             log::warn!(
-                "{}: the file system does not support {:?}: zeros are written instead",
+                "{}: what is below it does not support {:?}: it is made zeros otherwise",
                 backing.path().display(),
-                way.mode
+                way.way
             );
         }
         Ok(taken)
+    }
+
+    fn of_file(block: u64) -> Space {
+        Space {
+            deallocation: Some(Deallocation {
+                zeroes: true,
+                granularity: block,
+                alignment: 0,
+            }),
+            deallocate: Shortcut::new(Way::Fallocate(FallocateFlags::FALLOC_FL_PUNCH_HOLE)),
+            zero: Shortcut::new(Way::Fallocate(FallocateFlags::FALLOC_FL_ZERO_RANGE)),
+        }
+    }
+
+    /// What a block device can do, as it says. One that discards need not read as zeros then.
+    fn of_device(discard: Discard) -> Space {
+        let deallocation = Deallocation {
+            zeroes: discard.zeroes,
+            granularity: discard.granularity,
+            alignment: discard.alignment,
+        };
+        let deallocate = if discard.zeroes {
+            Way::Fallocate(FallocateFlags::FALLOC_FL_PUNCH_HOLE)
+        } else {
+            Way::Discard
+        };
+        Space {
+            deallocation: (discard.maximum > 0).then_some(deallocation),
+            deallocate: Shortcut::new(deallocate),
+            zero: Shortcut::new(Way::Fallocate(FallocateFlags::FALLOC_FL_ZERO_RANGE)),
+        }
     }
 }
 
@@ -176,8 +220,11 @@ impl Backing {
         self.kind() == Kind::File && self.deallocation().is_some()
     }
 
-    /// How much space there is now.
+    /// How much space there is now. Of a block device, nobody says.
     pub(super) fn figures(&self) -> io::Result<Figures> {
+        if self.kind() != Kind::File {
+            return Err(Errno::EOPNOTSUPP.into());
+        }
         Ok(Figures::new(
             &fstatvfs(self.file())?,
             &self.file().metadata()?,

@@ -1,7 +1,8 @@
-//! What a block device tells of itself (`linux/fs.h`, `linux/blkpg.h`): ioctls that take a number back.
+//! What a block device tells of itself, and what it does besides reading and writing (`linux/fs.h`).
 
 use std::fs::File;
 use std::io;
+use std::ops::Range;
 use std::os::fd::{AsRawFd, RawFd};
 
 mod ioctl {
@@ -14,6 +15,9 @@ mod ioctl {
     nix::ioctl_read_bad!(
         /// BLKSSZGET
         logical_block_size, nix::request_code_none!(BLOCK, 104), libc::c_int);
+    nix::ioctl_write_ptr_bad!(
+        /// BLKDISCARD, of a beginning and a length
+        discard, nix::request_code_none!(BLOCK, 119), [u64; 2]);
     nix::ioctl_read!(
         /// BLKGETSIZE64, whose number was made from `size_t`
         size, BLOCK, 114, u64);
@@ -74,6 +78,14 @@ pub fn is_read_only(device: &File) -> io::Result<bool> {
     Ok(read_only != 0)
 }
 
+/// Tells it that these bytes are not needed any more. They read as anything from then on.
+pub fn discard(device: &File, part: &Range<u64>) -> io::Result<()> {
+    let beginning_and_length = [part.start, part.end - part.start];
+    // SAFETY: this ioctl reads two u64, which live until it returns.
+    unsafe { ioctl::discard(device.as_raw_fd(), &raw const beginning_and_length) }?;
+    Ok(())
+}
+
 fn ask<T: Default>(
     device: &File,
     ioctl: impl FnOnce(RawFd, *mut T) -> nix::Result<libc::c_int>,
@@ -101,5 +113,6 @@ mod tests {
         refused(alignment_offset(&file).unwrap_err());
         refused(is_rotational(&file).unwrap_err());
         refused(is_read_only(&file).unwrap_err());
+        refused(discard(&file, &(0..512)).unwrap_err());
     }
 }

@@ -4,6 +4,7 @@
 //! offset and copied, never borrowed.
 #![allow(unsafe_code)]
 
+pub mod alignment;
 pub mod block;
 pub mod process;
 pub mod region;

@@ -45,6 +45,23 @@ pub fn write(file: &File, offset: u64, data: &Data, range: Range<u64>) -> io::Re
     bytes(done)
 }
 
+/// How much of a range of the buffer, from its beginning, one of these calls can move whose pieces must begin in memory
+/// at multiples of `alignment` and be as long.
+pub fn aligned(data: &Data, range: Range<u64>, alignment: u64) -> u64 {
+    let mut length = 0;
+    for piece in iovecs(data, range) {
+        let is_aligned = |number: usize| number as u64 % alignment == 0;
+        if !is_aligned(piece.iov_base.addr()) {
+            break;
+        }
+        length += piece.iov_len as u64;
+        if !is_aligned(piece.iov_len) {
+            break;
+        }
+    }
+    length - length % alignment
+}
+
 fn iovecs(data: &Data, range: Range<u64>) -> Vec<libc::iovec> {
     data.pieces(range)
         .take(PIECES_MAX)
@@ -102,6 +119,41 @@ mod tests {
             0,
             "the end of the file"
         );
+    }
+
+    #[test]
+    fn what_is_aligned_ends_with_the_first_piece_that_is_not() {
+        let region = Arc::new(Region::anonymous(1 << 16).unwrap());
+        let aligned = |pieces: &[(u64, u64)], range, alignment| {
+            let segment = |&(offset, length)| Segment { offset, length };
+            let segments = pieces.iter().map(segment).collect();
+            aligned(
+                &Data::new(&region, segments, 0..1 << 16).unwrap(),
+                range,
+                alignment,
+            )
+        };
+        let pages = [(0, 4096), (8192, 4096), (4096, 512)];
+        assert_eq!(aligned(&pages, 0..8704, 512), 8704);
+        assert_eq!(aligned(&pages, 0..8704, 4096), 8192);
+        assert_eq!(aligned(&pages, 0..8000, 512), 7680);
+        assert_eq!(aligned(&pages, 512..8704, 512), 8192);
+        assert_eq!(
+            aligned(&pages, 512..8704, 4096),
+            0,
+            "it begins within a page"
+        );
+        assert_eq!(aligned(&pages, 256..8704, 512), 0);
+        // A piece that is too short ends it, and so does one that begins in between.
+        assert_eq!(
+            aligned(&[(0, 512), (512, 100), (1024, 512)], 0..1124, 512),
+            512
+        );
+        assert_eq!(aligned(&[(0, 512), (700, 512)], 0..1024, 512), 512);
+        assert_eq!(aligned(&[], 0..0, 512), 0);
+        // No more pieces than a call takes.
+        let small: Vec<_> = (0..2000).map(|piece| (piece * 16, 16)).collect();
+        assert_eq!(aligned(&small, 0..32_000, 16), 16_384);
     }
 
     #[test]

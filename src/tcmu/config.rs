@@ -59,7 +59,7 @@ pub enum Error {
     Directory(String),
     /// An option we don't know.
     #[error(
-        "unknown option \"{0}\"; there are nexus=<label>, read_only=1, physical_block_size=<bytes>, \
+        "unknown option \"{0}\"; there are nexus=<label>, read_only=1, direct=1, physical_block_size=<bytes>, \
          thin_threshold=<percent>, force_aptpl=1, registrations=<number> and spec_i_pt_known_only=1"
     )]
     UnknownOption(String),
@@ -200,6 +200,8 @@ pub struct Options {
 pub struct DiskOptions {
     /// `read_only=1`: nobody writes it.
     pub read_only: bool,
+    /// `direct=1`: it is read and written past the page cache.
+    pub direct: bool,
     /// `physical_block_size=`: what initiators are told, in bytes, whatever is below the backing object.
     pub physical_block_size: Option<u32>,
     /// `thin_threshold=`: initiators are warned when less than so many percent of the file system are left.
@@ -259,6 +261,7 @@ impl Options {
                     reservations.spec_i_pt_known_only = parse_switch(name, value)?;
                 }
                 REGISTRATIONS => reservations.registrations = Some(parse_registrations(value)?),
+                DIRECT => disk.direct = parse_switch(name, value)?,
                 READ_ONLY => disk.read_only = parse_switch(name, value)?,
                 THIN_THRESHOLD => disk.thin_threshold = Some(parse_threshold(value)?),
                 PHYSICAL_BLOCK_SIZE => disk.physical_block_size = Some(parse_block_size(value)?),
@@ -275,9 +278,10 @@ impl Options {
 }
 
 /// The options there are.
-const KNOWN: [&str; 7] = [
+const KNOWN: [&str; 8] = [
     NEXUS,
     READ_ONLY,
+    DIRECT,
     PHYSICAL_BLOCK_SIZE,
     THIN_THRESHOLD,
     FORCE_APTPL,
@@ -286,6 +290,7 @@ const KNOWN: [&str; 7] = [
 ];
 const NEXUS: &str = "nexus";
 const READ_ONLY: &str = "read_only";
+const DIRECT: &str = "direct";
 const PHYSICAL_BLOCK_SIZE: &str = "physical_block_size";
 const THIN_THRESHOLD: &str = "thin_threshold";
 const FORCE_APTPL: &str = "force_aptpl";
@@ -454,7 +459,7 @@ mod tests {
             ("/srv/lun0.img;nexus=a;nexus=a", "nexus is given twice"),
             ("/srv/lun0.img;nexus=a=b", "character '='"),
             ("/srv/lun0.img;nexus=a/b", "character '/'"),
-            ("/srv/lun0.img;nexus=a;direct", "unknown option \"direct\""),
+            ("/srv/lun0.img;nexus=a;turbo", "unknown option \"turbo\""),
             ("/srv/lun0.img;nexsu=a", "unknown option \"nexsu=a\""),
             ("/srv/lun0.img;nexus=a;", "unknown option \"\""),
             ("/srv/lun0.img;Nexus=a", "unknown option \"Nexus=a\""),
@@ -513,11 +518,11 @@ mod tests {
         assert_eq!(options("/dev/mapper/vg-lun"), DiskOptions::default());
         let all = DiskOptions {
             read_only: true,
+            direct: true,
             physical_block_size: Some(65_536),
             thin_threshold: Some(99),
         };
-        let text =
-            "/dev/mapper/vg-lun;physical_block_size=65536;nexus=a;read_only=1;thin_threshold=99";
+        let text = "/dev/mapper/vg-lun;physical_block_size=65536;nexus=a;read_only=1;direct=1;thin_threshold=99";
         assert_eq!(options(text), all);
         for (text, expected) in [
             (
@@ -544,6 +549,7 @@ mod tests {
                 "physical_block_size=+512",
                 "a power of two from 512 to 65536",
             ),
+            ("direct", "direct=: write direct=1 or 0"),
             ("read_only=1;read_only=1", "read_only is given twice"),
         ] {
             let error = Options::parse(&format!("/srv/x;{text}"));

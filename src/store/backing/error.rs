@@ -79,6 +79,25 @@ pub enum Error {
         /// The device's logical block size in bytes.
         device: u32,
     },
+    /// There is no direct I/O on it.
+    #[error("{path} cannot be read and written past the page cache: leave out direct=1")]
+    NoDirectIo {
+        /// The backing object.
+        path: PathBuf,
+    },
+    /// Its size is not one for direct I/O.
+    #[error(
+        "with direct=1, {path} is written in multiples of {alignment} bytes, and {size} bytes are none: give a rounder size=, \
+         or leave out direct=1"
+    )]
+    NotAligned {
+        /// The backing object.
+        path: PathBuf,
+        /// The size that was asked for, in bytes.
+        size: u64,
+        /// Of what it should be a multiple, in bytes.
+        alignment: u64,
+    },
     /// It was to become smaller.
     #[error(
         "{path} is served with {served} bytes: it can't become smaller, and {wanted} bytes are"

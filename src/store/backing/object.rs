@@ -77,6 +77,8 @@ pub struct Discard {
     pub granularity: u64,
     /// Where the first piece of that size begins.
     pub alignment: u64,
+    /// Whether it can be told to make zeros of a part without being sent them: then nothing else is asked of it.
+    pub zeroes: bool,
 }
 
 /// What is below an object, as far as initiators gain by knowing it.
@@ -195,7 +197,7 @@ impl Discard {
             major(number),
             minor(number)
         ));
-        let attribute = |path: &str| {
+        let attribute = |path: &str| -> Option<u64> {
             let text = fs::read_to_string(device.join(path)).ok()?;
             text.trim().parse().ok()
         };
@@ -207,13 +209,20 @@ impl Discard {
             maximum: queue("discard_max_bytes").unwrap_or(0),
             granularity: queue("discard_granularity").unwrap_or(0),
             alignment: attribute("discard_alignment").unwrap_or(0),
+            zeroes: queue("write_zeroes_max_bytes").unwrap_or(0) > 0,
         }
     }
 }
 
 impl Topology {
-    /// What is below an open object that is served with blocks of `block_size` bytes.
-    pub(super) fn of(file: &File, id: BackingId, block_size: u32) -> io::Result<Topology> {
+    /// What is below an open object that is served with blocks of `block_size` bytes, and written in multiples of
+    /// `written` bytes.
+    pub(super) fn of(
+        file: &File,
+        id: BackingId,
+        block_size: u32,
+        written: u64,
+    ) -> io::Result<Topology> {
         let (physical_block_size, alignment, rotates) = match id {
             BackingId::File { .. } => {
                 let preferred = u32::try_from(file.metadata()?.blksize()).unwrap_or(u32::MAX);
@@ -225,6 +234,8 @@ impl Topology {
                 block::is_rotational(file)?,
             ),
         };
+        let written = u32::try_from(written).unwrap_or(u32::MAX);
+        let physical_block_size = physical_block_size.max(written);
         let blocks = Topology::blocks(block_size, physical_block_size, alignment);
         Ok(Topology { rotates, ..blocks })
     }

@@ -117,7 +117,10 @@ fn a_missing_device_is_not_made_a_file() {
     assert!(!path.exists());
 }
 
-const READ_ONLY: Mode = Mode { read_only: true };
+const READ_ONLY: Mode = Mode {
+    read_only: true,
+    direct: false,
+};
 
 #[test]
 fn what_is_only_read_is_neither_created_nor_written_and_needs_no_flush() {
@@ -246,4 +249,41 @@ fn a_file_of_512_byte_blocks_is_written_in_pages_of_the_cache() {
     };
     assert_eq!(small.topology(), expected);
     assert_eq!(open("large.img", 4096).topology(), expected);
+}
+
+#[test]
+fn a_size_that_ends_within_what_is_written_at_once_is_refused() {
+    let path = Path::new("/srv/lun0.img");
+    check_aligned(path, 8192, 4096).unwrap();
+    check_aligned(path, 8192 + 512, 512).unwrap();
+    let error = check_aligned(path, 8192 + 512, 4096)
+        .unwrap_err()
+        .to_string();
+    assert!(error.contains("multiples of 4096 bytes"), "{error}");
+}
+
+#[test]
+fn a_file_is_served_past_the_page_cache_or_refused_with_what_to_leave_out() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("lun0.img");
+    let direct = Mode {
+        direct: true,
+        ..Mode::default()
+    };
+    match Backing::open_with(&path, SIZE, 512, direct) {
+        Ok(backing) => {
+            backing.write_at(&[7; 512], SIZE - 512).unwrap();
+            backing.grow(2 * SIZE).unwrap();
+            let mut block = [0; 1024];
+            let read = backing.read_at(&mut block, SIZE - 512).unwrap();
+            assert_eq!((read, block[511], block[512]), (1024, 7, 0));
+            drop(backing);
+            Backing::probe(&path, direct).unwrap();
+        }
+        // The file system has none.
+        Err(error) => {
+            assert!(error.to_string().contains("leave out direct=1"), "{error}");
+            assert!(!path.exists());
+        }
+    }
 }

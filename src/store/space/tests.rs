@@ -240,6 +240,46 @@ fn what_a_file_system_cannot_do_is_found_out() {
 }
 
 #[test]
+fn a_device_can_do_what_it_says() {
+    let discard = Discard {
+        maximum: 1 << 30,
+        granularity: 65_536,
+        alignment: 512,
+        zeroes: true,
+    };
+    let punch = Way::Fallocate(FallocateFlags::FALLOC_FL_PUNCH_HOLE);
+    for (discard, way, zeroes) in [
+        (discard, punch, Some(true)),
+        (
+            Discard {
+                zeroes: false,
+                ..discard
+            },
+            Way::Discard,
+            Some(false),
+        ),
+        (
+            Discard {
+                maximum: 0,
+                ..discard
+            },
+            punch,
+            None,
+        ),
+        (Discard::default(), Way::Discard, None),
+    ] {
+        let space = Space::of_device(discard);
+        let expected = zeroes.map(|zeroes| Deallocation {
+            zeroes,
+            granularity: 65_536,
+            alignment: 512,
+        });
+        assert_eq!(space.deallocation, expected);
+        assert_eq!(space.deallocate.way, way);
+    }
+}
+
+#[test]
 fn a_file_can_give_space_back_in_blocks_of_its_file_system() {
     let bench = Bench::new();
     let expected = Deallocation {

@@ -3,10 +3,16 @@
 
 use std::os::unix::fs::symlink;
 use std::process::Command;
+use std::slice;
+use std::sync::Arc;
 
 use nix::sys::stat::{Mode as Permissions, SFlag, mknod};
 
 use super::*;
+use crate::store::medium::Medium;
+use crate::store::space::{self, Extent, Space};
+use crate::store::{Content, Spare, whole};
+use crate::sys::region::{Region, Segment};
 
 /// A loop device on a file of its own.
 struct Loop {
@@ -43,6 +49,12 @@ impl Loop {
         let file = OpenOptions::new().write(true).open(file).unwrap();
         file.set_len(size).unwrap();
         self.losetup("--set-capacity");
+    }
+
+    /// How many bytes the file takes up.
+    fn used(&self) -> u64 {
+        let medium = fs::metadata(self.folder.path().join("medium")).unwrap();
+        512 * medium.blocks()
     }
 
     fn losetup(&self, option: &str) {
@@ -167,4 +179,104 @@ fn a_device_grows_when_it_has_grown() {
         .file()
         .write_all_at(&[7; 512], 2 * SIZE - 512)
         .unwrap();
+}
+
+#[test]
+fn a_device_of_large_sectors_is_read_and_written_past_the_page_cache() {
+    let Some(device) = Loop::new(&["--sector-size=4096"]) else {
+        return;
+    };
+    let direct = Mode {
+        direct: true,
+        ..Mode::default()
+    };
+    Backing::probe(&device.path, direct).unwrap();
+    let backing = Backing::open_with(&device.path, SIZE, 4096, direct).unwrap();
+    let region = Arc::new(Region::anonymous(1 << 16).unwrap());
+    // Memory that is aligned, and pieces that are not.
+    for (block, pieces) in [
+        (1, vec![(4096, 8192)]),
+        (9, vec![(8192, 4096), (20_000, 4096)]),
+        (20, vec![(513, 5000), (8192, 7288)]),
+    ] {
+        let segments = pieces
+            .iter()
+            .map(|&(offset, length)| Segment { offset, length });
+        let data = Data::new(&region, segments.collect(), 0..1 << 16).unwrap();
+        let content: Vec<u8> = (0..data.len())
+            .map(|at| (at % 251).to_le_bytes()[0])
+            .collect();
+        data.write_at(0, &content);
+        whole::write(&backing, block * 4096, &data, 0..data.len()).unwrap();
+        data.zero_from(0);
+        let part = block * 4096..block * 4096 + data.len();
+        whole::read(&backing, part.clone(), &data).unwrap();
+        let mut found = vec![0; content.len()];
+        data.read_at(0, &mut found);
+        assert!(
+            found == content,
+            "through the buffer of a command: {pieces:?}"
+        );
+        whole::read_exact(&backing, &mut found, part.start).unwrap();
+        assert!(found == content, "through memory: {pieces:?}");
+    }
+    let misaligned = backing.file().write_at(&[0; 512], 0).unwrap_err();
+    assert_eq!(misaligned.raw_os_error(), Some(libc::EINVAL));
+}
+
+#[test]
+fn a_device_gives_space_back_in_the_way_that_it_has() {
+    let Some(device) = Loop::new(&[]) else { return };
+    let mut backing = device.open().unwrap();
+    let Kind::BlockDevice(discard) = backing.kind() else {
+        panic!("{:?}", backing.kind());
+    };
+    let deallocation = backing.deallocation();
+    assert_eq!(deallocation.is_some(), discard.maximum > 0);
+    if !deallocation.is_some_and(|deallocation| deallocation.zeroes) {
+        // The file system below does not punch holes.
+        return;
+    }
+    for zeroes in [true, false] {
+        whole::write_all(&backing, &vec![7; 1 << 20], 0).unwrap();
+        backing.flush().unwrap();
+        assert_eq!(device.used(), SIZE);
+        let discard = Discard { zeroes, ..discard };
+        let kind = Kind::BlockDevice(discard);
+        backing.space = Space::of(backing.file(), kind, Mode::default()).unwrap();
+        let middle = 4096..SIZE - 4096;
+        space::unmap(&backing, slice::from_ref(&middle), || false).unwrap();
+        backing.flush().unwrap();
+        assert_eq!(device.used(), 8192, "zeroes: {zeroes}");
+        let mut content = vec![0; 1 << 20];
+        whole::read_exact(&backing, &mut content, 0).unwrap();
+        let (kept, given_back) = ([7; 4096], vec![0; (1 << 20) - 8192]);
+        let expected = [&kept[..], &given_back, &kept].concat();
+        assert!(content == expected, "zeroes: {zeroes}");
+    }
+}
+
+#[test]
+fn a_device_is_filled_with_zeros_and_nobody_knows_what_it_takes_up() {
+    let Some(device) = Loop::new(&[]) else { return };
+    let backing = device.open().unwrap();
+    whole::write_all(&backing, &vec![7; 1 << 20], 0).unwrap();
+    let region = Arc::new(Region::anonymous(4096).unwrap());
+    let nothing = Data::new(&region, Vec::new(), 0..4096).unwrap();
+    for spare in [Spare::Keep, Spare::GiveBack] {
+        let part = 512..1024;
+        space::write_same(&backing, &part, &nothing, Content::Zeros, spare, || false).unwrap();
+        let mut content = [0; 1536];
+        whole::read_exact(&backing, &mut content, 0).unwrap();
+        assert_eq!(content, *[[7; 512], [0; 512], [7; 512]].concat());
+    }
+    let all = Extent {
+        range: 0..SIZE,
+        is_allocated: true,
+    };
+    let seek = |at, sought| backing.seek(at, sought);
+    let extents = space::extents(seek, &(0..SIZE), 512, 10).unwrap();
+    assert_eq!(extents, [all]);
+    let unknown = backing.figures().unwrap_err();
+    assert_eq!(unknown.raw_os_error(), Some(libc::EOPNOTSUPP));
 }
