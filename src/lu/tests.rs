@@ -13,6 +13,7 @@ mod order;
 mod provision;
 mod reads;
 mod reserve;
+mod resize;
 mod verify;
 
 use std::io;
