@@ -113,6 +113,7 @@ impl LogicalUnit {
             saved: self.state.saved.unwrap_or(self.default_values),
             read_only: self.may_only_read(nexus),
             task_aborted_status: true,
+            soft_threshold: self.provisioning.soft_threshold_sets(&self.geometry),
         }
     }
 
@@ -357,7 +358,7 @@ impl LogicalUnit {
     }
 
     /// Establishes a unit attention condition for all nexuses but one.
-    fn tell_all(&mut self, condition: Sense, but: Option<NexusId>) {
+    pub(super) fn tell_all(&mut self, condition: Sense, but: Option<NexusId>) {
         for (index, nexus) in &mut self.nexuses {
             if but != Some(NexusId(index)) {
                 nexus.attentions.establish(condition);

@@ -99,12 +99,7 @@ impl LogicalUnit {
 
     /// Little space is left for what initiators write: each is told.
     pub fn soft_threshold_reached(&mut self) {
-        for (index, nexus) in &mut self.nexuses {
-            nexus
-                .attentions
-                .establish(Sense::thin_provisioning_soft_threshold_reached());
-            self.owed.insert(index);
-        }
+        self.tell_all(Sense::thin_provisioning_soft_threshold_reached(), None);
     }
 
     /// LOG SENSE.

@@ -37,6 +37,8 @@ pub struct ModeState {
     pub read_only: bool,
     /// TAS: a command that another I_T nexus has had aborted is answered with TASK ABORTED status.
     pub task_aborted_status: bool,
+    /// With how many threshold sets of space left initiators are warned; `None` if never.
+    pub soft_threshold: Option<u32>,
 }
 
 /// What the pages tell of.
@@ -103,8 +105,11 @@ const SWP: u8 = 0x08;
 const PS: u8 = 0x80;
 /// PAGE CODE for all pages.
 const ALL_PAGES: u8 = 0x3f;
-/// SUBPAGE CODE for all subpages. There are none but 00h, the pages themselves.
+/// SUBPAGE CODE for all subpages: 00h, the pages themselves, and where initiators are warned, the Logical Block
+/// Provisioning mode page.
 const ALL_SUBPAGES: u8 = 0xff;
+/// PAGE CODE and SUBPAGE CODE of the Logical Block Provisioning mode page.
+const PROVISIONING: (u8, u8) = (0x1c, 0x02);
 
 /// The answer to MODE SENSE(6) and MODE SENSE(10): header, block descriptor, pages.
 ///
@@ -159,7 +164,7 @@ fn header(asked: &ModeSense, state: &ModeState, block_descriptor: usize, pages: 
     const DPOFUA: u8 = 0x10;
     const LONGLBA: u8 = 0x01;
     let block_descriptor_length = u8::try_from(block_descriptor).expect("16 bytes at most");
-    let rest = u8::try_from(block_descriptor + pages).expect("16 and 56 bytes at most");
+    let rest = u8::try_from(block_descriptor + pages).expect("16 and 80 bytes at most");
     let protected = state.read_only || state.current.software_write_protect;
     let device_specific = flag(protected, WP) | DPOFUA;
     match asked.header {
@@ -208,12 +213,20 @@ fn pages(asked: &ModeSense, unit: &Unit<'_>) -> Result<Vec<u8>, Sense> {
     if pages.peek().is_none() {
         return Err(Sense::invalid_field_in_cdb(Field::cdb(2)));
     }
-    if !matches!(asked.subpage, 0x00 | ALL_SUBPAGES) {
-        return Err(Sense::invalid_field_in_cdb(Field::cdb(3)));
+    let provisioning = || provisioning(unit, asked.page_control);
+    let with_subpages = asked.subpage == ALL_SUBPAGES;
+    if asked.subpage != 0x00 && !with_subpages {
+        return provisioning()
+            .filter(|_| (asked.page, asked.subpage) == PROVISIONING)
+            .ok_or(Sense::invalid_field_in_cdb(Field::cdb(3)));
     }
-    Ok(pages
+    let mut bytes: Vec<u8> = pages
         .flat_map(|page| encode(page, unit, asked.page_control))
-        .collect())
+        .collect();
+    if with_subpages && matches!(asked.page, ALL_PAGES | 0x1c) {
+        bytes.extend(provisioning().unwrap_or_default());
+    }
+    Ok(bytes)
 }
 
 /// Whether the current value of WCE is in a MODE SENSE's answer that is cut to so many bytes.
@@ -249,9 +262,12 @@ fn encode(page: &Page, unit: &Unit<'_>, page_control: PageControl) -> Vec<u8> {
     [&[PS | page.code, length], content.as_slice()].concat()
 }
 
-/// Read-Write Error Recovery (SBC-3), of 12 bytes: nothing is asked of the drive.
-fn read_write_error_recovery(_unit: &Unit<'_>) -> Vec<u8> {
-    vec![0; 10]
+/// Read-Write Error Recovery (SBC-3), of 12 bytes: nothing is asked of the drive. LBPERE if initiators are warned of
+/// little space.
+fn read_write_error_recovery(unit: &Unit<'_>) -> Vec<u8> {
+    let mut content = vec![0; 10];
+    content[5] = flag(unit.state.soft_threshold.is_some(), 0x80); // byte 7 of the page: LBPERE
+    content
 }
 
 /// Caching (SBC-3), of 20 bytes: WCE.
@@ -287,6 +303,24 @@ fn informational_exceptions_control(_unit: &Unit<'_>) -> Vec<u8> {
     let mut content = vec![0; 10];
     content[0] = 0x08; // byte 2 of the page: DEXCPT
     content
+}
+
+/// Logical Block Provisioning (SBC-3), of 24 bytes in sub_page format, if initiators are warned of little space: all of
+/// them (SITUA=0). PS=0, and nothing can be changed.
+fn provisioning(unit: &Unit<'_>, page_control: PageControl) -> Option<Vec<u8>> {
+    const SPF: u8 = 0x40;
+    const ENABLED: u8 = 0x80;
+    const AVAILABLE: u8 = 0x01;
+    let threshold = unit.state.soft_threshold?;
+    let (code, subpage) = PROVISIONING;
+    let mut page = vec![0; 24];
+    page[..4].copy_from_slice(&[SPF | code, subpage, 0x00, 0x14]);
+    if page_control != PageControl::Changeable {
+        // Of what is available (resource 01h), a soft threshold (type 000b) while it decreases (arming 000b).
+        page[16..18].copy_from_slice(&[ENABLED, AVAILABLE]);
+        page[20..].copy_from_slice(&threshold.to_be_bytes());
+    }
+    Some(page)
 }
 
 #[cfg(test)]

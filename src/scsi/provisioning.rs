@@ -69,6 +69,16 @@ impl Provisioning {
         matches!(self, Provisioning::Thin { figures: true, .. })
     }
 
+    /// With how many threshold sets left initiators are warned; `None` if never.
+    pub fn soft_threshold_sets(&self, geometry: &Geometry) -> Option<u32> {
+        match *self {
+            Provisioning::Thin { soft_threshold, .. } => {
+                soft_threshold.map(|bytes| threshold_sets(bytes, geometry))
+            }
+            Provisioning::Full => None,
+        }
+    }
+
     /// The limits of UNMAP in the Block Limits VPD page.
     pub(super) fn unmap_limits(&self, geometry: &Geometry) -> UnmapLimits {
         const UGAVALID: u32 = 1 << 31;

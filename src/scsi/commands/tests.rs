@@ -494,6 +494,7 @@ fn answer(command: Command) -> Result<Vec<u8>, Sense> {
         saved: values,
         read_only: false,
         task_aborted_status: true,
+        soft_threshold: None,
     };
     match command {
         Command::Inquiry { page: None, .. } => Ok(inquiry::standard(&identity)),

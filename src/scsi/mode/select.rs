@@ -146,7 +146,7 @@ impl<'a> PagePart<'a> {
         let page = PAGES.iter().find(|page| page.code == code);
         let page = page.ok_or(invalid(self.at))?;
         if self.first & SPF != 0 {
-            // SUBPAGE CODE: there are no subpages.
+            // SUBPAGE CODE: none can be changed.
             return Err(invalid(self.at + 1));
         }
         Ok(page)
@@ -202,6 +202,7 @@ mod tests {
         },
         read_only: false,
         task_aborted_status: true,
+        soft_threshold: None,
     };
     const HEADER_6: [u8; 4] = [0; 4];
     const HEADER_10: [u8; 8] = [0; 8];

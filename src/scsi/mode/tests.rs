@@ -20,6 +20,7 @@ const STATE: ModeState = ModeState {
     saved: CACHED,
     read_only: false,
     task_aborted_status: true,
+    soft_threshold: None,
 };
 const PAGE: ModeSense = ModeSense {
     header: ModeHeader::Six,
@@ -313,4 +314,56 @@ proptest! {
             prop_assert_eq!(answer.len(), told);
         }
     }
+}
+
+/// A unit whose initiators are warned.
+const WARNING: ModeState = ModeState {
+    soft_threshold: Some(0x0102_0304),
+    ..STATE
+};
+
+#[test]
+fn a_threshold_of_space_is_a_subpage_and_lbpere() {
+    let threshold = [
+        0x5c, 0x02, 0x00, 0x14, // SPF, page and subpage code, 20 more bytes
+        0x00, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,    // SITUA=0
+        0x80, // ENABLED, THRESHOLD TYPE 000b: soft, THRESHOLD ARMING 000b: decreasing
+        0x01, // THRESHOLD RESOURCE: available
+        0x00, 0x00, // reserved
+        0x01, 0x02, 0x03, 0x04, // THRESHOLD COUNT
+    ];
+    let asked = |page, subpage, page_control| ModeSense {
+        page,
+        subpage,
+        page_control,
+        ..PAGE
+    };
+    let told = |page, subpage| {
+        let asked = asked(page, subpage, PageControl::Current);
+        sense(&asked, &WARNING, &small()).unwrap().split_off(4)
+    };
+    assert_eq!(told(0x1c, 0x02), threshold);
+    assert_eq!(told(0x1c, 0x00), page(0x1c, &WARNING, &small()));
+    assert_eq!(
+        told(0x1c, 0xff),
+        [told(0x1c, 0x00), threshold.to_vec()].concat()
+    );
+    assert_eq!(
+        told(0x3f, 0xff),
+        [told(0x3f, 0x00), threshold.to_vec()].concat()
+    );
+    assert_eq!(told(0x08, 0xff), told(0x08, 0x00));
+    let recovery = told(0x01, 0x00);
+    assert_eq!(recovery[2..], [0, 0, 0, 0, 0, 0x80, 0, 0, 0, 0], "LBPERE");
+    let changeable = asked(0x1c, 0x02, PageControl::Changeable);
+    let mask = sense(&changeable, &WARNING, &small()).unwrap().split_off(4);
+    assert_eq!(mask, [&threshold[..4], &[0; 20]].concat());
+
+    let refused = Err(Sense::invalid_field_in_cdb(Field::cdb(3)));
+    for (page, subpage) in [(0x3f, 0x02), (0x01, 0x02), (0x1c, 0x01)] {
+        let asked = asked(page, subpage, PageControl::Current);
+        assert_eq!(sense(&asked, &WARNING, &small()), refused);
+    }
+    let without = asked(0x1c, 0x02, PageControl::Current);
+    assert_eq!(sense(&without, &STATE, &small()), refused);
 }
