@@ -74,7 +74,7 @@ impl Drop for Loop {
 fn a_device_is_read_and_written_and_nobody_else_claims_it() {
     let Some(device) = Loop::new(&[]) else { return };
     Backing::probe(&device.path, Mode::default()).unwrap();
-    let backing = device.open().unwrap();
+    let backing = soon(|| device.open());
     backing.file().write_all_at(&[7; 512], SIZE - 512).unwrap();
     backing.flush().unwrap();
     let mut block = [0; 512];
@@ -90,7 +90,7 @@ fn a_device_is_read_and_written_and_nobody_else_claims_it() {
     let error = Backing::probe(&device.path, Mode::default()).unwrap_err();
     assert!(matches!(error, Error::InUse { .. }), "{error}");
     drop(backing);
-    device.open().unwrap();
+    soon(|| device.open());
 }
 
 #[test]
@@ -120,7 +120,7 @@ fn a_device_tells_of_its_blocks_and_of_what_it_discards() {
     };
     let error = device.open().unwrap_err().to_string();
     assert!(error.contains("control=hw_block_size=4096"), "{error}");
-    let backing = Backing::open(&device.path, SIZE, 4096).unwrap();
+    let backing = soon(|| Backing::open(&device.path, SIZE, 4096));
     assert_eq!(backing.topology().physical_block_size, 4096);
     assert_eq!(backing.topology().first_physical_block, 0);
     let Kind::BlockDevice(discard) = backing.kind() else {
@@ -143,7 +143,7 @@ fn a_device_that_cannot_be_written_is_served_if_that_is_asked_for() {
         assert!(text.contains("add ;read_only=1"), "{text}");
     }
     Backing::probe(&device.path, READ_ONLY).unwrap();
-    Backing::open_with(&device.path, SIZE, 512, READ_ONLY).unwrap();
+    soon(|| Backing::open_with(&device.path, SIZE, 512, READ_ONLY));
 }
 
 #[test]
@@ -191,7 +191,7 @@ fn a_device_of_large_sectors_is_read_and_written_past_the_page_cache() {
         ..Mode::default()
     };
     Backing::probe(&device.path, direct).unwrap();
-    let backing = Backing::open_with(&device.path, SIZE, 4096, direct).unwrap();
+    let backing = soon(|| Backing::open_with(&device.path, SIZE, 4096, direct));
     let region = Arc::new(Region::anonymous(1 << 16).unwrap());
     // Memory that is aligned, and pieces that are not.
     for (block, pieces) in [
