@@ -22,6 +22,8 @@ fn main() -> ExitCode {
         Command::Show(options) => cli::show(&options, bus, output),
         Command::Clear(options) => cli::change(options, bus, person(), output),
         Command::Preempt(options) => cli::change(options, bus, person(), output),
+        Command::ClearFlushFailure(options) => cli::change(options, bus, person(), output),
+        Command::Resize(options) => cli::change(options, bus, person(), output),
         Command::Check(options) => {
             log_to_standard_error(options.log_level);
             cli::check(&options, output)

@@ -1,10 +1,10 @@
-//! Changes of the reservations by the administrator: shown, asked for, then ordered.
+//! Changes by the administrator: shown, asked for, then ordered.
 
 use std::io::{BufRead, Write};
 
-use super::{Clear, Error, Preempt, find, print, text};
+use super::{Clear, ClearFlushFailure, Error, Preempt, Resize, find, print, text};
 use crate::control::dbus::{self, Bus};
-use crate::control::{Administration, RegistrantStatus};
+use crate::control::{Administration, RegistrantStatus, UnitStatus};
 
 /// Who can be asked whether it is meant.
 #[derive(Debug)]
@@ -15,7 +15,7 @@ pub struct Person<R> {
     pub is_there: bool,
 }
 
-/// `tcmu-pr clear` and `tcmu-pr preempt`: what to do, and to which unit.
+/// A command that changes a unit: what to do, and to which.
 #[derive(Debug)]
 pub struct Change {
     unit: String,
@@ -43,7 +43,31 @@ impl From<Preempt> for Change {
     }
 }
 
-/// Shows what will be removed, asks, and has the daemon on `bus` do it.
+impl From<ClearFlushFailure> for Change {
+    fn from(options: ClearFlushFailure) -> Change {
+        Change {
+            unit: options.unit,
+            action: Administration::ClearFlushFailure,
+            yes: options.yes,
+        }
+    }
+}
+
+impl From<Resize> for Change {
+    fn from(options: Resize) -> Change {
+        Change {
+            unit: options.unit,
+            action: Administration::Resize {
+                size_bytes: options.size_bytes,
+                shrink: options.shrink,
+            },
+            // What only becomes larger loses nothing.
+            yes: options.yes || !options.shrink,
+        }
+    }
+}
+
+/// Shows what will be removed or lost, asks, and has the daemon on `bus` do it.
 pub fn change(
     change: impl Into<Change>,
     bus: &Bus,
@@ -56,22 +80,42 @@ pub fn change(
     }
     let status = dbus::status(bus)?;
     let unit = find(&status, &unit)?;
-    let reservations = &unit.reservations;
-    let meant = match action {
-        Administration::Clear => None,
-        Administration::Preempt { key } => Some((key, format!("{key:#018x}"))),
+    let concern = match action {
+        Administration::Clear => concern_of_removal(unit, None)?,
+        Administration::Preempt { key } => concern_of_removal(unit, Some(key))?,
+        Administration::ClearFlushFailure if unit.flush_failed => {
+            "  A flush has failed: what hosts believe to be written may be lost. Writes are served again after this: make \
+             sure that the data has been checked or restored.\n"
+                .to_owned()
+        }
+        Administration::ClearFlushFailure => "  no flush has failed\n".to_owned(),
+        Administration::Resize { .. } => {
+            "  If it becomes smaller, hosts can't reach any more what lies beyond: make sure that none uses it.\n".to_owned()
+        }
     };
+    let question = format!("{}  serial {}\n{concern}", unit.path, unit.serial);
+    if !yes {
+        print(output, &format!("{question}Type \"yes\" to go on: "))?;
+        confirm(person.input)?;
+    }
+    dbus::administer(bus, &unit.serial, action)?;
+    print(output, "done\n")
+}
+
+/// What is removed: all registrations, or those with a key.
+fn concern_of_removal(unit: &UnitStatus, key: Option<u64>) -> Result<String, Error> {
+    let reservations = &unit.reservations;
+    let meant = key.map(|key| (key, format!("{key:#018x}")));
     let is_meant = |registrant: &&RegistrantStatus| {
         meant.as_ref().is_none_or(|(_, key)| registrant.key == *key)
     };
     let removed: Vec<&RegistrantStatus> =
         reservations.registrants.iter().filter(is_meant).collect();
-    let mut question = format!("{}  serial {}\n", unit.path, unit.serial);
-    if let Some(reason) = &reservations.unreadable {
-        question += &format!(
+    Ok(if let Some(reason) = &reservations.unreadable {
+        format!(
             "  {reason}\n  The record is set aside, and all registrations are forgotten. A host that was fenced can \
              write again, and so can one that believes another is: make sure that none is up.\n"
-        );
+        )
     } else if let (Some((key, _)), true) = (&meant, removed.is_empty()) {
         return Err(Error::NoSuchKey {
             key: *key,
@@ -83,17 +127,13 @@ pub fn change(
                 .collect(),
         });
     } else if removed.is_empty() {
-        question += "  nobody is registered\n";
+        "  nobody is registered\n".to_owned()
     } else {
-        question += "  These lose their registration, and the reservation ends if none of its holders is left:\n";
-        question += &text::registrants(removed);
-    }
-    if !yes {
-        print(output, &format!("{question}Type \"yes\" to go on: "))?;
-        confirm(person.input)?;
-    }
-    dbus::administer(bus, &unit.serial, action)?;
-    print(output, "done\n")
+        let removed = text::registrants(removed);
+        format!(
+            "  These lose their registration, and the reservation ends if none of its holders is left:\n{removed}"
+        )
+    })
 }
 
 fn confirm(mut input: impl BufRead) -> Result<(), Error> {
@@ -185,6 +225,38 @@ mod tests {
         let error = outcome.expect_err("there is none").to_string();
         assert!(error.contains("0x000000000000dead"), "{error}");
         assert!(error.contains("there are: 0x00000000000000a1"), "{error}");
+    }
+
+    #[test]
+    fn who_forgets_a_failed_flush_is_told_what_that_means() {
+        let command = ClearFlushFailure {
+            unit: "lun0-a".to_owned(),
+            yes: false,
+        };
+        let (outcome, output) = run(command, Some("yes\n"));
+        let error = outcome.expect_err("this daemon refuses it").to_string();
+        assert_eq!(error, "6001405a: ClearFlushFailure is not good");
+        assert!(output.contains("no flush has failed"), "{output}");
+    }
+
+    #[test]
+    fn a_resize_asks_only_whether_it_may_become_smaller() {
+        let resize = |shrink| Resize {
+            unit: "lun0-a".to_owned(),
+            size_bytes: Some(1 << 20),
+            shrink,
+            yes: false,
+        };
+        let (outcome, output) = run(resize(false), None);
+        let error = outcome.expect_err("this daemon refuses it").to_string();
+        let order = "Resize { size_bytes: Some(1048576), shrink: false }";
+        assert_eq!(error, format!("6001405a: {order} is not good"));
+        assert!(output.is_empty());
+        let (outcome, _) = run(resize(true), None);
+        assert!(matches!(outcome, Err(Error::NobodyToAsk)));
+        let (outcome, output) = run(resize(true), Some("no\n"));
+        assert!(matches!(outcome, Err(Error::NotConfirmed)));
+        assert!(output.contains("what lies beyond"), "{output}");
     }
 
     #[test]

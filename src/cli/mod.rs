@@ -46,6 +46,15 @@ pub enum Command {
     /// Returns when those who were registered have nothing in flight any more. They are told (unit attention
     /// REGISTRATIONS PREEMPTED).
     Preempt(Preempt),
+    /// Let writes be served again that are refused since a flush has failed
+    ///
+    /// What hosts believed to be written before may be lost. Only you can know what of it matters.
+    ClearFlushFailure(ClearFlushFailure),
+    /// Give a logical unit another size, and tell the kernel and the hosts
+    ///
+    /// A file is extended if it is smaller. A block device must have been made that large before. Nothing is cut off from
+    /// either.
+    Resize(Resize),
     /// Look whether this node can tell initiators apart that share a backstore, and say what is missing
     ///
     /// Needs root, as `serve` does.
@@ -126,6 +135,34 @@ pub struct Preempt {
     pub yes: bool,
 }
 
+/// The options of `tcmu-pr clear-flush-failure`.
+#[derive(Debug, PartialEq, Eq, Args)]
+pub struct ClearFlushFailure {
+    /// Its path, its serial number or at least 4 digits of that, or one of its backstores
+    #[arg(value_name = "LU")]
+    pub unit: String,
+    /// Do not ask
+    #[arg(long)]
+    pub yes: bool,
+}
+
+/// The options of `tcmu-pr resize`.
+#[derive(Debug, PartialEq, Eq, Args)]
+pub struct Resize {
+    /// Its path, its serial number or at least 4 digits of that, or one of its backstores
+    #[arg(value_name = "LU")]
+    pub unit: String,
+    /// How large it is to be: bytes, or with K, M, G or T behind it; what its file or device has now if left out
+    #[arg(value_name = "SIZE", value_parser = size)]
+    pub size_bytes: Option<u64>,
+    /// It may become smaller: no host uses what lies beyond any more
+    #[arg(long)]
+    pub shrink: bool,
+    /// Do not ask, with --shrink
+    #[arg(long)]
+    pub yes: bool,
+}
+
 /// How much of a serial number it takes: a backstore can be called `a`.
 const SERIAL_PREFIX_MIN: usize = 4;
 
@@ -141,6 +178,22 @@ fn key(text: &str) -> Result<u64, String> {
         Some(0) => Err("nobody can be registered with the key 0".to_owned()),
         Some(key) => Ok(key),
     }
+}
+
+fn size(text: &str) -> Result<u64, String> {
+    let bad = "a size is a number of bytes, with K, M, G or T behind it if need be: 20G";
+    let digits = text.trim_end_matches(|unit: char| unit.is_ascii_alphabetic());
+    let shift = match &text[digits.len()..] {
+        "" | "B" => 0,
+        "K" => 10,
+        "M" => 20,
+        "G" => 30,
+        "T" => 40,
+        _ => return Err(bad.to_owned()),
+    };
+    let number: Option<u64> = digits.parse().ok().filter(|&number| number > 0);
+    let bytes = number.and_then(|number| number.checked_mul(1 << shift));
+    bytes.ok_or(bad.to_owned())
 }
 
 fn log_level() -> impl TypedValueParser<Value = LevelFilter> {
@@ -392,6 +445,32 @@ mod tests {
             error.to_string().contains("16 hexadecimal digits"),
             "{error}"
         );
+    }
+
+    #[test]
+    fn a_size_is_bytes_or_more() {
+        for (text, expected) in [
+            ("512", 512),
+            ("1000B", 1000),
+            ("4K", 4 << 10),
+            ("3M", 3 << 20),
+            ("20G", 20 << 30),
+            ("1T", 1 << 40),
+        ] {
+            assert_eq!(size(text), Ok(expected), "{text}");
+        }
+        for text in [
+            "",
+            "G",
+            "0",
+            "-1",
+            "1.5G",
+            "20g",
+            "20GB",
+            "18446744073709551615K",
+        ] {
+            assert!(size(text).is_err(), "{text}");
+        }
     }
 
     #[test]

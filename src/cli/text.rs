@@ -87,7 +87,7 @@ fn unit_table(unit: &UnitStatus) -> String {
         registrants,
         ..
     } = &unit.reservations;
-    let facts = [
+    let mut facts = vec![
         ("reservation", reservation(&unit.reservations)),
         (
             "registered",
@@ -95,8 +95,13 @@ fn unit_table(unit: &UnitStatus) -> String {
         ),
         ("commands", commands),
     ];
+    facts.extend(state(unit).map(|state| ("writes", state)));
     head + &aligned(std::iter::once(titles).chain(ports))
-        + &aligned(facts.map(|(name, fact)| [name.to_owned(), fact]))
+        + &aligned(
+            facts
+                .into_iter()
+                .map(|(name, fact)| [name.to_owned(), fact]),
+        )
         + &aligned(unit.sessions.iter().map(session))
         + &aligned(registrants.iter().map(registrant))
 }
@@ -121,6 +126,18 @@ fn port_name(initiator: &str, isid: &Option<String>) -> String {
         Some(isid) => format!("{initiator},i,{isid}"),
         None => initiator.to_owned(),
     }
+}
+
+/// Why writes are refused to everybody, if they are.
+fn state(unit: &UnitStatus) -> Option<String> {
+    if unit.flush_failed {
+        let serial = &unit.serial;
+        return Some(format!(
+            "refused since a flush has failed, and data may be lost: when that is seen to, tcmu-pr clear-flush-failure {serial}"
+        ));
+    }
+    let protected = "refused, since an initiator has write protected the disk (SWP)";
+    unit.software_write_protect.then(|| protected.to_owned())
 }
 
 /// What is reserved, and by whom.
@@ -162,6 +179,9 @@ fn registrant(registrant: &RegistrantStatus) -> [String; 2] {
 pub(super) fn show(unit: &UnitStatus) -> String {
     let reservations = &unit.reservations;
     let mut text = format!("{}  serial {}\n", unit.path, unit.serial);
+    if let Some(state) = state(unit) {
+        text += &format!("  writes are {state}\n");
+    }
     if let Some(reason) = &reservations.unreadable {
         text += &format!(
             "  {reason}\n  To go on without it, make sure that no host believes that it holds a reservation, and run: \
@@ -343,6 +363,20 @@ tcmu-pr 0.1.0, no nexus tap: it was taken out
         assert!(status(&shown).contains("reservation  RESERVE, held by a -> t\n"));
         shown.units[0].reservations.unreadable = Some("torn".to_owned());
         assert!(status(&shown).contains("reservation  not known, nobody is let in"));
+    }
+
+    #[test]
+    fn why_writes_are_refused_is_shown() {
+        let mut shown = example();
+        assert!(!status(&shown).contains("  writes "));
+        shown.units[0].software_write_protect = true;
+        let protected = "refused, since an initiator has write protected the disk (SWP)\n";
+        assert!(status(&shown).contains(&format!("  writes       {protected}")));
+        shown.units[0].flush_failed = true;
+        let failed = "refused since a flush has failed, and data may be lost: when that is seen to, tcmu-pr \
+                      clear-flush-failure 6001405a\n";
+        assert!(status(&shown).contains(&format!("  writes       {failed}")));
+        assert!(show(&shown.units[0]).contains(&format!("\n  writes are {failed}")));
     }
 
     #[test]

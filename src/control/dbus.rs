@@ -4,10 +4,11 @@
 //! |---|---|---|---|
 //! | `org.kernel.TCMUService1` | `/org/kernel/TCMUService1` | ObjectManager | GetManagedObjects |
 //! | | `/org/kernel/TCMUService1/pr` | `org.kernel.TCMUService1` | ConfigDesc, CheckConfig(s) → (b, s) |
-//! | `org.tcmupr.Control1` | `/org/tcmupr/Control1` | `org.tcmupr.Control1` | Status() → s (JSON), Clear(s), Preempt(s, t) |
+//! | `org.tcmupr.Control1` | `/org/tcmupr/Control1` | `org.tcmupr.Control1` | Status() → s (JSON), Clear(s), Preempt(s, t), ClearFlushFailure(s), Resize(s, t, b) |
 //!
-//! Clear takes the unit serial number of a logical unit, Preempt that and a reservation key. Both answer when what they
-//! have changed is stored, and those who have lost access have nothing in flight any more.
+//! All but Status take the unit serial number of a logical unit, Preempt a reservation key too, and Resize the size in bytes
+//! (0: that of the backing object) and whether it may become smaller. They answer when what they have changed is stored, and
+//! what it shuts out is not in flight any more.
 //!
 //! targetcli takes every object below the first for a kind of backstore: nothing else may be there.
 
@@ -233,11 +234,15 @@ pub fn status(bus: &Bus) -> Result<Status, Error> {
     serde_json::from_str(&text).map_err(Error::Answer)
 }
 
-/// Has a running daemon change the reservations of the logical unit with this serial number.
+/// Has a running daemon change the logical unit with this serial number.
 pub fn administer(bus: &Bus, serial: &str, action: Administration) -> Result<(), Error> {
     match action {
         Administration::Clear => call(bus, "Clear", &(serial,))?,
         Administration::Preempt { key } => call(bus, "Preempt", &(serial, key))?,
+        Administration::ClearFlushFailure => call(bus, "ClearFlushFailure", &(serial,))?,
+        Administration::Resize { size_bytes, shrink } => {
+            call(bus, "Resize", &(serial, size_bytes.unwrap_or(0), shrink))?
+        }
     };
     Ok(())
 }
@@ -322,6 +327,17 @@ impl Control {
 
     async fn preempt(&self, serial: String, key: u64) -> fdo::Result<()> {
         self.administer(serial, Administration::Preempt { key })
+            .await
+    }
+
+    async fn clear_flush_failure(&self, serial: String) -> fdo::Result<()> {
+        self.administer(serial, Administration::ClearFlushFailure)
+            .await
+    }
+
+    async fn resize(&self, serial: String, size_bytes: u64, shrink: bool) -> fdo::Result<()> {
+        let size_bytes = Some(size_bytes).filter(|&size| size > 0);
+        self.administer(serial, Administration::Resize { size_bytes, shrink })
             .await
     }
 }

@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 /// How long the daemon may take to answer. targetcli gives up after 25 seconds.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How long a change of the reservations may take: to be stored, and until what its losers have in flight has ended.
+/// How long a change of a logical unit may take: to be stored, and until what its losers have in flight has ended.
 const CHANGE_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// What the daemon is asked. It answers on `reply`; whoever asked may have gone.
@@ -32,7 +32,7 @@ pub enum Order {
         /// All of it.
         reply: Sender<Status>,
     },
-    /// Change the reservations of a logical unit.
+    /// Change a logical unit.
     Administer {
         /// The unit serial number.
         serial: String,
@@ -43,7 +43,7 @@ pub enum Order {
     },
 }
 
-/// What the administrator can do to the reservations of a logical unit.
+/// What the administrator can do to a logical unit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Administration {
     /// Remove the reservation and every registration. Where their record can't be read, go on without it.
@@ -52,6 +52,15 @@ pub enum Administration {
     Preempt {
         /// The reservation key.
         key: u64,
+    },
+    /// Let writes be served again that are refused since a flush has failed.
+    ClearFlushFailure,
+    /// Give it another size.
+    Resize {
+        /// The size in bytes; `None` for as many as its backing object has now.
+        size_bytes: Option<u64>,
+        /// Whether it may become smaller.
+        shrink: bool,
     },
 }
 
@@ -87,7 +96,7 @@ impl Orders {
         self.ask(ANSWER_TIMEOUT, |reply| Order::Status { reply })
     }
 
-    /// Has the reservations of the logical unit with this serial number changed.
+    /// Has the logical unit with this serial number changed.
     pub fn administer(
         &self,
         serial: String,
@@ -165,6 +174,12 @@ pub struct UnitStatus {
     pub sessions: Vec<SessionStatus>,
     /// Who has reserved what.
     pub reservations: ReservationStatus,
+    /// Whether writes may wait in the cache until a flush (WCE).
+    pub write_cache: bool,
+    /// Whether an initiator has write protected it (SWP).
+    pub software_write_protect: bool,
+    /// Whether writes are refused since a flush has failed.
+    pub flush_failed: bool,
     /// Since the daemon started.
     pub counters: Counters,
     /// Commands whose data is on its way from or to the backing object.
@@ -361,6 +376,9 @@ pub(crate) mod tests {
                         holder: true,
                     }],
                 },
+                write_cache: true,
+                software_write_protect: false,
+                flush_failed: false,
                 counters: Counters {
                     commands: 1234,
                     reads: 1000,

@@ -6,6 +6,7 @@
 //! so ([`links`]).
 
 mod links;
+mod settings;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
@@ -26,7 +27,7 @@ use super::tap;
 use super::unit::{Unit, context, geometry, mode, on_medium, provisioning, watch};
 use super::worker::{self, Notice, Order, Parts, PortId};
 use crate::control::{Administration, PortStatus, RefusedStatus, Status, TapStatus, UnitStatus};
-use crate::lu::{LogicalUnit, Setup, ToStore, UnitState, Unknown};
+use crate::lu::{Alteration, LogicalUnit, Setup, ToStore, UnitState, Unknown};
 use crate::nexus;
 use crate::nexus::tap::Notes;
 use crate::pr::Save;
@@ -37,7 +38,7 @@ use crate::scsi::nexus::ItNexus;
 use crate::store::backing::{Backing, BackingId};
 use crate::store::blocking::Blocking;
 use crate::sys::wake::Waker;
-use crate::tcmu::config::{self, Label, Name, Options};
+use crate::tcmu::config::{Label, Name, Options};
 use crate::tcmu::configfs::{Backstore, BackstoreName, Settings};
 use crate::tcmu::netlink::{Change, DeviceEvent, Replier, Request, Setting};
 use crate::tcmu::ring::Interrupted;
@@ -55,6 +56,7 @@ const WORKER_PATIENCE: Duration = Duration::from_secs(2);
 const FOREIGN_PATIENCE: Duration = Duration::from_secs(10);
 
 pub(super) use links::Link;
+use settings::Resizes;
 
 struct Port {
     unit: BackingId,
@@ -104,6 +106,7 @@ pub(super) struct Devices {
     unstopped_at_start: Receiver<BTreeSet<BackstoreName>>,
     unstopped: BTreeSet<BackstoreName>,
     reserves: Reserves,
+    resizes: Resizes,
     /// What the nexus tap notes, or why there is none.
     tap: Result<Notes, String>,
 }
@@ -136,6 +139,7 @@ impl Devices {
             next_port: 0,
             unstopped_at_start,
             unstopped: BTreeSet::new(),
+            resizes: Resizes::default(),
             tap: Err("it is not attached yet".to_owned()),
         }
     }
@@ -220,12 +224,19 @@ impl Devices {
                 }
                 Ok(())
             }
+            Change::Reconfigured(Setting::Size(size)) => {
+                return self.set_size(backstore.name(), size, event.request);
+            }
             Change::Reconfigured(setting) => self.reconfigure(backstore.name(), &setting),
         };
-        if let Err(error) = self.replier.reply(event.request, outcome) {
-            log::error!("backstore {}: {}", backstore.name(), chain(&error));
-        }
+        self.reply(backstore.name(), event.request, outcome);
         self.resolve();
+    }
+
+    fn reply(&mut self, name: &BackstoreName, request: Request, outcome: Result<(), Errno>) {
+        if let Err(error) = self.replier.reply(request, outcome) {
+            log::error!("backstore {name}: {}", chain(&error));
+        }
     }
 
     /// Does what is due by the clock.
@@ -336,15 +347,15 @@ impl Devices {
         })
     }
 
-    /// Changes the reservations of the unit with this serial number. The worker answers.
+    /// Changes the unit with this serial number. The worker answers.
     pub(super) fn administer(
-        &self,
+        &mut self,
         serial: &str,
         action: Administration,
         reply: Sender<Result<(), String>>,
     ) {
-        let mut units = self.units.values();
-        let Some(unit) = units.find(|unit| unit.record.serial == serial) else {
+        let mut units = self.units.iter();
+        let Some((&id, unit)) = units.find(|(_, unit)| unit.record.serial == serial) else {
             let reason = format!("no logical unit here has the serial number {serial:?}");
             // Whoever asked may have gone.
             let _ = reply.send(Err(reason));
@@ -359,6 +370,15 @@ impl Devices {
             Administration::Preempt { key } => {
                 log::warn!("{path}: the administrator preempts the key {key:#018x}");
                 Action::Preempt { key }
+            }
+            Administration::ClearFlushFailure => {
+                log::warn!("{path}: the administrator knows that a flush has failed");
+                unit.backing.forget_flush_failure();
+                let alteration = Alteration::ForgetFlushFailure;
+                return unit.worker.give(Order::Alter { alteration, reply });
+            }
+            Administration::Resize { size_bytes, shrink } => {
+                return self.order_size(id, size_bytes, shrink, reply);
             }
         };
         unit.worker.give(Order::Administer { action, reply });
@@ -447,6 +467,7 @@ impl Devices {
         for foreign in std::mem::take(&mut self.foreign) {
             foreign.request.leave();
         }
+        self.end_resizes();
         for unit in self.units.values() {
             unit.worker.give(Order::Stop);
         }
@@ -726,85 +747,6 @@ impl Devices {
         }
     }
 
-    fn reconfigure(&mut self, name: &BackstoreName, setting: &Setting) -> Result<(), Errno> {
-        let Some(id) = self.find(name) else {
-            return Err(Errno::ENODEV);
-        };
-        let Some(port) = self.ports.get_mut(&id) else {
-            return Err(Errno::ENODEV);
-        };
-        let unit = &self.units[&port.unit];
-        match setting {
-            Setting::Config(config) => {
-                let same = config.trim_end_matches('\n').strip_prefix(config::SUBTYPE);
-                if same.and_then(|handler| handler.strip_prefix('/')) == Some(&port.config) {
-                    return Ok(());
-                }
-                log::error!(
-                    "backstore {name}: its config string can't be changed to {}: delete the backstore and create \
-                     it again",
-                    config.escape_debug()
-                );
-                Err(Errno::EINVAL)
-            }
-            Setting::Size(size) if *size == unit.backing.size() => Ok(()),
-            Setting::Size(size) => {
-                log::error!(
-                    "backstore {name}: its size can't be changed from {} to {size} bytes while it is served",
-                    unit.backing.size()
-                );
-                Err(Errno::EINVAL)
-            }
-            Setting::WriteCache(write_cache) => {
-                let unit = port.unit;
-                let before = std::mem::replace(&mut port.write_cache, *write_cache);
-                let serving = self
-                    .ports
-                    .values()
-                    .any(|port| port.unit == unit && port.link.is_ok());
-                if *write_cache && !before && serving {
-                    log::error!(
-                        "backstore {name}: emulate_write_cache can't be switched on while the disk is exported: its \
-                         initiators would not flush what they believe to be written. Take its LUNs away first"
-                    );
-                    self.ports
-                        .entry(id)
-                        .and_modify(|port| port.write_cache = before);
-                    return Err(Errno::EBUSY);
-                }
-                let agreed = self.agree_on_write_cache(unit);
-                if let (Some(agreed), Some(unit)) = (agreed, self.units.get(&unit)) {
-                    unit.worker.give(Order::WriteCache(agreed));
-                }
-                Ok(())
-            }
-            Setting::Other => {
-                log::error!(
-                    "backstore {name}: a setting that this version does not know was changed"
-                );
-                Err(Errno::EOPNOTSUPP)
-            }
-        }
-    }
-
-    /// A unit's writes may wait in the cache if all its backstores say so (`emulate_write_cache`) and no MODE SELECT has
-    /// said otherwise. Gives what they say now, if it holds.
-    ///
-    /// That they wait no longer holds as soon as the cache is empty. That they may wait from now on is nothing to tell a
-    /// host that has been told otherwise: it does not flush. So that begins while nobody is served.
-    fn agree_on_write_cache(&mut self, unit: BackingId) -> Option<bool> {
-        let mut of_unit = self.ports.values().filter(|port| port.unit == unit);
-        let wanted = of_unit.clone().all(|port| port.write_cache);
-        let serving = of_unit.any(|port| port.link.is_ok());
-        let unit = self.units.get_mut(&unit)?;
-        if wanted && !unit.write_cache && serving {
-            return None;
-        }
-        unit.write_cache = wanted;
-        unit.worker.give(Order::DefaultWriteCache(wanted));
-        Some(wanted)
-    }
-
     fn find(&self, name: &BackstoreName) -> Option<PortId> {
         let mut ports = self.ports.iter();
         ports
@@ -855,6 +797,7 @@ impl Devices {
         let (reply, answer) = bounded(1);
         unit.worker.give(Order::Report(reply));
         let report = answer.recv_timeout(WORKER_PATIENCE).ok();
+        let is = |fact: fn(&worker::Report) -> bool| report.as_ref().is_some_and(fact);
         let ports = self
             .ports
             .values()
@@ -876,6 +819,9 @@ impl Devices {
                 .as_ref()
                 .map(|report| status::reservations(report, unit))
                 .unwrap_or_default(),
+            write_cache: is(|report| report.mode.write_cache_enabled),
+            software_write_protect: is(|report| report.mode.software_write_protect),
+            flush_failed: is(|report| report.flush_failed),
             counters: report.as_ref().map(status::counters).unwrap_or_default(),
             in_flight: report.as_ref().map_or(0, |report| report.in_flight as u64),
             waiting: report.as_ref().map(status::waiting).unwrap_or_default(),

@@ -134,6 +134,7 @@ pub fn run(config: &Config) -> Result<(), Error> {
     if let Ok(first) = happened.recv() {
         devices.tapped(first);
     }
+    let growing = devices.growing();
     let events = listen(listener)?;
     let mut ready = false;
     let clock = tick(TICK);
@@ -180,6 +181,9 @@ pub fn run(config: &Config) -> Result<(), Error> {
             },
             recv(noticed) -> notice => if let Ok(notice) = notice {
                 devices.notice(notice);
+            },
+            recv(growing) -> grown => if let Ok(grown) = grown {
+                devices.grown(grown);
             },
             recv(happened) -> event => match event {
                 Ok(event) => devices.tapped(event),

@@ -17,10 +17,11 @@ use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTime
 use super::recorder::Record;
 use super::tapped::{Sessions, Unknown};
 use crate::lu::task::{Answer, NexusId, Pending, Tag, Task, Ticket, Waiting};
-use crate::lu::{self, Counters, LogicalUnit, Mapping, Step};
+use crate::lu::{self, Alteration, Counters, LogicalUnit, Mapping, Step};
 use crate::nexus::tap::{DeviceNotes, Missing};
 use crate::pr::Reservations;
 use crate::pr::admin::Action;
+use crate::scsi::mode::Values;
 use crate::scsi::nexus::{ItNexus, TargetPorts};
 use crate::store::Store;
 use crate::sys::wake::Waker;
@@ -100,6 +101,13 @@ pub enum Order {
         /// What was wrong and what to do, if it came to nothing.
         reply: Sender<Result<(), String>>,
     },
+    /// Change what the administrator orders, and say how it ended.
+    Alter {
+        /// What to change.
+        alteration: Alteration,
+        /// What was wrong and what to do, if it came to nothing.
+        reply: Sender<Result<(), String>>,
+    },
     /// Little space is left where the backing object lies.
     SpaceLow,
     /// Say how things are.
@@ -115,6 +123,10 @@ pub struct Report {
     pub reservations: Reservations,
     /// Whether the record of the reservations could not be read, so that nobody is let in.
     pub fenced: bool,
+    /// The mode parameters in force that initiators can change.
+    pub mode: Values,
+    /// Whether writes are refused since a flush has failed.
+    pub flush_failed: bool,
     /// What the unit has done.
     pub counters: Counters,
     /// Commands that were answered with BUSY because nobody knew who sent them.
@@ -422,10 +434,12 @@ impl<S: Store<Pending>, R: Record> Worker<S, R> {
                 }
                 Order::WriteCache(write_cache) => self.parts.unit.set_write_cache(write_cache),
                 Order::Administer { action, reply } => {
-                    let ticket = self.next_ticket;
-                    self.next_ticket += 1;
-                    self.administrators.insert(ticket, reply);
-                    self.parts.unit.administer(action, Ticket(ticket));
+                    let ticket = self.ticket(reply);
+                    self.parts.unit.administer(action, ticket);
+                }
+                Order::Alter { alteration, reply } => {
+                    let ticket = self.ticket(reply);
+                    self.parts.unit.alter(alteration, ticket);
                 }
                 Order::SpaceLow => self.parts.unit.soft_threshold_reached(),
                 Order::Report(reply) => {
@@ -446,6 +460,14 @@ impl<S: Store<Pending>, R: Record> Worker<S, R> {
                 }
             }
         }
+    }
+
+    /// What an order is called whose end is told there.
+    fn ticket(&mut self, reply: Sender<Result<(), String>>) -> Ticket {
+        let ticket = self.next_ticket;
+        self.next_ticket += 1;
+        self.administrators.insert(ticket, reply);
+        Ticket(ticket)
     }
 
     fn session_lost(&mut self, id: PortId, number: u64) {
@@ -855,6 +877,8 @@ impl<S: Store<Pending>, R: Record> Worker<S, R> {
         Report {
             reservations: unit.reservations().clone(),
             fenced: unit.is_fenced(),
+            mode: unit.mode_values(),
+            flush_failed: unit.has_flush_failed(),
             counters: unit.counters(),
             unknown_nexus: self.unknown_nexus,
             not_noted: self.not_noted,

@@ -94,6 +94,13 @@ impl Storing {
     }
 }
 
+impl What {
+    /// Whether it is not so unless it is stored. A unit has its new size in any case: its backing object has it already.
+    fn must_be_stored(&self) -> bool {
+        !matches!(self, What::Unit(Alteration::Resize(_)))
+    }
+}
+
 /// What waits for the change that is being stored.
 #[derive(Debug)]
 pub(super) enum Awaited {
@@ -149,7 +156,7 @@ impl LogicalUnit {
             Origin::Command(task) if !stored => {
                 Step::Answer(task.answer(Sense::internal_target_failure().into()))
             }
-            Origin::Administrator(ticket) if !stored => {
+            Origin::Administrator(ticket) if !stored && what.must_be_stored() => {
                 Step::Administered(ticket, Err(Unfulfilled::NotStored))
             }
             // What nobody has asked for is so in any case. A record that still has a RESERVE errs on the safe side.
@@ -202,7 +209,7 @@ impl LogicalUnit {
         self.awaited.push_back(Awaited::NexusLoss(nexus));
     }
 
-    /// An order of the administrator's. How it ends comes as [`Step::Administered`] with this ticket.
+    /// An order of the administrator's about reservations. How it ends comes as [`Step::Administered`] with this ticket.
     pub fn administer(&mut self, action: Action, ticket: Ticket) {
         self.awaited.push_back(Awaited::Order(action, ticket));
     }

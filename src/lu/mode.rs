@@ -319,6 +319,10 @@ impl LogicalUnit {
                     self.nexuses[task.nexus.0].told_write_through = false;
                 }
             }
+            // That there was a reset says it.
+            Alteration::Reset if self.wanted_values().write_cache_enabled => {
+                self.told_write_back = true;
+            }
             Alteration::Reset | Alteration::WriteCache(_) | Alteration::ForgetFlushFailure => {
                 self.follow_values();
             }
@@ -370,7 +374,9 @@ impl LogicalUnit {
             {
                 Some((Sense::mode_parameters_changed(), Some(task.nexus)))
             }
-            (Alteration::Resize(_), _) => Some((Sense::capacity_data_has_changed(), None)),
+            (Alteration::Resize(geometry), _) if *geometry != self.geometry => {
+                Some((Sense::capacity_data_has_changed(), None))
+            }
             _ => None,
         }
     }

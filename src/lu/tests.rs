@@ -14,6 +14,7 @@ mod order;
 mod provision;
 mod reads;
 mod reserve;
+mod resize;
 mod verify;
 
 use std::io;

@@ -334,8 +334,19 @@ impl Backing {
         self.size.load(Ordering::Acquire)
     }
 
+    /// Takes note that the unit has become smaller. What lies beyond stays where it is.
+    pub fn serve_no_more_than(&self, size: u64) {
+        self.size.fetch_min(size, Ordering::AcqRel);
+    }
+
+    /// The administrator knows that a flush has failed, and what that may have lost.
+    pub fn forget_flush_failure(&self) {
+        let failed = self.flush_failed.lock();
+        *failed.unwrap_or_else(PoisonError::into_inner) = None;
+    }
+
     /// The size in bytes that it has now, whoever changed it.
-    pub(super) fn actual_size(&self) -> io::Result<u64> {
+    pub fn actual_size(&self) -> io::Result<u64> {
         object::size(&self.file, self.id)
     }
 }

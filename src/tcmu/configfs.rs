@@ -44,7 +44,7 @@ pub enum Error {
         /// The file.
         path: PathBuf,
         /// Its intended content.
-        value: &'static str,
+        value: String,
         /// Why not.
         source: io::Error,
     },
@@ -282,7 +282,12 @@ impl Backstore {
         write(&self.directory.join("action/reset_ring"), "1")
     }
 
-    fn set(&self, attribute: &str, value: &'static str) -> Result<(), Error> {
+    /// Sets the size in bytes. The kernel asks the handler about it, and this waits for the handler's answer.
+    pub fn set_size(&self, size: u64) -> Result<(), Error> {
+        self.set("dev_size", &size.to_string())
+    }
+
+    fn set(&self, attribute: &str, value: &str) -> Result<(), Error> {
         let path = self.directory.join("attrib").join(attribute);
         if read(&path)? == value {
             return Ok(());
@@ -647,12 +652,12 @@ fn read_number<N: std::str::FromStr>(path: &Path) -> Result<N, Error> {
 }
 
 /// Writes a setting, as `echo` does: what is not there is not made.
-fn write(path: &Path, value: &'static str) -> Result<(), Error> {
+fn write(path: &Path, value: &str) -> Result<(), Error> {
     let file = OpenOptions::new().write(true).truncate(true).open(path);
     let written = file.and_then(|mut file| file.write_all(value.as_bytes()));
     written.map_err(|source| Error::Write {
         path: path.to_owned(),
-        value,
+        value: value.to_owned(),
         source,
     })
 }

@@ -353,9 +353,12 @@ fn after_a_restart_a_nexus_may_have_been_told_wce_0() {
 
 #[test]
 fn a_reset_brings_back_what_was_saved_and_tells_nobody_but_of_the_reset() {
-    let mut bench = Bench::new(setup());
+    let mut bench = Bench::through();
     assert_eq!(bench.select(A, PROTECTED, SAVE), Some(Response::Good));
-    assert_eq!(bench.select(A, CACHED, false), Some(Response::Good));
+    assert!(matches!(bench.select_step(A, THROUGH, false), Step::Held));
+    let flush = bench.flush();
+    bench.end_flush(flush, Ok(()));
+    assert_eq!(bench.settle(), [Response::Good]);
     bench.unit.reset(&[bench.nexuses[A]]);
     assert!(bench.settle().is_empty());
     assert_eq!(bench.unit.mode_values(), PROTECTED);

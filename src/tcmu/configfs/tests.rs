@@ -412,3 +412,15 @@ fn what_cannot_be_understood_is_an_error_and_not_left_out() {
         assert!(port_groups(tree.root()).is_err(), "{what}");
     }
 }
+
+#[test]
+fn a_size_is_set_as_a_number_of_bytes() {
+    let tree = Tree::new();
+    let backstore = tree.backstore("user_0", "lun0-a");
+    backstore.set_size(2 << 30).expect("it is writable");
+    assert_eq!(
+        tree.content("core/user_0/lun0-a/attrib/dev_size"),
+        "2147483648"
+    );
+    assert_eq!(backstore.size_bytes().expect("it is a number"), 2 << 30);
+}
