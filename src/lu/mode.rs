@@ -357,7 +357,7 @@ impl LogicalUnit {
     }
 
     /// Establishes a unit attention condition for all nexuses but one.
-    fn tell_all(&mut self, condition: Sense, but: Option<NexusId>) {
+    pub(super) fn tell_all(&mut self, condition: Sense, but: Option<NexusId>) {
         for (index, nexus) in &mut self.nexuses {
             if but != Some(NexusId(index)) {
                 nexus.attentions.establish(condition);
