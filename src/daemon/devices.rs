@@ -670,6 +670,7 @@ impl Devices {
                 options: options.reservations,
                 disk: options.disk,
                 _watch: watch,
+                served_ports: None,
                 unreadable,
                 write_cache: false,
             },

@@ -12,7 +12,7 @@ use crate::nexus::tap::Notes;
 use crate::pr::out::{Context, RegistrationLimit};
 use crate::scsi::Lba;
 use crate::scsi::capacity::Geometry;
-use crate::scsi::nexus::TargetPort;
+use crate::scsi::nexus::{RelativeTargetPort, TargetPort};
 use crate::scsi::provisioning::Provisioning;
 use crate::store::backing::{Backing, Mode, Topology};
 use crate::store::space;
@@ -30,6 +30,8 @@ pub(super) struct Unit {
     pub(super) disk: DiskOptions,
     /// Who watches whether that is reached.
     pub(super) _watch: Option<Watch>,
+    /// The target ports of which its worker knows that they lead to it.
+    pub(super) served_ports: Option<Vec<(RelativeTargetPort, TargetPort)>>,
     /// Why the record of its reservations can't be read, if it could not when the unit was started.
     pub(super) unreadable: Option<String>,
     /// Whether writes may wait in the cache, as its backstores say.

@@ -22,7 +22,7 @@ use crate::nexus::tap::{DeviceNotes, Missing};
 use crate::pr::Reservations;
 use crate::pr::admin::Action;
 use crate::scsi::mode::Values;
-use crate::scsi::nexus::{ItNexus, TargetPorts};
+use crate::scsi::nexus::{ItNexus, RelativeTargetPort, TargetPort, TargetPorts};
 use crate::store::Store;
 use crate::sys::wake::Waker;
 use crate::tcmu::Device;
@@ -71,6 +71,8 @@ pub enum Order {
         /// The target ports of the unit as they are now.
         target_ports: TargetPorts,
     },
+    /// These are all target ports through which the unit is reached.
+    ServedPorts(Vec<(RelativeTargetPort, TargetPort)>),
     /// These are the nexus tap's notes of who sends through a port, from now on.
     Tap(PortId, DeviceNotes),
     /// Anybody may send through a port: the tap tells who does. Until then nobody's commands are performed.
@@ -418,6 +420,7 @@ impl<S: Store<Pending>, R: Record> Worker<S, R> {
                     self.parts.unit.set_target_ports(target_ports);
                     self.identify(port, identity);
                 }
+                Order::ServedPorts(ports) => self.parts.unit.set_served_ports(ports),
                 Order::Tap(id, notes) => self.tap(id, notes),
                 Order::Share { port, target_ports } => {
                     self.parts.unit.set_target_ports(target_ports);

@@ -376,14 +376,18 @@ impl LogicalUnit {
 
     fn vital_product_data(&self, nexus: NexusId, page: u8, allocation_length: u32) -> Response {
         let nexus = self.nexuses[nexus.0].nexus.as_deref();
-        let port = nexus.and_then(|ItNexus { target_port, .. }| {
+        let own = nexus.and_then(|ItNexus { target_port, .. }| {
             Some(inquiry::Port {
                 relative: self.context.ports.relative(target_port)?,
                 protocol: target_port.protocol,
             })
         });
+        let ports = inquiry::Ports {
+            own,
+            all: self.served_ports.as_deref(),
+        };
         let (identity, geometry) = (&self.identity, &self.geometry);
-        inquiry::vital_product_data(page, identity, geometry, &self.provisioning, port)
+        inquiry::vital_product_data(page, identity, geometry, &self.provisioning, &ports)
             .map_or_else(Response::from, |bytes| data_in(bytes, allocation_length))
     }
 

@@ -34,7 +34,7 @@ use crate::scsi::copy::CopyStatus;
 use crate::scsi::features::Features;
 use crate::scsi::inquiry::Identity;
 use crate::scsi::mode::Values;
-use crate::scsi::nexus::{ItNexus, TargetPort, TargetPorts};
+use crate::scsi::nexus::{ItNexus, RelativeTargetPort, TargetPort, TargetPorts};
 use crate::scsi::provisioning::Provisioning;
 use crate::scsi::sense::{Format, Sense};
 use crate::scsi::{Access, Status};
@@ -184,6 +184,8 @@ pub struct LogicalUnit {
     /// The mode parameters of a unit for which MODE SELECT has set none.
     default_values: Values,
     state: UnitState,
+    /// The target ports that lead here, in order, once all are known.
+    served_ports: Option<Vec<(RelativeTargetPort, TargetPort)>>,
     draining: Option<Draining>,
     /// While it is being stored that a flush has failed: the answers that tell of it.
     unstored: Option<Vec<Answer>>,
@@ -221,6 +223,7 @@ impl LogicalUnit {
             told_write_back: setup.write_back,
             default_values,
             state: setup.state,
+            served_ports: None,
             draining: None,
             unstored: None,
             context: setup.context,
@@ -296,6 +299,14 @@ impl LogicalUnit {
     /// Takes note of the unit's target ports and their relative target port identifiers.
     pub fn set_target_ports(&mut self, ports: TargetPorts) {
         self.context.ports = ports;
+    }
+
+    /// Takes note of all target ports through which the unit is reached now. Whoever has been told of others learns that.
+    pub fn set_served_ports(&mut self, ports: Vec<(RelativeTargetPort, TargetPort)>) {
+        let before = self.served_ports.replace(ports);
+        if before.is_some() && before != self.served_ports {
+            self.tell_all(Sense::inquiry_data_has_changed(), None);
+        }
     }
 
     /// Begins a command: checks in the order of SAM-5 whether it may run, and starts it.

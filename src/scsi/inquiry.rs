@@ -3,6 +3,8 @@
 //! The bytes are the same through every target port, but for the port's own designator in the Device
 //! Identification page. Only what is served is claimed.
 
+mod ports;
+
 use sha2::{Digest, Sha256};
 use zerocopy::big_endian::{U16, U32, U64};
 use zerocopy::{Immutable, IntoBytes, Unaligned};
@@ -12,6 +14,7 @@ use super::copy;
 use super::nexus::{Protocol, RelativeTargetPort};
 use super::provisioning::{MAXIMUM_WRITE_SAME, Provisioning, UnmapLimits};
 use super::sense::{Field, Sense};
+pub use ports::Ports;
 
 /// The company identifier in the unit's NAA designator, 24 bits (IEEE, OUI).
 const COMPANY_ID: u32 = 0x00_1405;
@@ -126,7 +129,7 @@ struct Unit<'a> {
     identity: &'a Identity,
     geometry: &'a Geometry,
     provisioning: &'a Provisioning,
-    port: Option<Port>,
+    ports: Ports<'a>,
 }
 
 /// Makes what follows a page's 4-byte header.
@@ -139,13 +142,24 @@ const PAGES: &[(u8, Content)] = &[
     (0x83, device_identification),
     (0x86, extended_inquiry_data),
     (0x87, mode_page_policy),
+    (SCSI_PORTS, ports::scsi_ports),
     (0x8f, third_party_copy),
     (0xb0, block_limits),
     (0xb1, block_device_characteristics),
     (0xb2, logical_block_provisioning),
 ];
 
-/// A VPD page. `port` is the one that the command came through, if that is known.
+/// SCSI Ports, which is there if all ports are known.
+const SCSI_PORTS: u8 = 0x88;
+
+/// The pages that there are.
+fn pages<'a>(ports: &Ports<'a>) -> impl Iterator<Item = &'static (u8, Content)> + use<'a> {
+    let all_known = ports.all.is_some();
+    let pages = PAGES.iter();
+    pages.filter(move |(code, _)| all_known || *code != SCSI_PORTS)
+}
+
+/// A VPD page.
 ///
 /// | byte | |
 /// |---|---|
@@ -161,17 +175,16 @@ pub fn vital_product_data(
     identity: &Identity,
     geometry: &Geometry,
     provisioning: &Provisioning,
-    port: Option<Port>,
+    ports: &Ports<'_>,
 ) -> Result<Vec<u8>, Sense> {
-    let (_, content) = PAGES
-        .iter()
+    let (_, content) = pages(ports)
         .find(|(code, _)| *code == page)
         .ok_or(Sense::invalid_field_in_cdb(Field::cdb(2)))?;
     let unit = Unit {
         identity,
         geometry,
         provisioning,
-        port,
+        ports: *ports,
     };
     let mut content = content(&unit);
     content.truncate(usize::from(u16::MAX));
@@ -180,8 +193,8 @@ pub fn vital_product_data(
 }
 
 /// Supported VPD Pages: their codes.
-fn supported_pages(_unit: &Unit<'_>) -> Vec<u8> {
-    PAGES.iter().map(|(code, _)| *code).collect()
+fn supported_pages(unit: &Unit<'_>) -> Vec<u8> {
+    pages(&unit.ports).map(|(code, _)| *code).collect()
 }
 
 /// Unit Serial Number: without a NUL.
@@ -209,7 +222,7 @@ fn device_identification(unit: &Unit<'_>) -> Vec<u8> {
     named.extend(ascii::<16>(&identity.product));
     named.extend(printable(&identity.serial));
     page.extend(designator(ASCII, OF_UNIT | T10_VENDOR_ID, &named));
-    if let Some(port) = unit.port {
+    if let Some(port) = unit.ports.own {
         let protocol = (port.protocol as u8) << 4;
         let [high, low] = port.relative.0.to_be_bytes();
         let designation = PIV | OF_PORT | RELATIVE_TARGET_PORT;
@@ -325,13 +338,25 @@ mod tests {
     use super::*;
     use crate::scsi::Lba;
 
+    /// A command that came through this port.
+    fn of_port(own: Option<Port>) -> Ports<'static> {
+        Ports { own, all: None }
+    }
+
     fn page(code: u8) -> Vec<u8> {
         page_of(code, &Identity::new("serial-1"), None)
     }
 
     fn page_of(code: u8, identity: &Identity, port: Option<Port>) -> Vec<u8> {
         let geometry = Geometry::new(512, 1 << 20, 3).unwrap();
-        vital_product_data(code, identity, &geometry, &Provisioning::Full, port).unwrap()
+        vital_product_data(
+            code,
+            identity,
+            &geometry,
+            &Provisioning::Full,
+            &of_port(port),
+        )
+        .unwrap()
     }
 
     /// A page of a unit of blocks of that size, from which space can be given back.
@@ -344,7 +369,14 @@ mod tests {
             figures: true,
             soft_threshold: None,
         };
-        vital_product_data(code, &Identity::new("serial-1"), &geometry, &thin, None).unwrap()
+        vital_product_data(
+            code,
+            &Identity::new("serial-1"),
+            &geometry,
+            &thin,
+            &Ports::default(),
+        )
+        .unwrap()
     }
 
     #[test]
@@ -386,7 +418,7 @@ mod tests {
                 &Identity::new("x"),
                 &geometry,
                 &Provisioning::Full,
-                None,
+                &Ports::default(),
             );
             match expected[4..].contains(&code) {
                 true => assert_eq!(answer.unwrap()[1], code),
@@ -498,7 +530,7 @@ mod tests {
                 &Identity::new("x"),
                 &geometry,
                 &Provisioning::Full,
-                None,
+                &Ports::default(),
             )
             .unwrap();
             assert_eq!(page[6..8], expected);
@@ -562,7 +594,7 @@ mod tests {
             &Identity::new("x"),
             &geometry,
             &Provisioning::Full,
-            None,
+            &Ports::default(),
         )
         .unwrap();
         assert_eq!(page[4..6], [0x00, 0x00]); // MEDIUM ROTATION RATE: not reported
@@ -593,7 +625,7 @@ mod tests {
             });
             let geometry = Geometry::new(4096, 1, 0).unwrap();
             let thin = Provisioning::Thin { zeroes: true, granularity: 4096, alignment: 0, figures: true, soft_threshold: None };
-            if let Ok(page) = vital_product_data(code, &identity, &geometry, &thin, port) {
+            if let Ok(page) = vital_product_data(code, &identity, &geometry, &thin, &of_port(port)) {
                 let length = usize::from(u16::from_be_bytes([page[2], page[3]]));
                 prop_assert_eq!(page.len(), 4 + length);
             }

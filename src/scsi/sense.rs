@@ -173,6 +173,8 @@ conditions! {
     registrations_preempted = UnitAttention, 0x2a, 0x05;
     /// CAPACITY DATA HAS CHANGED.
     capacity_data_has_changed = UnitAttention, 0x2a, 0x09;
+    /// INQUIRY DATA HAS CHANGED.
+    inquiry_data_has_changed = UnitAttention, 0x3f, 0x03;
     /// WRITE PROTECTED.
     write_protected = DataProtect, 0x27, 0x00;
     /// LOGICAL UNIT SOFTWARE WRITE PROTECTED.
@@ -189,7 +191,7 @@ conditions! {
 
 impl Sense {
     /// Every unit attention condition that there is here.
-    pub const UNIT_ATTENTIONS: [Sense; 8] = [
+    pub const UNIT_ATTENTIONS: [Sense; 9] = [
         Sense::power_on_occurred(),
         Sense::bus_device_reset_function_occurred(),
         Sense::mode_parameters_changed(),
@@ -198,6 +200,7 @@ impl Sense {
         Sense::registrations_preempted(),
         Sense::capacity_data_has_changed(),
         Sense::thin_provisioning_soft_threshold_reached(),
+        Sense::inquiry_data_has_changed(),
     ];
 
     const fn new(key: SenseKey, asc: u8, ascq: u8) -> Sense {

@@ -1,5 +1,6 @@
 //! Whose commands come through each port.
 
+use std::collections::{BTreeSet, HashMap};
 use std::time::Duration;
 
 use super::{Devices, Port};
@@ -9,6 +10,7 @@ use crate::daemon::worker::{Identity, Order, PortId};
 use crate::lu::Mapping;
 use crate::nexus::declared::{self, Declared, Resolved};
 use crate::scsi::nexus::TargetPort;
+use crate::store::backing::BackingId;
 
 /// How old the last look at the target configuration may be before nobody is served by it.
 const WALK_AGE_MAX: Duration = Duration::from_secs(60);
@@ -20,6 +22,16 @@ pub(in crate::daemon) enum Link {
     One(Resolved),
     /// Those of whoever reaches it through one of these; the tap tells who does.
     Shared(Vec<TargetPort>),
+}
+
+impl Link {
+    /// The target ports through which commands come.
+    fn through(&self) -> &[TargetPort] {
+        match self {
+            Link::One(resolved) => std::slice::from_ref(&resolved.nexus.target_port),
+            Link::Shared(through) => through,
+        }
+    }
 }
 
 impl Port {
@@ -38,6 +50,34 @@ impl Devices {
         for id in ids {
             let link = self.link(id);
             self.relink(id, link);
+        }
+        self.tell_ports();
+    }
+
+    /// Tells each worker through which target ports its unit is reached, if that is known of all its backstores.
+    fn tell_ports(&mut self) {
+        let mut ports: HashMap<BackingId, Option<BTreeSet<&TargetPort>>> = HashMap::new();
+        for port in self.ports.values() {
+            let of_unit = ports.entry(port.unit).or_insert(Some(BTreeSet::new()));
+            match (&port.link, &mut *of_unit) {
+                (Ok(link), Some(known)) => known.extend(link.through()),
+                _ => *of_unit = None,
+            }
+        }
+        for (id, ports) in ports {
+            let (Some(ports), Some(unit)) = (ports, self.units.get_mut(&id)) else {
+                continue;
+            };
+            let known = &unit.record.target_ports;
+            let ports = ports.into_iter();
+            let mut ports: Vec<_> = ports
+                .filter_map(|port| Some((known.relative(port)?, port.clone())))
+                .collect();
+            ports.sort();
+            if unit.served_ports.as_ref() != Some(&ports) {
+                unit.served_ports = Some(ports.clone());
+                unit.worker.give(Order::ServedPorts(ports));
+            }
         }
     }
 
@@ -109,11 +149,7 @@ impl Devices {
             return;
         }
         let link = link.and_then(|link| {
-            let through = match &link {
-                Link::One(resolved) => std::slice::from_ref(&resolved.nexus.target_port),
-                Link::Shared(through) => through,
-            };
-            let mut through = through.iter();
+            let mut through = link.through().iter();
             through.try_for_each(|through| know_port(&self.records, &mut unit.record, through))?;
             Ok(link)
         });

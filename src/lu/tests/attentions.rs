@@ -166,3 +166,32 @@ fn unit_attentions_are_kept_for_four_times_as_many_nexuses_as_can_be_registered(
     let expected: Vec<ItNexus> = absent.take(509).map(nexus).collect();
     assert_eq!(kept, expected);
 }
+
+#[test]
+fn ports_that_come_and_go_are_told_to_whoever_may_know_of_others() {
+    let mut bench = Bench::new(setup());
+    let port = |relative, name: &str| {
+        let port = TargetPort {
+            protocol: Protocol::Iscsi,
+            name: name.into(),
+        };
+        (RelativeTargetPort(relative), port)
+    };
+    let one = vec![port(1, "iqn.2026-11.example:t,t,0x0001")];
+    let both = [one.clone(), vec![port(2, "iqn.2026-11.example:t,t,0x0002")]].concat();
+    let scsi_ports = [0x12, 0x01, 0x88, 0, 255, 0];
+    let no_such_page = Response::Check(Sense::invalid_field_in_cdb(Field::cdb(2)));
+    assert_eq!(bench.answer(A, &scsi_ports, 255), no_such_page);
+    bench.unit.set_served_ports(one.clone());
+    bench.unit.set_served_ports(one);
+    assert_eq!(bench.answer(A, &TEST_UNIT_READY, 0), Response::Good);
+    bench.unit.set_served_ports(both);
+    let changed = Response::Check(Sense::inquiry_data_has_changed());
+    for from in [A, B, C] {
+        let Response::DataIn(page) = bench.answer(from, &scsi_ports, 255) else {
+            panic!("GOOD")
+        };
+        assert_eq!(page.len(), 4 + 2 * 48);
+        assert_eq!(bench.answer(from, &TEST_UNIT_READY, 0), changed);
+    }
+}

@@ -500,7 +500,13 @@ fn answer(command: Command) -> Result<Vec<u8>, Sense> {
         Command::Inquiry { page: None, .. } => Ok(inquiry::standard(&identity)),
         Command::Inquiry {
             page: Some(page), ..
-        } => inquiry::vital_product_data(page, &identity, &geometry, &THIN, None),
+        } => inquiry::vital_product_data(
+            page,
+            &identity,
+            &geometry,
+            &THIN,
+            &inquiry::Ports::default(),
+        ),
         Command::ModeSense(asked) => mode::sense(&asked, &state, &geometry),
         Command::ReadCapacity10 => Ok(capacity::read_capacity_10(&geometry)),
         Command::ReadCapacity16 { .. } => Ok(capacity::read_capacity_16(&geometry, &THIN)),
