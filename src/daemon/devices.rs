@@ -5,6 +5,7 @@
 //! kernel's settings read right and it is known whose commands come through it, and again as soon as that is no longer
 //! so ([`links`]).
 
+mod domains;
 mod links;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -624,6 +625,7 @@ impl Devices {
                 context: context(&options.reservations),
             }),
             store: Blocking::new(&backing, &waker).map_err(start)?,
+            medium: Some(Arc::<Backing>::clone(&backing)),
             recorder: Recorder::start(self.records.keeper(&record.serial), &waker)
                 .map_err(start)?,
             waker,
@@ -647,12 +649,14 @@ impl Devices {
                 record,
                 geometry,
                 options: options.reservations,
+                copy_domain: options.copy_domain.clone(),
                 disk: options.disk,
                 _watch: watch,
                 unreadable,
                 write_cache: false,
             },
         );
+        self.introduce(options.copy_domain.as_ref());
         Ok(id)
     }
 
@@ -713,6 +717,7 @@ impl Devices {
         let Some(unit) = self.units.remove(&port.unit) else {
             return;
         };
+        self.introduce(unit.copy_domain.as_ref());
         let path = unit.backing.path().to_owned();
         if !unit.worker.stop(STOP_PATIENCE) {
             log::error!(

@@ -5,8 +5,11 @@
 //! operations that the store and the recorder have done. Then it publishes all answers, with one kick per ring.
 //! Nothing in it blocks.
 
+mod copies;
+
 use std::collections::{BTreeMap, HashMap};
 use std::io;
+use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -17,15 +20,18 @@ use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTime
 use super::recorder::Record;
 use super::tapped::{Sessions, Unknown};
 use crate::lu::task::{Answer, NexusId, Pending, Tag, Task, Ticket, Waiting};
-use crate::lu::{self, Counters, LogicalUnit, Mapping, Step};
+use crate::lu::{self, Counters, Lent, LoanId, LogicalUnit, Mapping, Step, Wish};
 use crate::nexus::tap::{DeviceNotes, Missing};
 use crate::pr::Reservations;
 use crate::pr::admin::Action;
 use crate::scsi::nexus::{ItNexus, TargetPorts};
 use crate::store::Store;
+use crate::store::medium::Medium;
 use crate::sys::wake::Waker;
 use crate::tcmu::Device;
 use crate::tcmu::ring::{Command, CommandId, Completion, Entry, Function, Interrupted};
+use copies::Copies;
+pub use copies::{Peer, Peers, Question};
 
 /// How many entries are taken from one ring before the others get their turn.
 const ENTRIES_PER_TURN: usize = 256;
@@ -81,6 +87,14 @@ pub enum Order {
     },
     /// Sessions have ended, which the tap's notes show.
     SessionsEnded,
+    /// These are the other units that copies may be from and to, from now on.
+    Peers(Arc<Peers>),
+    /// Lend another unit what a copy needs.
+    Lend(Wish, Question),
+    /// This is what the unit that was asked has lent, if anything.
+    Lent(u64, Option<Lent>),
+    /// What was lent is given back.
+    GivenBack(LoanId),
     /// Let a device go. The reply comes when it is closed.
     RemovePort(PortId, Sender<()>),
     /// Whether written blocks may wait in the cache, as all backstores say.
@@ -224,6 +238,8 @@ pub struct Parts<S, R> {
     pub unit: LogicalUnit,
     /// Its blocks.
     pub store: S,
+    /// What it lends to the copies of other units, if it does.
+    pub medium: Option<Arc<dyn Medium>>,
     /// What stores its records.
     pub recorder: R,
     /// What the store and the recorder call when something is done.
@@ -238,6 +254,9 @@ pub struct Parts<S, R> {
 pub struct Worker<S, R> {
     parts: Parts<S, R>,
     orders: Receiver<Order>,
+    /// By which others give it orders.
+    to_self: Orders,
+    copies: Copies,
     epoll: Epoll,
     ports: BTreeMap<PortId, Port>,
     sessions: Sessions,
@@ -263,8 +282,8 @@ where
     R: Record + Send + 'static,
 {
     let (orders, to_do) = unbounded();
-    let waker = parts.waker.clone();
-    let mut worker = Worker::new(parts, to_do)?;
+    let mut worker = Worker::new(parts, (orders, to_do))?;
+    let orders = worker.to_self.clone();
     let (running, ended) = bounded::<()>(0);
     let thread = thread::Builder::new()
         .name(name.to_owned())
@@ -275,18 +294,26 @@ where
             drop(running);
         })?;
     Ok(Handle {
-        orders: Orders { orders, waker },
+        orders,
         ended,
         thread,
     })
 }
 
 impl<S: Store<Pending>, R: Record> Worker<S, R> {
-    /// A worker without ports, which obeys those orders.
-    pub fn new(parts: Parts<S, R>, orders: Receiver<Order>) -> io::Result<Worker<S, R>> {
+    /// A worker without ports, which obeys the orders that come through that channel.
+    pub fn new(
+        parts: Parts<S, R>,
+        (sender, orders): (Sender<Order>, Receiver<Order>),
+    ) -> io::Result<Worker<S, R>> {
         let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
         epoll.add(&parts.waker, EpollEvent::new(EpollFlags::EPOLLIN, WAKER))?;
         Ok(Worker {
+            to_self: Orders {
+                orders: sender,
+                waker: parts.waker.clone(),
+            },
+            copies: Copies::default(),
             parts,
             orders,
             epoll,
@@ -412,6 +439,10 @@ impl<S: Store<Pending>, R: Record> Worker<S, R> {
                     self.share(port);
                 }
                 Order::SessionsEnded => self.sweep(),
+                Order::Peers(peers) => self.set_peers(peers),
+                Order::Lend(wish, question) => self.lend(&wish, question),
+                Order::Lent(ticket, lent) => self.lent(ticket, lent),
+                Order::GivenBack(loan) => self.parts.unit.given_back(loan),
                 Order::RemovePort(id, removed) => {
                     self.remove(id);
                     // Whoever asked may have given up.
@@ -441,6 +472,7 @@ impl<S: Store<Pending>, R: Record> Worker<S, R> {
                 }
                 Order::Stop => {
                     self.stopping = true;
+                    self.parts.unit.wind_up();
                     // Nobody looks any more.
                     self.parts.unit.looked();
                 }
@@ -718,6 +750,7 @@ impl<S: Store<Pending>, R: Record> Worker<S, R> {
             Step::Answer(answer) => self.answer(answer),
             Step::Held => {}
             Step::Io(request, pending) => self.parts.store.submit(request, pending),
+            Step::Ask(name, wish, asking) => self.ask(name, wish, asking),
             Step::Store(to_store) => self.parts.recorder.submit(to_store),
             Step::Administered(Ticket(ticket), outcome) => {
                 if let Some(reply) = self.administrators.remove(&ticket) {
