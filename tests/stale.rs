@@ -56,6 +56,7 @@ impl Node {
                 disk,
                 waker: waker.clone(),
             },
+            medium: None,
             recorder: Recorder::start(NoKeeper, &waker).unwrap(),
             waker,
             notices,

@@ -105,6 +105,7 @@ impl Node {
                 disk: Arc::clone(&disk),
                 waker: waker.clone(),
             },
+            medium: None,
             recorder: Recorder::start(keeper.clone(), &waker).unwrap(),
             waker: waker.clone(),
             notices: notices_in,

@@ -103,13 +103,14 @@ fn node(registrants: usize) -> (Kernel, Worker<Memory, NoRecord>) {
             content: vec![0x5a; LENGTH],
             done: VecDeque::new(),
         },
+        medium: None,
         recorder: NoRecord,
         waker: Waker::new().unwrap(),
         notices,
         logout_patience: Duration::ZERO,
     };
     let (orders, to_do) = unbounded();
-    let mut worker = Worker::new(parts, to_do).unwrap();
+    let mut worker = Worker::new(parts, (orders.clone(), to_do)).unwrap();
     let (kernel, device) = Kernel::new(1 << 14, 64);
     let sender = nexus(registrants / 2);
     let mut target_ports = TargetPorts::default();

@@ -5,6 +5,7 @@
 //! kernel's settings read right and it is known whose commands come through it, and again as soon as that is no longer
 //! so ([`links`]).
 
+mod domains;
 mod links;
 mod settings;
 
@@ -645,6 +646,7 @@ impl Devices {
                 context: context(&options.reservations),
             }),
             store: Blocking::new(&backing, &waker).map_err(start)?,
+            medium: Some(Arc::<Backing>::clone(&backing)),
             recorder: Recorder::start(self.records.keeper(&record.serial), &waker)
                 .map_err(start)?,
             waker,
@@ -668,6 +670,7 @@ impl Devices {
                 record,
                 geometry,
                 options: options.reservations,
+                copy_domain: options.copy_domain.clone(),
                 disk: options.disk,
                 _watch: watch,
                 served_ports: None,
@@ -675,6 +678,7 @@ impl Devices {
                 write_cache: false,
             },
         );
+        self.introduce(options.copy_domain.as_ref());
         Ok(id)
     }
 
@@ -735,6 +739,7 @@ impl Devices {
         let Some(unit) = self.units.remove(&port.unit) else {
             return;
         };
+        self.introduce(unit.copy_domain.as_ref());
         let path = unit.backing.path().to_owned();
         if !unit.worker.stop(STOP_PATIENCE) {
             log::error!(

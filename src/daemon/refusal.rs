@@ -42,6 +42,11 @@ pub(super) enum Refusal {
         ours: u64,
     },
     #[error(
+        "{path} has another copy_domain= in its other backstores, or none: backstores with the same path are one disk, give \
+         them the same"
+    )]
+    OtherDomain { path: PathBuf },
+    #[error(
         "backstore {other} has the label {label} already: give each backstore of {path} a nexus= of its own"
     )]
     LabelTwice {

@@ -16,7 +16,7 @@ use crate::scsi::nexus::{RelativeTargetPort, TargetPort};
 use crate::scsi::provisioning::Provisioning;
 use crate::store::backing::{Backing, Mode, Topology};
 use crate::store::space;
-use crate::tcmu::config::{DiskOptions, Options, ReservationOptions};
+use crate::tcmu::config::{DiskOptions, Label, Options, ReservationOptions};
 use crate::tcmu::configfs::Settings;
 
 /// A logical unit: its worker, and what the main thread has to know of it.
@@ -26,6 +26,8 @@ pub(super) struct Unit {
     pub(super) record: UnitRecord,
     pub(super) geometry: Geometry,
     pub(super) options: ReservationOptions,
+    /// The units among which copies may go, if not only within this one.
+    pub(super) copy_domain: Option<Label>,
     /// What its config strings say of the disk.
     pub(super) disk: DiskOptions,
     /// Who watches whether that is reached.
@@ -53,6 +55,11 @@ impl Unit {
             return Err(Refusal::OtherPath {
                 path: options.path.clone(),
                 served: self.backing.path().to_owned(),
+            });
+        }
+        if options.copy_domain != self.copy_domain {
+            return Err(Refusal::OtherDomain {
+                path: options.path.clone(),
             });
         }
         let ours = on_medium(*ours, &self.backing.topology(), &options.disk);

@@ -5,8 +5,12 @@
 //! operations that the store and the recorder have done. Then it publishes all answers, with one kick per ring.
 //! Nothing in it blocks.
 
+mod copies;
+mod words;
+
 use std::collections::{BTreeMap, HashMap};
 use std::io;
+use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -16,17 +20,18 @@ use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTime
 
 use super::recorder::Record;
 use super::tapped::{Sessions, Unknown};
-use crate::lu::task::{Answer, NexusId, Pending, Tag, Task, Ticket, Waiting};
-use crate::lu::{self, Alteration, Counters, LogicalUnit, Mapping, Step};
+use crate::lu::task::{Answer, NexusId, Pending, Tag, Task, Ticket};
+use crate::lu::{self, LogicalUnit, Step};
 use crate::nexus::tap::{DeviceNotes, Missing};
-use crate::pr::Reservations;
-use crate::pr::admin::Action;
-use crate::scsi::mode::Values;
-use crate::scsi::nexus::{ItNexus, RelativeTargetPort, TargetPort, TargetPorts};
+use crate::scsi::nexus::ItNexus;
 use crate::store::Store;
+use crate::store::medium::Medium;
 use crate::sys::wake::Waker;
 use crate::tcmu::Device;
 use crate::tcmu::ring::{Command, CommandId, Completion, Entry, Function, Interrupted};
+use copies::Copies;
+pub use copies::{Peer, Peers, Question};
+pub use words::{Identity, Notice, Order, PortId, Report};
 
 /// How many entries are taken from one ring before the others get their turn.
 const ENTRIES_PER_TURN: usize = 256;
@@ -43,123 +48,6 @@ pub const LOGOUT_PATIENCE: Duration = Duration::from_millis(250);
 
 /// What the waker is called among the ports in `epoll`.
 const WAKER: u64 = u64::MAX;
-
-/// A port of a logical unit: one TCMU device, by a number that is never used again.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct PortId(pub usize);
-
-/// Whose commands come through a port.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Identity {
-    /// The I_T nexus; `None` for a session of the target's own, without an initiator port.
-    pub nexus: Option<ItNexus>,
-    /// What it may do.
-    pub mapping: Mapping,
-}
-
-/// What the main thread tells a worker.
-#[derive(Debug)]
-pub enum Order {
-    /// Serve one more device. Nobody's commands are performed before [`Order::Identify`].
-    AddPort(PortId, Device),
-    /// Say who sends through a port; `None`: nobody knows, and every command is answered with BUSY.
-    Identify {
-        /// The port.
-        port: PortId,
-        /// Who.
-        identity: Option<Identity>,
-        /// The target ports of the unit as they are now.
-        target_ports: TargetPorts,
-    },
-    /// These are all target ports through which the unit is reached.
-    ServedPorts(Vec<(RelativeTargetPort, TargetPort)>),
-    /// These are the nexus tap's notes of who sends through a port, from now on.
-    Tap(PortId, DeviceNotes),
-    /// Anybody may send through a port: the tap tells who does. Until then nobody's commands are performed.
-    Share {
-        /// The port.
-        port: PortId,
-        /// The target ports of the unit as they are now.
-        target_ports: TargetPorts,
-    },
-    /// Sessions have ended, which the tap's notes show.
-    SessionsEnded,
-    /// Let a device go. The reply comes when it is closed.
-    RemovePort(PortId, Sender<()>),
-    /// Whether written blocks may wait in the cache, as all backstores say.
-    DefaultWriteCache(bool),
-    /// The same, and the administrator has just said so: whatever initiators have set.
-    WriteCache(bool),
-    /// Sessions are looked for from now on: [`Notice::Doubted`] is answered with [`Order::Looked`].
-    ExpectLooks,
-    /// The session is gone by which the I_T nexus of this port has sent the RESERVE of that number.
-    SessionLost(PortId, u64),
-    /// The look is done that a [`Notice::Doubted`] has asked for, and [`Order::SessionLost`] has told what was found.
-    Looked,
-    /// Do what the administrator orders, and say how it ended.
-    Administer {
-        /// What to do.
-        action: Action,
-        /// What was wrong and what to do, if it came to nothing.
-        reply: Sender<Result<(), String>>,
-    },
-    /// Little space is left where the backing object lies.
-    SpaceLow,
-    /// Change what the administrator orders, and say how it ended.
-    Alter {
-        /// What to change.
-        alteration: Alteration,
-        /// What was wrong and what to do, if it came to nothing.
-        reply: Sender<Result<(), String>>,
-    },
-    /// Say how things are.
-    Report(Sender<Report>),
-    /// Take no more commands, answer those that were taken, and end.
-    Stop,
-}
-
-/// How things are with a logical unit.
-#[derive(Clone, Debug)]
-pub struct Report {
-    /// What is registered and reserved.
-    pub reservations: Reservations,
-    /// Whether the record of the reservations could not be read, so that nobody is let in.
-    pub fenced: bool,
-    /// The mode parameters in force that initiators can change.
-    pub mode: Values,
-    /// Whether writes are refused since a flush has failed.
-    pub flush_failed: bool,
-    /// What the unit has done.
-    pub counters: Counters,
-    /// Commands that were answered with BUSY because nobody knew who sent them.
-    pub unknown_nexus: u64,
-    /// Those of them that the tap has not noted, or not whose they are.
-    pub not_noted: u64,
-    /// Commands that were noted only after they could be seen, so that the worker had to wait.
-    pub noted_late: u64,
-    /// The I_T nexuses that the tap has told of and that are logged in, and what each may do.
-    pub sessions: Vec<(ItNexus, Mapping)>,
-    /// Commands in the store's hands.
-    pub in_flight: usize,
-    /// Answers that wait until commands in flight have ended.
-    pub waiting: Waiting,
-}
-
-/// What a worker tells the main thread.
-#[derive(Debug)]
-pub enum Notice {
-    /// A device can't be served any more, and why.
-    Failed(PortId, Interrupted),
-    /// A command came through a port of which nobody knows who sends. Told once, until the port is identified.
-    WhoSends(PortId),
-    /// The I_T nexus of this port has reserved the unit by RESERVE, or has sent another one, with that number. Told again
-    /// for each, and when its port comes while the unit is reserved.
-    Reserved(PortId, u64, ItNexus),
-    /// It has reserved it no more.
-    Released(PortId),
-    /// Another's RESERVE waits to know whether the session of this port's I_T nexus is still there.
-    Doubted(PortId),
-}
 
 /// The main thread's end of a worker.
 #[derive(Debug)]
@@ -238,6 +126,8 @@ pub struct Parts<S, R> {
     pub unit: LogicalUnit,
     /// Its blocks.
     pub store: S,
+    /// What it lends to the copies of other units, if it does.
+    pub medium: Option<Arc<dyn Medium>>,
     /// What stores its records.
     pub recorder: R,
     /// What the store and the recorder call when something is done.
@@ -252,6 +142,9 @@ pub struct Parts<S, R> {
 pub struct Worker<S, R> {
     parts: Parts<S, R>,
     orders: Receiver<Order>,
+    /// By which others give it orders.
+    to_self: Orders,
+    copies: Copies,
     epoll: Epoll,
     ports: BTreeMap<PortId, Port>,
     sessions: Sessions,
@@ -277,8 +170,8 @@ where
     R: Record + Send + 'static,
 {
     let (orders, to_do) = unbounded();
-    let waker = parts.waker.clone();
-    let mut worker = Worker::new(parts, to_do)?;
+    let mut worker = Worker::new(parts, (orders, to_do))?;
+    let orders = worker.to_self.clone();
     let (running, ended) = bounded::<()>(0);
     let thread = thread::Builder::new()
         .name(name.to_owned())
@@ -289,18 +182,26 @@ where
             drop(running);
         })?;
     Ok(Handle {
-        orders: Orders { orders, waker },
+        orders,
         ended,
         thread,
     })
 }
 
 impl<S: Store<Pending>, R: Record> Worker<S, R> {
-    /// A worker without ports, which obeys those orders.
-    pub fn new(parts: Parts<S, R>, orders: Receiver<Order>) -> io::Result<Worker<S, R>> {
+    /// A worker without ports, which obeys the orders that come through that channel.
+    pub fn new(
+        parts: Parts<S, R>,
+        (sender, orders): (Sender<Order>, Receiver<Order>),
+    ) -> io::Result<Worker<S, R>> {
         let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
         epoll.add(&parts.waker, EpollEvent::new(EpollFlags::EPOLLIN, WAKER))?;
         Ok(Worker {
+            to_self: Orders {
+                orders: sender,
+                waker: parts.waker.clone(),
+            },
+            copies: Copies::default(),
             parts,
             orders,
             epoll,
@@ -427,6 +328,10 @@ impl<S: Store<Pending>, R: Record> Worker<S, R> {
                     self.share(port);
                 }
                 Order::SessionsEnded => self.sweep(),
+                Order::Peers(peers) => self.set_peers(peers),
+                Order::Lend(wish, question) => self.lend(&wish, question),
+                Order::Lent(ticket, lent) => self.lent(ticket, lent),
+                Order::GivenBack(loan) => self.parts.unit.given_back(loan),
                 Order::RemovePort(id, removed) => {
                     self.remove(id);
                     // Whoever asked may have given up.
@@ -458,6 +363,7 @@ impl<S: Store<Pending>, R: Record> Worker<S, R> {
                 }
                 Order::Stop => {
                     self.stopping = true;
+                    self.parts.unit.wind_up();
                     // Nobody looks any more.
                     self.parts.unit.looked();
                 }
@@ -743,6 +649,7 @@ impl<S: Store<Pending>, R: Record> Worker<S, R> {
             Step::Answer(answer) => self.answer(answer),
             Step::Held => {}
             Step::Io(request, pending) => self.parts.store.submit(request, pending),
+            Step::Ask(name, wish, asking) => self.ask(name, wish, asking),
             Step::Store(to_store) => self.parts.recorder.submit(to_store),
             Step::Administered(Ticket(ticket), outcome) => {
                 if let Some(reply) = self.administrators.remove(&ticket) {

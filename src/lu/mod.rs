@@ -13,6 +13,7 @@ mod attention;
 mod change;
 mod copy;
 mod execute;
+mod lend;
 mod mode;
 mod parts;
 mod provision;
@@ -32,7 +33,7 @@ use crate::scsi::capacity::Geometry;
 use crate::scsi::commands::{self, Attention, Media, Row};
 use crate::scsi::copy::CopyStatus;
 use crate::scsi::features::Features;
-use crate::scsi::inquiry::Identity;
+use crate::scsi::inquiry::{Identity, Naa};
 use crate::scsi::mode::Values;
 use crate::scsi::nexus::{ItNexus, RelativeTargetPort, TargetPort, TargetPorts};
 use crate::scsi::provisioning::Provisioning;
@@ -43,12 +44,16 @@ use crate::sys::region::Data;
 use attention::Attentions;
 use change::{Awaited, Storing};
 pub use change::{FENCE_PATIENCE, ToStore, Unfulfilled};
+pub use copy::Asking;
+pub use lend::{Lent, LoanId, Role, Wish};
 use mode::Draining;
 pub use mode::{Alteration, UnitState};
 use parts::Parts;
 pub use reserve::LOOK_PATIENCE;
 use reserve::Reserves;
-use task::{Answer, NexusId, Pending, Response, Tag, Task, TaskSet, Ticket, Told, Waiting};
+use task::{
+    Answer, NexusId, Pending, Response, Tag, Task, TaskKey, TaskSet, Ticket, Told, Waiting,
+};
 
 /// What a logical unit starts from.
 #[derive(Debug)]
@@ -106,6 +111,8 @@ pub enum Step {
     Held,
     /// I/O, after which [`LogicalUnit::finish`] says how to go on.
     Io(Request, Pending),
+    /// The unit of that name is to be asked for what a copy needs, after which [`LogicalUnit::asked`] says how to go on.
+    Ask(Naa, Wish, Asking),
     /// The record of the reservations is to be stored, after which [`LogicalUnit::stored`] says how to go on. There is
     /// no other [`Step::Store`] before that.
     Store(ToStore),
@@ -196,6 +203,10 @@ pub struct LogicalUnit {
     owed: BTreeSet<usize>,
     tasks: TaskSet,
     parts: Parts,
+    /// The other units that copies may be from and to, and the size of their blocks in bytes.
+    peers: HashMap<Naa, u32>,
+    /// Copies end with their next chunk.
+    is_ending: bool,
     counters: Counters,
 }
 
@@ -232,6 +243,8 @@ impl LogicalUnit {
             owed: BTreeSet::new(),
             tasks: TaskSet::default(),
             parts: Parts::default(),
+            peers: HashMap::new(),
+            is_ending: false,
             counters: Counters::default(),
         };
         for (nexus, condition) in setup.attentions {
@@ -309,6 +322,16 @@ impl LogicalUnit {
         }
     }
 
+    /// Takes note of the other units that copies may be from and to, and the size of their blocks in bytes.
+    pub fn set_peers(&mut self, peers: HashMap<Naa, u32>) {
+        self.peers = peers;
+    }
+
+    /// Brings to an end what takes long: copies, after the chunk that is being copied.
+    pub fn wind_up(&mut self) {
+        self.is_ending = true;
+    }
+
     /// Begins a command: checks in the order of SAM-5 whether it may run, and starts it.
     pub fn begin(&mut self, task: Task) -> Step {
         self.counters.commands += 1;
@@ -342,9 +365,7 @@ impl LogicalUnit {
             self.drained(result.map(drop));
             return Step::Held;
         }
-        let part = self.tasks.end_operation(pending.key);
-        self.parts.end(part.as_ref());
-        self.go_on();
+        self.end_operation(pending.key);
         if pending.copying.is_some() {
             return self.copied(pending, data, result);
         }
@@ -390,6 +411,13 @@ impl LogicalUnit {
             self.note_end_of_copy(copying, &response);
         }
         pending.answer(data, response)
+    }
+
+    /// Takes note of the end of an operation.
+    fn end_operation(&mut self, key: TaskKey) {
+        let part = self.tasks.end_operation(key);
+        self.parts.end(part.as_ref());
+        self.go_on();
     }
 
     /// Begins the operations that waited for others and need not any more.

@@ -28,6 +28,12 @@ impl Part {
         is_somewhere.then_some(Part { ranges, alone })
     }
 
+    /// Of something that others that need not be alone may meet.
+    pub(super) fn shared(ranges: [Range<u64>; 2]) -> Part {
+        let alone = false;
+        Part { ranges, alone }
+    }
+
     fn excludes(&self, other: &Part) -> bool {
         let overlaps = |one: &Range<u64>| {
             let mut others = other.ranges.iter();
@@ -75,6 +81,11 @@ impl Parts {
         }
         tasks.set_begun(pending.key, part);
         Some((request, pending))
+    }
+
+    /// Whether something can begin that need not be alone, without waiting.
+    pub(super) fn admit(&self, tasks: &TaskSet, ranges: [Range<u64>; 2]) -> bool {
+        self.alone == 0 || !self.must_wait(tasks, &Part::shared(ranges))
     }
 
     /// Takes note of the end of an operation, or of one that has waited.

@@ -7,6 +7,7 @@ mod changes;
 mod copy;
 mod dataless;
 mod exclusive;
+mod lend;
 mod many;
 mod mode;
 mod nexuses;

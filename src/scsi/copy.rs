@@ -18,6 +18,7 @@ use zerocopy::big_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 use super::capacity::Geometry;
+use super::inquiry::Naa;
 use super::sense::{Field, Sense};
 use super::{Blocks, Lba};
 
@@ -69,7 +70,7 @@ pub struct List {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Cscd {
     /// The NAA designator of the logical unit. `None` if it is named by another, which is too short for a unit of ours.
-    pub naa: Option<[u8; 16]>,
+    pub naa: Option<Naa>,
     /// DISK BLOCK LENGTH: how long the initiator takes its blocks to be, in bytes.
     pub block_length: u32,
 }

@@ -32,6 +32,9 @@ pub struct Identity {
     pub serial: String,
 }
 
+/// An NAA designator: the name by which hosts know a unit, and copies find it.
+pub type Naa = [u8; 16];
+
 /// A target port of the unit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Port {
@@ -58,7 +61,7 @@ impl Identity {
     ///
     /// The kernel derives another from the digits of the serial, and looks the unit up by it for copies of
     /// its own that pass by reservations: ours must not be found that way.
-    pub fn naa(&self) -> [u8; 16] {
+    pub fn naa(&self) -> Naa {
         let hash = Sha256::new()
             .chain_update("tcmu-pr")
             .chain_update(&self.serial)

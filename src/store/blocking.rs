@@ -67,12 +67,20 @@ impl<T> Helper<T> {
     fn run(&self) {
         for (request, ticket) in &self.to_do {
             let result = (self.perform)(&request);
+            let Request {
+                lane,
+                operation,
+                data,
+                ..
+            } = request;
+            // What was lent for it is given back before anybody can know that it is done.
+            drop(operation);
             let done = Done {
                 ticket,
-                data: request.data,
+                data,
                 result,
             };
-            if self.finished.send((request.lane, done)).is_err() {
+            if self.finished.send((lane, done)).is_err() {
                 return;
             }
             self.waker.wake();
@@ -134,11 +142,9 @@ impl<T: Send + 'static> Blocking<T> {
             }
             self.short_of_threads = started.is_err();
         }
-        let sent = self.jobs.as_ref().map(|jobs| jobs.send((request, ticket)));
-        assert!(
-            matches!(sent, Some(Ok(()))),
-            "the store itself keeps the other end"
-        );
+        let jobs = self.jobs.as_ref();
+        let sent = jobs.is_some_and(|jobs| jobs.send((request, ticket)).is_ok());
+        assert!(sent, "the store itself keeps the other end");
     }
 
     /// Takes note of the end of an operation, and hands out the next of its lane.
@@ -194,16 +200,17 @@ impl<T: Send + 'static> Store<T> for Blocking<T> {
 pub fn perform(medium: &dyn Medium, request: &Request) -> Result<Outcome, Failure> {
     let (data, cancellation) = (&request.data, &request.cancellation);
     let is_cancelled = || cancellation.is_cancelled();
-    let sync = || medium.flush().map_err(Failure::Flush);
     let verify = |offset, length, against| {
         let part = offset..offset + length;
         verify(medium, part, data, against, is_cancelled)
     };
-    let durable = |durability| match durability {
+    let durable_on = |medium: &dyn Medium, durability| match durability {
         Durability::Later => Ok(()),
         // Not RWF_DSYNC, whose error does not tell a full file system from a lost write.
-        Durability::Now => sync(),
+        Durability::Now => medium.flush().map_err(Failure::Flush),
     };
+    let durable = |durability| durable_on(medium, durability);
+    let sync = || durable(Durability::Now);
     let done = match request.operation {
         Operation::Read {
             offset,
@@ -258,13 +265,14 @@ pub fn perform(medium: &dyn Medium, request: &Request) -> Result<Outcome, Failur
             durable(durability)
         }
         Operation::Copy {
-            from,
-            to,
+            ref from,
+            ref to,
             length,
             durability,
         } => {
-            copy((medium, from), (medium, to), length)?;
-            durable(durability)
+            let (source, destination) = (from.medium(medium), to.medium(medium));
+            copy((source, from.offset), (destination, to.offset), length)?;
+            durable_on(destination, durability)
         }
         Operation::PreFetch { offset, length } => {
             medium.advise(offset, length, PosixFadviseAdvice::POSIX_FADV_WILLNEED);

@@ -111,7 +111,8 @@ impl Medium for Backing {
     }
 
     fn file(&self) -> Option<&File> {
-        Some(Backing::file(self))
+        // With direct I/O, parts of blocks are read and written again by us, which the system knows nothing of.
+        (!self.mode().direct).then(|| Backing::file(self))
     }
 
     fn block_size(&self) -> u32 {

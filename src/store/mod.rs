@@ -14,6 +14,7 @@ pub mod space;
 mod verify;
 mod whole;
 
+use std::any::Any;
 use std::io;
 use std::ops::Range;
 use std::sync::Arc;
@@ -22,6 +23,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use crate::sys::region::Data;
 pub use backing::Backing;
 pub use blocking::perform;
+use medium::Medium;
 use space::{Extent, Figures};
 
 /// What to do with the backing object. Offsets and lengths are bytes; data starts at byte 0 of the buffer.
@@ -87,10 +89,10 @@ pub enum Operation {
     },
     /// Copy from one part to another, which may overlap; the buffer stays as it is.
     Copy {
-        /// Where in the backing object the source is.
-        from: u64,
-        /// Where in the backing object the destination is.
-        to: u64,
+        /// Where the source is.
+        from: Place,
+        /// Where the destination is.
+        to: Place,
         /// How much.
         length: u64,
         /// When it must be on stable storage.
@@ -180,11 +182,11 @@ impl Operation {
                 [start.unwrap_or(0)..end.unwrap_or(0), 0..0]
             }
             Operation::Copy {
-                from, to, length, ..
-            } => [
-                from..from.saturating_add(length),
-                to..to.saturating_add(length),
-            ],
+                ref from,
+                ref to,
+                length,
+                ..
+            } => [from.own_part(length), to.own_part(length)],
             Operation::Flush
             | Operation::PreFetch { .. }
             | Operation::Examine
@@ -201,6 +203,55 @@ impl Operation {
         )
     }
 }
+
+/// Where a copy is from or to: in the backing object, or in another that is lent for it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// At which byte.
+    pub offset: u64,
+    /// The other.
+    pub loan: Option<Loan>,
+}
+
+impl Place {
+    fn medium<'a>(&'a self, own: &'a dyn Medium) -> &'a dyn Medium {
+        self.loan.as_ref().map_or(own, |loan| &*loan.medium)
+    }
+
+    /// The part of the backing object itself.
+    fn own_part(&self, length: u64) -> Range<u64> {
+        match self.loan {
+            None => self.offset..self.offset.saturating_add(length),
+            Some(_) => 0..0,
+        }
+    }
+}
+
+/// Another backing object, lent for one operation. It is given back when this is dropped.
+#[derive(Clone, Debug)]
+pub struct Loan {
+    // Dropped first: whoever learns that it is given back has it.
+    medium: Arc<dyn Medium>,
+    receipt: Arc<dyn Any + Send + Sync>,
+}
+
+impl Loan {
+    /// A medium, and what tells whoever has lent it, when it is dropped, that it is given back.
+    pub fn new(medium: Arc<dyn Medium>, receipt: impl Any + Send + Sync) -> Loan {
+        Loan {
+            medium,
+            receipt: Arc::new(receipt),
+        }
+    }
+}
+
+impl PartialEq for Loan {
+    fn eq(&self, other: &Loan) -> bool {
+        Arc::ptr_eq(&self.receipt, &other.receipt)
+    }
+}
+
+impl Eq for Loan {}
 
 /// When a write must be on stable storage.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -59,8 +59,8 @@ pub enum Error {
     Directory(String),
     /// An option we don't know.
     #[error(
-        "unknown option \"{0}\"; there are nexus=<label>, read_only=1, direct=1, physical_block_size=<bytes>, \
-         thin_threshold=<percent>, force_aptpl=1, registrations=<number> and spec_i_pt_known_only=1"
+        "unknown option \"{0}\"; there are nexus=<label>, copy_domain=<name>, read_only=1, direct=1, \
+         physical_block_size=<bytes>, thin_threshold=<percent>, force_aptpl=1, registrations=<number> and spec_i_pt_known_only=1"
     )]
     UnknownOption(String),
     /// A value that the option does not have.
@@ -76,6 +76,12 @@ pub enum Error {
     /// The same option again.
     #[error("the option {0} is given twice; leave one out")]
     DuplicateOption(&'static str),
+    /// Whom the backstore is for says nothing of who sends to others.
+    #[error(
+        "nexus= and copy_domain= do not go together: copies between disks need backstores that all initiators share; \
+         leave one of the two out"
+    )]
+    DomainOfOne,
     /// The label cannot be used.
     #[error(transparent)]
     Label(#[from] LabelError),
@@ -189,6 +195,9 @@ pub struct Options {
     pub path: PathBuf,
     /// The I_T nexus that the backstore stands for; `None` if any number of initiators share it.
     pub nexus: Option<Label>,
+    /// `copy_domain=`: the units among which EXTENDED COPY may copy, by the administrator's name for them, the same for
+    /// all backstores of a unit. `None`: only within the unit.
+    pub copy_domain: Option<Label>,
     /// What concerns the disk, the same for all backstores of a unit.
     pub disk: DiskOptions,
     /// What concerns the reservations, the same for all backstores of a unit.
@@ -243,6 +252,7 @@ impl Options {
         let mut parts = handler.split(';');
         let path = parse_path(parts.next().unwrap_or_default())?;
         let mut nexus = None;
+        let mut copy_domain = None;
         let mut disk = DiskOptions::default();
         let mut reservations = ReservationOptions::default();
         let mut seen = Vec::new();
@@ -256,6 +266,7 @@ impl Options {
             }
             seen.push(name);
             match name {
+                COPY_DOMAIN => copy_domain = Some(parse_domain(value)?),
                 FORCE_APTPL => reservations.force_aptpl = parse_switch(name, value)?,
                 SPEC_I_PT_KNOWN_ONLY => {
                     reservations.spec_i_pt_known_only = parse_switch(name, value)?;
@@ -268,9 +279,13 @@ impl Options {
                 _ => nexus = Some(value.parse()?),
             }
         }
+        if nexus.is_some() && copy_domain.is_some() {
+            return Err(Error::DomainOfOne);
+        }
         Ok(Options {
             path,
             nexus,
+            copy_domain,
             disk,
             reservations,
         })
@@ -278,8 +293,9 @@ impl Options {
 }
 
 /// The options there are.
-const KNOWN: [&str; 8] = [
+const KNOWN: [&str; 9] = [
     NEXUS,
+    COPY_DOMAIN,
     READ_ONLY,
     DIRECT,
     PHYSICAL_BLOCK_SIZE,
@@ -289,6 +305,7 @@ const KNOWN: [&str; 8] = [
     SPEC_I_PT_KNOWN_ONLY,
 ];
 const NEXUS: &str = "nexus";
+const COPY_DOMAIN: &str = "copy_domain";
 const READ_ONLY: &str = "read_only";
 const DIRECT: &str = "direct";
 const PHYSICAL_BLOCK_SIZE: &str = "physical_block_size";
@@ -307,6 +324,14 @@ fn parse_switch(option: &'static str, value: &str) -> Result<bool, Error> {
             allowed: "1 or 0",
         }),
     }
+}
+
+fn parse_domain(value: &str) -> Result<Label, Error> {
+    value.parse().map_err(|_| Error::Value {
+        option: COPY_DOMAIN,
+        value: value.to_owned(),
+        allowed: "a name of 1 to 64 letters, digits, \".\", \"_\" and \"-\"",
+    })
 }
 
 fn parse_registrations(value: &str) -> Result<u16, Error> {
@@ -509,6 +534,28 @@ mod tests {
             let error = Options::parse(&format!("/srv/x;nexus=a;{text}"));
             let error = error.expect_err(text).to_string();
             assert!(error.contains(expected), "{text}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_copy_domain_is_a_name_and_goes_with_shared_backstores_only() {
+        let options = Options::parse("/srv/x;copy_domain=vm-disks.1");
+        assert_eq!(
+            options.unwrap().copy_domain,
+            Some("vm-disks.1".parse().unwrap())
+        );
+        let wrong = |value: &str| Error::Value {
+            option: "copy_domain",
+            value: value.to_owned(),
+            allowed: "a name of 1 to 64 letters, digits, \".\", \"_\" and \"-\"",
+        };
+        for (text, expected) in [
+            ("/srv/x;copy_domain=", wrong("")),
+            ("/srv/x;copy_domain=a(b)", wrong("a(b)")),
+            ("/srv/x;copy_domain=a;nexus=node-a", Error::DomainOfOne),
+            ("/srv/x;nexus=node-a;copy_domain=a", Error::DomainOfOne),
+        ] {
+            assert_eq!(Options::parse(text), Err(expected), "{text}");
         }
     }
 

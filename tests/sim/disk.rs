@@ -108,8 +108,8 @@ impl Disk {
             Operation::Copy {
                 from, to, length, ..
             } => {
-                let to = at(to, length).start;
-                self.content.copy_within(at(from, length), to);
+                let to = at(to.offset, length).start;
+                self.content.copy_within(at(from.offset, length), to);
             }
             // Nobody is told here whether it is as it should be.
             Operation::Verify { .. } => {}

@@ -334,6 +334,7 @@ impl Node {
                 context: self.engine.context.clone(),
             }),
             store: SimStore(Rc::clone(&self.outside)),
+            medium: None,
             recorder: SimRecorder {
                 outside: Rc::clone(&self.outside),
                 files: self.files.clone(),
@@ -344,7 +345,7 @@ impl Node {
             logout_patience: Duration::ZERO,
         };
         let (orders, to_do) = unbounded();
-        let worker = Worker::new(parts, to_do).unwrap();
+        let worker = Worker::new(parts, (orders.clone(), to_do)).unwrap();
         self.kernels.clear();
         for (port, nexus) in self.engine.nexuses.iter().enumerate() {
             let (kernel, device) = Kernel::new(1 << 14, 64);

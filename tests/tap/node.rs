@@ -90,6 +90,7 @@ impl Node {
                 disk: Arc::clone(&disk),
                 waker: waker.clone(),
             },
+            medium: None,
             recorder: TestRecorder::default(),
             waker,
             notices: notices_in,
@@ -97,7 +98,7 @@ impl Node {
         };
         let (orders, to_do) = unbounded();
         let mut node = Node {
-            worker: Worker::new(parts, to_do).unwrap(),
+            worker: Worker::new(parts, (orders.clone(), to_do)).unwrap(),
             orders,
             notices,
             disk,

@@ -1,13 +1,14 @@
 //! EXTENDED COPY and RECEIVE COPY OPERATING PARAMETERS.
 
 use super::*;
+use crate::store::Place;
 
 /// A CSCD descriptor of the unit of the tests: identification descriptor, NAA of 16 bytes, blocks of 512 bytes.
-fn this_unit() -> Vec<u8> {
+pub(super) fn this_unit() -> Vec<u8> {
     named(Identity::new("serial").naa(), 512)
 }
 
-fn named(naa: [u8; 16], block_size: u32) -> Vec<u8> {
+pub(super) fn named(naa: [u8; 16], block_size: u32) -> Vec<u8> {
     let mut descriptor = vec![0xe4, 0, 0, 0, 0x01, 0x03, 0, 16];
     descriptor.extend(naa);
     descriptor.extend([0; 4]);
@@ -16,7 +17,7 @@ fn named(naa: [u8; 16], block_size: u32) -> Vec<u8> {
 }
 
 /// A block to block segment from CSCD 0 to CSCD 1, with these flags.
-fn segment(flags: u8, blocks: u16, from: u64, to: u64) -> Vec<u8> {
+pub(super) fn segment(flags: u8, blocks: u16, from: u64, to: u64) -> Vec<u8> {
     let mut descriptor = vec![0x02, flags, 0, 0x18, 0, 0, 0, 1, 0, 0];
     descriptor.extend(blocks.to_be_bytes());
     descriptor.extend(from.to_be_bytes());
@@ -29,7 +30,7 @@ fn list(segments: &[Vec<u8>]) -> Vec<u8> {
     list_of(&[this_unit(), this_unit()], segments)
 }
 
-fn list_of(cscds: &[Vec<u8>], segments: &[Vec<u8>]) -> Vec<u8> {
+pub(super) fn list_of(cscds: &[Vec<u8>], segments: &[Vec<u8>]) -> Vec<u8> {
     let (cscds, segments) = (cscds.concat(), segments.concat());
     let mut list = vec![0, 0, 0, u8::try_from(cscds.len()).unwrap(), 0, 0, 0, 0];
     list.extend(u32::try_from(segments.len()).unwrap().to_be_bytes());
@@ -44,17 +45,21 @@ fn cdb(length: usize) -> [u8; 16] {
     cdb
 }
 
+fn own(offset: u64) -> Place {
+    Place { offset, loan: None }
+}
+
 fn of(from: u64, to: u64, length: u64) -> Operation {
     Operation::Copy {
-        from,
-        to,
+        from: own(from),
+        to: own(to),
         length,
         durability: Durability::Later,
     }
 }
 
 /// COPY ABORTED, COPY TARGET DEVICE NOT REACHABLE in that segment.
-fn aborted(segment: u16) -> Response {
+pub(super) fn aborted(segment: u16) -> Response {
     Response::Check(Sense::copy_target_device_not_reachable().of_segment(segment))
 }
 
@@ -67,7 +72,7 @@ fn large() -> Bench {
 }
 
 impl Bench {
-    fn begin_copy(&mut self, from: usize, list: &[u8]) -> Step {
+    pub(super) fn begin_copy(&mut self, from: usize, list: &[u8]) -> Step {
         let data = self.data(list.len() as u64);
         data.write_at(0, list);
         let task = self.task(from, &cdb(list.len()), data);
@@ -75,7 +80,7 @@ impl Bench {
     }
 
     /// The first chunk of a copy.
-    fn copy(&mut self, from: usize, list: &[u8]) -> (Request, Pending) {
+    pub(super) fn copy(&mut self, from: usize, list: &[u8]) -> (Request, Pending) {
         begun(self.begin_copy(from, list))
     }
 
@@ -86,7 +91,7 @@ impl Bench {
     }
 }
 
-fn begun(step: Step) -> (Request, Pending) {
+pub(super) fn begun(step: Step) -> (Request, Pending) {
     match step {
         Step::Io(request, pending) => (request, pending),
         Step::Answer(answer) => panic!("{:?} where I/O was expected", settle(answer)),
@@ -172,8 +177,8 @@ fn a_write_through_unit_copies_to_stable_storage() {
     });
     let chunk = bench.copy(A, &list(&[segment(0, 1, 0, 1)]));
     let durable = Operation::Copy {
-        from: 0,
-        to: 512,
+        from: own(0),
+        to: own(512),
         length: 512,
         durability: Durability::Now,
     };
