@@ -278,6 +278,17 @@ fn a_command_of_an_unknown_nexus_is_busy_and_the_main_thread_is_asked_once() {
 }
 
 #[test]
+fn a_reset_comes_before_what_waits_on_another_ring() {
+    let mut node = Node::new();
+    // The initiator has learned of the reset through B's port when it sends this through A's.
+    node.kernels[B].task_management(5, &[]); // LOGICAL UNIT RESET
+    let told = node.command(A, &TEST_UNIT_READY, Buffer::None);
+    assert_eq!(sense(&told), (0x06, 0x29, 0x03));
+    assert_eq!(node.command(A, &TEST_UNIT_READY, Buffer::None).status, GOOD);
+    node.stop();
+}
+
+#[test]
 fn what_one_port_writes_the_other_reads() {
     let mut node = Node::new();
     let pattern: Vec<u8> = (0..5120u32)

@@ -8,7 +8,7 @@
 mod copies;
 mod words;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::io;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
@@ -110,6 +110,10 @@ enum Whose {
 
 struct Port {
     device: Device,
+    /// What was taken from its ring and has not been begun.
+    taken: VecDeque<Entry>,
+    /// How much of that is to be begun in this turn.
+    due: usize,
     whose: Whose,
     notes: Option<DeviceNotes>,
     /// The I_T nexus whose commands have come through it, and will again if any do.
@@ -402,6 +406,8 @@ impl<S: Store<Pending>, R: Record> Worker<S, R> {
             id,
             Port {
                 device,
+                taken: VecDeque::new(),
+                due: 0,
                 whose: Whose::Unknown,
                 notes: None,
                 served: None,
@@ -492,26 +498,51 @@ impl<S: Store<Pending>, R: Record> Worker<S, R> {
             return;
         };
         if !std::mem::replace(&mut port.dead, true) {
+            port.taken.clear();
             if let Err(errno) = self.epoll.delete(port.device.wake_up()) {
                 log::debug!("port {}: {errno}", id.0);
             }
         }
     }
 
-    /// Takes entries from every ring. Tells whether some may be left.
+    /// Takes entries from every ring, and begins them. Tells whether some may be left.
+    ///
+    /// A reset concerns the commands of all rings, and an initiator that knows of it may send the next one through another:
+    /// what was on a ring when it was looked at waits until all rings have been looked at once more, and resets have been
+    /// carried out.
     fn take_entries(&mut self) -> bool {
-        if self.stopping {
-            return false;
-        }
-        let ids: Vec<PortId> = self
-            .ports
-            .iter()
-            .filter(|(_, port)| !port.dead)
-            .map(|(&id, _)| id)
-            .collect();
+        let live = self.ports.iter().filter(|(_, port)| !port.dead);
+        let ids: Vec<PortId> = live.map(|(&id, _)| id).collect();
         let mut more = false;
+        if !self.stopping {
+            for &id in &ids {
+                more |= self.take_entries_of(id);
+            }
+        }
+        let taken = |port: &Port| port.taken.len();
+        let counts: Vec<usize> = ids
+            .iter()
+            .map(|id| self.ports.get(id).map_or(0, taken))
+            .collect();
+        if !self.stopping && ids.len() > 1 {
+            for &id in &ids {
+                more |= self.take_entries_of(id);
+            }
+        }
+        for (&id, count) in ids.iter().zip(counts) {
+            let resets = self.begin_to_last_reset(id);
+            if let Some(port) = self.ports.get_mut(&id) {
+                port.due = count.saturating_sub(resets);
+            }
+        }
         for id in ids {
-            more |= self.take_entries_of(id);
+            while let Some(entry) = self.next_due(id) {
+                self.begin_entry(id, entry);
+            }
+            more |= self
+                .ports
+                .get(&id)
+                .is_some_and(|port| !port.taken.is_empty());
         }
         more
     }
@@ -523,30 +554,58 @@ impl<S: Store<Pending>, R: Record> Worker<S, R> {
             };
             match port.device.ring.pop() {
                 Ok(None) => return false,
-                Ok(Some(Entry::Command(command))) => self.begin(id, command),
-                Ok(Some(Entry::TaskManagement(entry))) => {
-                    let told = match port.whose {
-                        Whose::Of(nexus) => vec![nexus],
-                        Whose::Unknown => Vec::new(),
-                        Whose::Shared => self.sessions.of_port(id),
-                    };
-                    log::info!("port {}: {:?}", id.0, entry.function);
-                    match entry.function {
-                        Function::LogicalUnitReset | Function::TargetReset => {
-                            self.parts.unit.reset(&told);
-                        }
-                        Function::AbortTask => {
-                            let ids = &entry.commands;
-                            let unit = &mut self.parts.unit;
-                            unit.abort_task(|tag| tag.port == id.0 && ids.contains(&tag.command));
-                        }
-                        Function::Other(_) => {}
-                    }
-                }
+                Ok(Some(entry)) => port.taken.push_back(entry),
                 Err(interrupted) => return self.interrupted(id, interrupted),
             }
         }
         true
+    }
+
+    /// Begins what was taken from a ring, up to the last reset. Tells how many entries that were.
+    fn begin_to_last_reset(&mut self, id: PortId) -> usize {
+        let Some(port) = self.ports.get_mut(&id) else {
+            return 0;
+        };
+        let last = port.taken.iter().rposition(is_reset);
+        let count = last.map_or(0, |last| last + 1);
+        for _ in 0..count {
+            let entry = self
+                .ports
+                .get_mut(&id)
+                .and_then(|port| port.taken.pop_front());
+            if let Some(entry) = entry {
+                self.begin_entry(id, entry);
+            }
+        }
+        count
+    }
+
+    fn next_due(&mut self, id: PortId) -> Option<Entry> {
+        let port = self.ports.get_mut(&id)?;
+        port.due = port.due.checked_sub(1)?;
+        port.taken.pop_front()
+    }
+
+    fn begin_entry(&mut self, id: PortId, entry: Entry) {
+        let entry = match entry {
+            Entry::Command(command) => return self.begin(id, command),
+            Entry::TaskManagement(entry) => entry,
+        };
+        let told = match self.ports.get(&id).map(|port| port.whose) {
+            Some(Whose::Of(nexus)) => vec![nexus],
+            Some(Whose::Shared) => self.sessions.of_port(id),
+            Some(Whose::Unknown) | None => Vec::new(),
+        };
+        log::info!("port {}: {:?}", id.0, entry.function);
+        match entry.function {
+            Function::LogicalUnitReset | Function::TargetReset => self.parts.unit.reset(&told),
+            Function::AbortTask => {
+                let ids = &entry.commands;
+                let unit = &mut self.parts.unit;
+                unit.abort_task(|tag| tag.port == id.0 && ids.contains(&tag.command));
+            }
+            Function::Other(_) => {}
+        }
     }
 
     /// Tells whether entries may be left on the ring.
@@ -561,6 +620,7 @@ impl<S: Store<Pending>, R: Record> Worker<S, R> {
                     id.0
                 );
                 port.device.ring.restart();
+                port.taken.clear();
                 if let Some(notes) = &mut port.notes {
                     notes.restart();
                 }
@@ -798,4 +858,14 @@ impl<S: Store<Pending>, R: Record> Worker<S, R> {
             waiting: unit.waiting(),
         }
     }
+}
+
+fn is_reset(entry: &Entry) -> bool {
+    let Entry::TaskManagement(entry) = entry else {
+        return false;
+    };
+    matches!(
+        entry.function,
+        Function::LogicalUnitReset | Function::TargetReset
+    )
 }

@@ -1,5 +1,7 @@
 //! Nodes that send whatever comes to their minds, while disk, records, daemon and power do their worst.
 
+use std::collections::VecDeque;
+
 use tcmu_pr::lu::FENCE_PATIENCE;
 use tcmu_pr::scsi::Access;
 
@@ -22,6 +24,12 @@ fn worlds() -> [World; 2] {
         world(vec![(0, 1), (1, 1), (2, 1)]),
         world(vec![(0, 1), (1, 1), (0, 2), (1, 2)]),
     ]
+}
+
+/// What stands on a ring.
+enum Event {
+    Reset,
+    Command(u16, Sent),
 }
 
 struct Simulation<'a> {
@@ -127,6 +135,30 @@ impl<'a> Simulation<'a> {
         }
     }
 
+    /// What a node puts on its ring.
+    fn ring(&mut self, nexus: usize) -> VecDeque<Event> {
+        let mut ring = VecDeque::new();
+        for _ in 0..self.roll(|rng| rng.u32(0..3)) {
+            if self.roll(|rng| rng.u32(0..150)) == 0 {
+                self.node.kernels[nexus].task_management(5, &[]);
+                ring.push_back(Event::Reset);
+            } else if self.oracle.outstanding(nexus) + ring.len() < DEPTH {
+                let sent = self.sent(nexus);
+                self.stamp += 1;
+                let id = send(&mut self.node.kernels[nexus], nexus, &sent, self.stamp);
+                ring.push_back(Event::Command(id, sent));
+            }
+        }
+        ring
+    }
+
+    fn oracle_sees(&mut self, nexus: usize, event: Event) {
+        match event {
+            Event::Reset => self.oracle.reset(nexus),
+            Event::Command(id, sent) => self.oracle.arrive((nexus, id), sent),
+        }
+    }
+
     /// The nodes send what they like; the worker takes the rings one after the other.
     fn turn(&mut self, send_more: bool) {
         self.oracle.begin_turn();
@@ -135,18 +167,16 @@ impl<'a> Simulation<'a> {
         } else {
             0
         };
-        for nexus in 0..nexuses {
-            for _ in 0..self.roll(|rng| rng.u32(0..3)) {
-                if self.roll(|rng| rng.u32(0..150)) == 0 {
-                    self.node.kernels[nexus].task_management(5, &[]);
-                    self.oracle.reset(nexus);
-                } else if self.oracle.outstanding(nexus) < DEPTH {
-                    let sent = self.sent(nexus);
-                    self.stamp += 1;
-                    let id = send(&mut self.node.kernels[nexus], nexus, &sent, self.stamp);
-                    self.oracle.arrive((nexus, id), sent);
-                }
-            }
+        let mut rings: Vec<VecDeque<Event>> = (0..nexuses).map(|nexus| self.ring(nexus)).collect();
+        // A reset comes before whatever waits on other rings.
+        for (nexus, ring) in rings.iter_mut().enumerate() {
+            let last = ring.iter().rposition(|event| matches!(event, Event::Reset));
+            let first = ring.drain(..last.map_or(0, |last| last + 1));
+            first.for_each(|event| self.oracle_sees(nexus, event));
+        }
+        for (nexus, ring) in rings.into_iter().enumerate() {
+            ring.into_iter()
+                .for_each(|event| self.oracle_sees(nexus, event));
         }
         let answers = self.node.turn();
         self.oracle.check_disk_answers(&answers);
