@@ -261,8 +261,14 @@ impl LogicalUnit {
         note(&mut self.nexuses, copying, state);
     }
 
-    /// RECEIVE COPY STATUS(LID1). What has become of a copy is kept until the initiator takes the same identifier for
-    /// another.
+    /// Forgets what has become of the copies of a nexus that have ended. Their initiator was told when they had: who asks
+    /// once more asks next, and nobody shall take the copy of an earlier session for one of his own.
+    pub(super) fn forget_copies(&mut self, nexus: NexusId) {
+        let copies = &mut self.nexuses[nexus.0].copies;
+        copies.retain(|_, status| status.state == CopyState::InProgress);
+    }
+
+    /// RECEIVE COPY STATUS(LID1). What has become of a copy is kept until the next command that does not ask for that.
     pub(super) fn copy_status(&self, nexus: NexusId, identifier: u8) -> Result<Vec<u8>, Sense> {
         let known = self.nexuses[nexus.0].copies.get(&identifier);
         let unknown = Sense::invalid_field_in_cdb(Field::cdb(2));

@@ -22,6 +22,9 @@ impl LogicalUnit {
             Err(_) if self.conflicts(row, &task) => return self.conflict(task),
             Err(sense) => return Step::Answer(task.answer(sense.into())),
         };
+        if !matches!(command, Command::ReceiveCopyStatus { .. }) {
+            self.forget_copies(task.nexus);
+        }
         let done = match command {
             Command::Read(transfer) => return self.read(row, task, &transfer),
             Command::Write(transfer) => return self.write(row, task, &transfer),

@@ -370,6 +370,7 @@ fn the_status_of_a_copy_is_kept_for_the_nexus_that_knows_its_identifier() {
     seven[0] = 7;
     assert_eq!(bench.answer(B, &status_of(7), 12), unknown);
     let chunk = bench.copy(B, &seven);
+    assert_eq!(bench.answer(B, &TEST_UNIT_READY, 0), Response::Good);
     assert_eq!(bench.answer(B, &status_of(7), 12), told(0, 0, [0, 0]));
     let chunk = begun(bench.ended(chunk));
     assert_eq!(bench.answer(B, &status_of(7), 12), told(0, 1, [2, 0]));
@@ -377,6 +378,8 @@ fn the_status_of_a_copy_is_kept_for_the_nexus_that_knows_its_identifier() {
     assert_eq!(bench.answer(B, &status_of(7), 12), told(1, 2, [6, 0]));
     assert_eq!(bench.answer(A, &status_of(7), 12), unknown);
     assert_eq!(bench.answer(B, &status_of(0), 12), unknown);
+    assert_eq!(bench.answer(B, &TEST_UNIT_READY, 0), Response::Good);
+    assert_eq!(bench.answer(B, &status_of(7), 12), unknown);
     // One that fails in its second segment.
     seven[80 + 28 + 11] = 0xff;
     seven[80 + 28 + 10] = 0x7f;
