@@ -110,6 +110,11 @@ fn image() {
 }
 
 #[test]
+fn lu() {
+    replay("lu", targets::lu::run);
+}
+
+#[test]
 fn pr_out() {
     replay("pr_out", targets::pr_out::run);
 }
@@ -127,7 +132,7 @@ fn every_target_is_replayed_and_has_a_small_corpus() {
             .map(|path| path.file_stem().unwrap().to_str().unwrap().to_owned())
             .collect()
     };
-    let replayed = ["image", "pr_out", "transport_id"].map(str::to_owned);
+    let replayed = ["image", "lu", "pr_out", "transport_id"].map(str::to_owned);
     assert_eq!(names("fuzz_targets"), BTreeSet::from(replayed.clone()));
     assert_eq!(names("corpus"), BTreeSet::from(replayed.clone()));
     for target in replayed {

@@ -4,5 +4,6 @@
 //! it so; `tests/fuzz.rs`, which has these modules too, replays those that were worth keeping.
 
 pub mod image;
+pub mod lu;
 pub mod pr_out;
 pub mod transport_id;

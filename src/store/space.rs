@@ -373,10 +373,11 @@ fn next_data(found: Found, at: u64, end: u64) -> u64 {
     }
 }
 
-/// Where the next hole begins, `end` at the latest.
+/// Where the next hole begins, `end` at the latest. Some data there is at `at`, where it was found, even if it has been
+/// given back since.
 fn next_hole(found: Found, at: u64, end: u64) -> u64 {
     match found {
-        Found::At(hole) => hole.clamp(at, end),
+        Found::At(hole) => hole.clamp((at + 1).min(end), end),
         Found::Nothing | Found::Unknown => end,
     }
 }

@@ -303,6 +303,16 @@ fn where_nobody_knows_of_holes_all_takes_up_space() {
 }
 
 #[test]
+fn data_that_is_given_back_while_it_is_looked_for_is_no_reason_to_look_for_ever() {
+    let gone = |at, _| Ok(Found::At(at));
+    let expected = Extent {
+        range: 512..4096,
+        is_allocated: true,
+    };
+    assert_eq!(extents(gone, &(512..4096), 512, 10).unwrap(), [expected]);
+}
+
+#[test]
 fn a_block_half_in_a_hole_takes_up_space() {
     let bench = Bench::new();
     let file = bench.backing.file();
