@@ -304,11 +304,12 @@ fn block_limits(unit: &Unit<'_>) -> Vec<u8> {
 }
 
 /// Block Device Characteristics (SBC-3), of 64 bytes: MEDIUM ROTATION RATE 1, no rotation, or 0, which says nothing of a
-/// medium whose rate nobody knows; FUAB=1, since FUA and SYNCHRONIZE CACHE mean the medium itself.
+/// medium whose rate nobody knows; FUAB=1, since FUA and SYNCHRONIZE CACHE mean the medium itself; VBULS=1, since VERIFY of
+/// blocks that were given back is as good as of others.
 fn block_device_characteristics(unit: &Unit<'_>) -> Vec<u8> {
     let mut content = vec![0; 0x3c];
     content[1] = u8::from(!unit.geometry.rotates()); // bytes 4 and 5 of the page: MEDIUM ROTATION RATE
-    content[4] = 0x02; // byte 8: FUAB
+    content[4] = 0x03; // byte 8: FUAB, VBULS
     content
 }
 
@@ -583,7 +584,7 @@ mod tests {
         let mut expected = vec![
             0x00, 0xb1, 0x00, 0x3c, // page B1h, 60 more bytes
             0x00, 0x01, 0x00, 0x00, // MEDIUM ROTATION RATE: none; form factor not reported
-            0x02, // FUAB; VBULS=0
+            0x03, // FUAB, VBULS
         ];
         expected.resize(64, 0);
         assert_eq!(page(0xb1), expected);
@@ -601,7 +602,7 @@ mod tests {
         )
         .unwrap();
         assert_eq!(page[4..6], [0x00, 0x00]); // MEDIUM ROTATION RATE: not reported
-        assert_eq!(page[8], 0x02); // FUAB
+        assert_eq!(page[8], 0x03); // FUAB, VBULS
     }
 
     #[test]
