@@ -232,6 +232,10 @@ pub(super) fn on_medium(geometry: Geometry, medium: &Topology, disk: &DiskOption
         None => own.unwrap_or(geometry),
         Some(_) => geometry,
     };
+    let told = match medium.atomic_write {
+        Some(bytes) => told.writing_atomically(bytes),
+        None => told,
+    };
     if medium.rotates {
         told.rotating()
     } else {
@@ -268,6 +272,7 @@ mod tests {
             physical_block_size: 4096,
             first_physical_block: 3584,
             rotates: true,
+            atomic_write: None,
         };
         for (text, expected) in [
             ("", [0x03, 0x00, 0x07]),

@@ -29,6 +29,7 @@ impl LogicalUnit {
             Command::Read(transfer) => return self.read(row, task, &transfer),
             Command::Write(transfer) => return self.write(row, task, &transfer),
             Command::OrWrite(transfer) => return self.or_write(row, task, &transfer),
+            Command::WriteAtomic(transfer) => return self.write_atomic(row, task, &transfer),
             Command::CompareAndWrite(transfer) => {
                 return self.compare_and_write(row, task, &transfer);
             }
@@ -192,6 +193,25 @@ impl LogicalUnit {
             offset,
             length,
             durability,
+        })
+    }
+
+    /// WRITE ATOMIC. What is past the end is that, whatever its length.
+    fn write_atomic(&mut self, row: &Row, task: Task, transfer: &cdb::Transfer) -> Step {
+        self.counters.writes += 1;
+        let checked = self
+            .check_transfer(transfer)
+            .and_then(|()| self.geometry.check_atomic_write(transfer));
+        if let Err(sense) = checked {
+            return Step::Answer(task.answer(sense.into()));
+        }
+        let durability = self.durability(task.nexus, transfer.fua);
+        self.write_out(row, task, transfer, |offset, length| {
+            Operation::WriteAtomic {
+                offset,
+                length,
+                durability,
+            }
         })
     }
 

@@ -221,7 +221,7 @@ impl LogicalUnit {
             identity: setup.identity,
             geometry: setup.geometry,
             provisioning: setup.provisioning,
-            features: setup.provisioning.features(),
+            features: setup.geometry.features(setup.provisioning.features()),
             fenced: setup.reservations.is_err(),
             reservations: setup.reservations.unwrap_or_default(),
             edition: 0,

@@ -2,6 +2,7 @@
 //! test does or fails.
 
 mod access;
+mod atomic;
 mod attentions;
 mod changes;
 mod copy;
@@ -72,7 +73,7 @@ fn nexus(index: usize) -> ItNexus {
 fn setup() -> Setup {
     Setup {
         identity: Identity::new("serial"),
-        geometry: Geometry::new(512, 1000, 0).unwrap(),
+        geometry: Geometry::new(512, 1000, 0).unwrap().writing_atomically(512),
         provisioning: Provisioning::Full,
         reservations: Ok(Reservations::default()),
         attentions: Vec::new(),

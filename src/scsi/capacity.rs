@@ -3,7 +3,9 @@
 use zerocopy::big_endian::{U16, U32, U64};
 use zerocopy::{Immutable, IntoBytes, Unaligned};
 
+use super::atomic::{AtomicLimits, AtomicWrite};
 use super::cdb::Transfer;
+use super::features::{Feature, Features};
 use super::provisioning::Provisioning;
 use super::sense::{Format, Sense};
 use super::{Blocks, Lba};
@@ -21,6 +23,7 @@ pub struct Geometry {
     lowest_aligned: u16,
     rotates: bool,
     write_protected: bool,
+    atomic_write: Option<AtomicWrite>,
 }
 
 impl Geometry {
@@ -43,6 +46,7 @@ impl Geometry {
             lowest_aligned: 0,
             rotates: false,
             write_protected: false,
+            atomic_write: None,
         })
     }
 
@@ -82,6 +86,38 @@ impl Geometry {
             write_protected: true,
             ..self
         }
+    }
+
+    /// The same on a medium that can write `bytes` atomically, if a command of this unit can ask for that.
+    pub fn writing_atomically(self, bytes: u32) -> Geometry {
+        let whole_blocks = bytes % self.block_size == 0 && bytes <= MAXIMUM_TRANSFER_BYTES;
+        let blocks = bytes / self.block_size;
+        Geometry {
+            atomic_write: AtomicWrite::new(blocks).filter(|_| whole_blocks),
+            ..self
+        }
+    }
+
+    /// The features of a unit like this, besides others that it has.
+    pub const fn features(&self, others: Features) -> Features {
+        others.with(Feature::AtomicWrites, self.atomic_write.is_some())
+    }
+
+    /// The limits of WRITE ATOMIC in the Block Limits VPD page.
+    pub(super) fn atomic_limits(&self) -> AtomicLimits {
+        self.atomic_write
+            .map_or_else(AtomicLimits::default, AtomicWrite::limits)
+    }
+
+    /// Refuses a transfer that the medium cannot write atomically.
+    ///
+    /// # Errors
+    /// INVALID FIELD IN CDB, pointing at LOGICAL BLOCK ADDRESS or TRANSFER LENGTH. INVALID COMMAND OPERATION CODE if it
+    /// writes nothing atomically.
+    pub fn check_atomic_write(&self, transfer: &Transfer) -> Result<(), Sense> {
+        self.atomic_write
+            .ok_or(Sense::invalid_command_operation_code())?
+            .check(transfer)
     }
 
     /// Whether the medium rotates.

@@ -50,6 +50,8 @@ pub enum Command {
     Write(Transfer),
     /// ORWRITE(16) (SBC-3): sets the bits that are set in the data-out.
     OrWrite(Transfer),
+    /// WRITE ATOMIC(16) (SBC-4): all of it or nothing.
+    WriteAtomic(Transfer),
     /// COMPARE AND WRITE (SBC-3): its data-out is what is to be compared, and then what is to be written.
     CompareAndWrite(Transfer),
     /// WRITE AND VERIFY(10), (12), (16) (SBC-3): to the medium, and read back from there.

@@ -761,6 +761,13 @@ pub static COMMANDS: &[Row] = &[
         ..WRITE_SAME
     },
     Row {
+        name: "WRITE ATOMIC(16)",
+        usage: &[0x9c, DF, FF, FF, FF, FF, FF, FF, FF, FF, 0, 0, FF, FF, 0, 0],
+        needs: Some(Feature::AtomicWrites),
+        decode: block::write_atomic_16,
+        ..WRITE
+    },
+    Row {
         name: "READ CAPACITY(16)",
         usage: &[0x9e, 0x10, 0, 0, 0, 0, 0, 0, 0, 0, FF, FF, FF, FF, 0, 0],
         has_service_action: true,

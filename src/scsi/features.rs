@@ -10,6 +10,8 @@ pub enum Feature {
     UnmapByWriteSame,
     /// How much space there is for blocks can be told.
     SpaceFigures,
+    /// WRITE ATOMIC is served.
+    AtomicWrites,
 }
 
 /// What a unit can do.

@@ -9,6 +9,7 @@ use sha2::{Digest, Sha256};
 use zerocopy::big_endian::{U16, U32, U64};
 use zerocopy::{Immutable, IntoBytes, Unaligned};
 
+use super::atomic::AtomicLimits;
 use super::capacity::Geometry;
 use super::copy;
 use super::nexus::{Protocol, RelativeTargetPort};
@@ -279,7 +280,7 @@ struct BlockLimits {
     maximum_prefetch_length: U32,
     unmap: UnmapLimits,
     maximum_write_same_length: U64,
-    reserved: [u8; 20],
+    atomic: AtomicLimits,
 }
 
 /// COMPARE AND WRITE has no limit but that of its field, and of PRE-FETCH none is given.
@@ -298,7 +299,7 @@ fn block_limits(unit: &Unit<'_>) -> Vec<u8> {
         maximum_prefetch_length: 0.into(),
         unmap: unit.provisioning.unmap_limits(geometry),
         maximum_write_same_length: MAXIMUM_WRITE_SAME.0.into(),
-        reserved: [0; 20],
+        atomic: geometry.atomic_limits(),
     };
     limits.as_bytes().to_vec()
 }
@@ -560,6 +561,27 @@ mod tests {
             0x80, 0x00, 0x00, 0x01, // UGAVALID, 4 KiB
         ];
         assert_eq!(page_of_thin(0xb0, 4096, true)[20..36], expected);
+    }
+
+    #[test]
+    fn block_limits_tell_how_to_write_atomically_where_that_is_served() {
+        let geometry = Geometry::new(512, 1 << 20, 0).unwrap();
+        let geometry = geometry.writing_atomically(16_384);
+        let page = vital_product_data(
+            0xb0,
+            &Identity::new("x"),
+            &geometry,
+            &Provisioning::Full,
+            &Ports::default(),
+        )
+        .unwrap();
+        let mut expected = vec![
+            0x00, 0x00, 0x00, 0x20, // MAXIMUM ATOMIC TRANSFER LENGTH: 16 KiB
+            0x00, 0x00, 0x00, 0x20, // ATOMIC ALIGNMENT
+            0x00, 0x00, 0x00, 0x20, // ATOMIC TRANSFER LENGTH GRANULARITY
+        ];
+        expected.resize(20, 0); // no boundary
+        assert_eq!(page[44..], expected);
     }
 
     #[test]

@@ -4,6 +4,7 @@
 //! I/O, keeps no state, reads no clock and imports nothing else of this crate. Multi-byte fields are
 //! big-endian throughout.
 
+mod atomic;
 pub mod capacity;
 pub mod cdb;
 pub mod commands;

@@ -113,6 +113,10 @@ impl Backing {
         let alignment = direct.as_ref().map_or(1, Direct::alignment);
         check_aligned(path, size, alignment)?;
         let kind = object::kind(id);
+        let topology = Topology::of(&file, id, block_size, alignment)
+            .map_err(fail("reading the properties of", path))?;
+        // Of what is only read, nothing is written.
+        let writing = direct.as_ref().filter(|_| !mode.read_only);
         Ok(Backing {
             path: object::name(path, id)?,
             id,
@@ -120,8 +124,10 @@ impl Backing {
             kind,
             space: Space::of(&file, kind, mode)
                 .map_err(fail("trying to give back space of", path))?,
-            topology: Topology::of(&file, id, block_size, alignment)
-                .map_err(fail("reading the properties of", path))?,
+            topology: Topology {
+                atomic_write: writing.and_then(Direct::atomic_write),
+                ..topology
+            },
             block_size,
             direct,
             size: AtomicU64::new(size),
@@ -178,6 +184,15 @@ impl Backing {
         match &self.direct {
             Some(direct) => direct.write(&self.file, offset, data, range),
             None => vectored::write(&self.file, offset, data, range),
+        }
+    }
+
+    /// Writes the first `length` bytes of the buffer from byte `offset` on: all of them, even if power is lost, or none.
+    pub(super) fn write_atomic(&self, offset: u64, data: &Data, length: u64) -> io::Result<()> {
+        match &self.direct {
+            Some(direct) => direct.write_atomic(&self.file, offset, data, length),
+            // The page cache writes back what it wants to.
+            None => Err(io::ErrorKind::Unsupported.into()),
         }
     }
 

@@ -264,6 +264,14 @@ pub fn perform(medium: &dyn Medium, request: &Request) -> Result<Outcome, Failur
             exclusive::or_write(medium, offset, length, data, cancellation)?;
             durable(durability)
         }
+        Operation::WriteAtomic {
+            offset,
+            length,
+            durability,
+        } => {
+            whole::write_atomic(medium, offset, data, length)?;
+            durable(durability)
+        }
         Operation::Copy {
             ref from,
             ref to,

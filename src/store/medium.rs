@@ -30,6 +30,12 @@ pub trait Medium: fmt::Debug + Send + Sync {
     /// Writes a range of the buffer from byte `offset` on, and gives how many bytes.
     fn write(&self, offset: u64, data: &Data, range: Range<u64>) -> io::Result<u64>;
 
+    /// Writes the first `length` bytes of the buffer at byte `offset`, so that after a loss of power all of them are there
+    /// or none is. An error if it can't: never is it tried in another way.
+    fn write_atomic(&self, _offset: u64, _data: &Data, _length: u64) -> io::Result<()> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
     /// Reads from byte `offset` on, and gives how many bytes.
     fn read_at(&self, bytes: &mut [u8], offset: u64) -> io::Result<usize>;
 
@@ -76,6 +82,10 @@ impl Medium for Backing {
 
     fn write(&self, offset: u64, data: &Data, range: Range<u64>) -> io::Result<u64> {
         Backing::write(self, offset, data, range)
+    }
+
+    fn write_atomic(&self, offset: u64, data: &Data, length: u64) -> io::Result<()> {
+        Backing::write_atomic(self, offset, data, length)
     }
 
     fn read_at(&self, bytes: &mut [u8], offset: u64) -> io::Result<usize> {

@@ -87,6 +87,15 @@ pub enum Operation {
         /// When it must be on stable storage.
         durability: Durability,
     },
+    /// Write from the buffer, of which all is there after a loss of power, or nothing. Nothing may come in between.
+    WriteAtomic {
+        /// Where in the backing object: a multiple of the length.
+        offset: u64,
+        /// How much: what the backing object writes atomically.
+        length: u64,
+        /// When it must be on stable storage.
+        durability: Durability,
+    },
     /// Copy from one part to another, which may overlap; the buffer stays as it is.
     Copy {
         /// Where the source is.
@@ -172,6 +181,7 @@ impl Operation {
             | Operation::Verify { offset, length, .. }
             | Operation::CompareAndWrite { offset, length, .. }
             | Operation::OrWrite { offset, length, .. }
+            | Operation::WriteAtomic { offset, length, .. }
             | Operation::WriteSame { offset, length, .. } => {
                 [offset..offset.saturating_add(length), 0..0]
             }
@@ -199,7 +209,9 @@ impl Operation {
     pub fn is_exclusive(&self) -> bool {
         matches!(
             self,
-            Operation::CompareAndWrite { .. } | Operation::OrWrite { .. }
+            Operation::CompareAndWrite { .. }
+                | Operation::OrWrite { .. }
+                | Operation::WriteAtomic { .. }
         )
     }
 }

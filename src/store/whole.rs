@@ -45,6 +45,19 @@ pub(super) fn write(
     })
 }
 
+/// Writes the first `length` bytes of the buffer to the backing object at byte `offset`: all of them or none.
+pub(super) fn write_atomic(
+    medium: &dyn Medium,
+    offset: u64,
+    data: &Data,
+    length: u64,
+) -> Result<(), Failure> {
+    write_with(offset, length, |_, _| {
+        medium.write_atomic(offset, data, length)?;
+        Ok(length)
+    })
+}
+
 /// Writes memory to the backing object from byte `offset` on.
 pub(super) fn write_all(medium: &dyn Medium, bytes: &[u8], offset: u64) -> Result<(), Failure> {
     write_with(offset, bytes.len() as u64, |done, length| {

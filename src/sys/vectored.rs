@@ -45,6 +45,26 @@ pub fn write(file: &File, offset: u64, data: &Data, range: Range<u64>) -> io::Re
     bytes(done)
 }
 
+/// Writes memory to `file` at byte `offset`, all of it or, even if power is lost meanwhile, none (`RWF_ATOMIC`). Gives the
+/// number of bytes that were written. An error where the kernel can't do that with this many bytes, there.
+pub fn write_atomic(file: &File, bytes: &[u8], offset: u64) -> io::Result<u64> {
+    let piece = libc::iovec {
+        iov_base: bytes.as_ptr().cast_mut().cast(),
+        iov_len: bytes.len(),
+    };
+    // SAFETY: the iovec is the slice, which the kernel only reads.
+    let done = unsafe {
+        libc::pwritev2(
+            file.as_raw_fd(),
+            &raw const piece,
+            1,
+            signed(offset)?,
+            libc::RWF_ATOMIC,
+        )
+    };
+    self::bytes(done)
+}
+
 /// How much of a range of the buffer, from its beginning, one of these calls can move whose pieces must begin in memory
 /// at multiples of `alignment` and be as long.
 pub fn aligned(data: &Data, range: Range<u64>, alignment: u64) -> u64 {
@@ -154,6 +174,15 @@ mod tests {
         // No more pieces than a call takes.
         let small: Vec<_> = (0..2000).map(|piece| (piece * 16, 16)).collect();
         assert_eq!(aligned(&small, 0..32_000, 16), 16_384);
+    }
+
+    #[test]
+    fn what_cannot_be_written_atomically_is_not_written_at_all() {
+        // Not past the page cache, whatever the file system and the kernel can do.
+        let file = tempfile::tempfile().unwrap();
+        let error = write_atomic(&file, &[1; 4096], 0).unwrap_err();
+        assert_eq!(error.raw_os_error(), Some(libc::EOPNOTSUPP));
+        assert_eq!(file.metadata().unwrap().len(), 0);
     }
 
     #[test]

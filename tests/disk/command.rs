@@ -6,6 +6,9 @@ use fastrand::Rng;
 
 use crate::model::Word;
 
+/// How many blocks an atomic write has.
+pub(crate) const ATOMIC: u64 = 4;
+
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Action {
     Read {
@@ -30,6 +33,10 @@ pub(crate) enum Action {
         fua: bool,
     },
     OrWrite {
+        word: Word,
+        fua: bool,
+    },
+    WriteAtomic {
         word: Word,
         fua: bool,
     },
@@ -69,7 +76,7 @@ impl Command {
         let blocks = rng.u64(0..12).min(capacity + 1 - lba);
         let word = some_word(rng);
         let fua = rng.u8(0..4) == 0;
-        let action = match rng.u8(0..24) {
+        let action = match rng.u8(0..27) {
             0..=5 => Action::Read { fua },
             6..=11 => Action::Write { word, fua },
             12 => Action::WriteAndVerify {
@@ -86,6 +93,7 @@ impl Command {
                 fua,
             },
             17 => Action::OrWrite { word, fua },
+            24..=26 => Action::WriteAtomic { word, fua },
             18 | 19 => Action::WriteSame {
                 word: rng.bool().then_some(word),
                 unmap: rng.bool(),
@@ -93,10 +101,12 @@ impl Command {
             20 | 21 => Action::Unmap,
             _ => Action::SynchronizeCache,
         };
-        let blocks = match action {
+        let (lba, blocks) = match action {
             // WSNZ
-            Action::WriteSame { .. } => blocks.max(1),
-            _ => blocks,
+            Action::WriteSame { .. } => (lba, blocks.max(1)),
+            // Now and then none.
+            Action::WriteAtomic { .. } => (lba - lba % ATOMIC, ATOMIC.min(blocks * ATOMIC)),
+            _ => (lba, blocks),
         };
         Command {
             action,
@@ -121,6 +131,7 @@ impl Command {
             Action::Verify { one_block, .. } => (0x8f, if one_block { 0x06 } else { 0x02 }),
             Action::CompareAndWrite { fua, .. } => (0x89, flag(fua, 0x08)),
             Action::OrWrite { fua, .. } => (0x8b, flag(fua, 0x08)),
+            Action::WriteAtomic { fua, .. } => (0x9c, flag(fua, 0x08)),
             Action::WriteSame { word, unmap } => {
                 (0x93, flag(unmap, 0x08) | flag(word.is_none(), 0x01))
             }
@@ -155,6 +166,7 @@ impl Command {
             Action::Write { word, .. }
             | Action::WriteAndVerify { word, .. }
             | Action::OrWrite { word, .. }
+            | Action::WriteAtomic { word, .. }
             | Action::Verify {
                 word: Some(word),
                 one_block: false,
@@ -186,7 +198,8 @@ impl Command {
             Action::WriteAndVerify { .. } => true,
             Action::Write { fua, .. }
             | Action::CompareAndWrite { fua, .. }
-            | Action::OrWrite { fua, .. } => fua || !write_back,
+            | Action::OrWrite { fua, .. }
+            | Action::WriteAtomic { fua, .. } => fua || !write_back,
             Action::WriteSame { .. } | Action::Unmap => !write_back,
             Action::Read { .. } | Action::Verify { .. } | Action::SynchronizeCache => false,
         }

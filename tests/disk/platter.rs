@@ -1,7 +1,6 @@
 //! A medium in memory with a cache in front of it that a loss of power empties, and with blocks that cannot be read or
 //! written.
 
-use std::collections::BTreeMap;
 use std::io;
 use std::ops::Range;
 use std::sync::{Arc, Mutex};
@@ -36,8 +35,9 @@ struct State {
     /// What reads find.
     content: Vec<u8>,
     durable: Vec<u8>,
-    /// What each block has held since the cache was last written to the medium.
-    cached: BTreeMap<usize, Vec<Vec<u8>>>,
+    /// What was written since the cache was last written to the medium: from which byte on, and what. One is lost or kept
+    /// as a whole.
+    cached: Vec<(usize, Vec<u8>)>,
     trouble: Trouble,
     flush_failed: bool,
     has_no_power: bool,
@@ -55,7 +55,7 @@ impl Platter {
             block,
             content: vec![0; block * blocks],
             durable: vec![0; block * blocks],
-            cached: BTreeMap::new(),
+            cached: Vec::new(),
             trouble: Trouble::None,
             flush_failed: false,
             has_no_power: false,
@@ -81,16 +81,14 @@ impl Platter {
     pub(crate) fn power_on(&self) {
         let mut state = self.0.lock().unwrap();
         let State {
-            block,
             durable,
             cached,
             rng,
             ..
         } = &mut *state;
-        for (at, contents) in std::mem::take(cached) {
-            // One of them, or none.
-            if let Some(content) = contents.get(rng.usize(0..=contents.len())) {
-                durable[at * *block..(at + 1) * *block].copy_from_slice(content);
+        for (at, content) in std::mem::take(cached) {
+            if rng.bool() {
+                durable[at..at + content.len()].copy_from_slice(&content);
             }
         }
         state.content = state.durable.clone();
@@ -164,12 +162,28 @@ impl State {
         };
         let length = self.before(bad, from..from + length)?;
         let bytes = &bytes[..length];
-        self.content[from..from + bytes.len()].copy_from_slice(bytes);
-        for block in from / self.block..(from + bytes.len()).div_ceil(self.block) {
-            let content = self.content[block * self.block..(block + 1) * self.block].to_vec();
-            self.cached.entry(block).or_default().push(content);
+        for (at, block) in (from..).step_by(self.block).zip(bytes.chunks(self.block)) {
+            self.keep(at, block.to_vec());
         }
         Ok(bytes.len())
+    }
+
+    /// Writes all of it or nothing, whatever goes wrong.
+    fn write_atomic(&mut self, offset: u64, bytes: Vec<u8>) -> io::Result<()> {
+        self.call(bytes.len())?;
+        let from = usize::try_from(offset).unwrap();
+        if let Trouble::Unwritable(block) = self.trouble {
+            if (from..from + bytes.len()).contains(&(block * self.block)) {
+                return Err(io::Error::from_raw_os_error(libc::EIO));
+            }
+        }
+        self.keep(from, bytes);
+        Ok(())
+    }
+
+    fn keep(&mut self, at: usize, bytes: Vec<u8>) {
+        self.content[at..at + bytes.len()].copy_from_slice(&bytes);
+        self.cached.push((at, bytes));
     }
 }
 
@@ -186,6 +200,12 @@ impl Medium for Platter {
         data.read_at(range.start, &mut bytes);
         let written = self.0.lock().unwrap().write(offset, &bytes)?;
         Ok(written as u64)
+    }
+
+    fn write_atomic(&self, offset: u64, data: &Data, length: u64) -> io::Result<()> {
+        let mut bytes = vec![0; usize::try_from(length).unwrap()];
+        data.read_at(0, &mut bytes);
+        self.0.lock().unwrap().write_atomic(offset, bytes)
     }
 
     fn read_at(&self, bytes: &mut [u8], offset: u64) -> io::Result<usize> {

@@ -17,7 +17,7 @@ use tcmu_pr::scsi::sense::Format;
 use tcmu_pr::store::{Failure, Outcome, Request, perform};
 use tcmu_pr::sys::region::{Data, Region, Segment};
 
-use crate::command::{Action, Command};
+use crate::command::{ATOMIC, Action, Command};
 use crate::model::{Model, Word};
 use crate::platter::{Platter, Trouble, word_of};
 
@@ -237,6 +237,7 @@ impl Run {
                 );
                 // What can't be read again was written, and flushed.
                 if let Action::WriteAndVerify { word, .. } = command.action {
+                    self.note_write(command);
                     for block in command.range() {
                         self.model.write(block, vec![word]);
                         self.model.make_durable(block);
@@ -262,6 +263,7 @@ impl Run {
     fn happened(&mut self, command: &Command, number: u16) {
         let durable = command.is_durable(self.write_back);
         let words = self.words(number);
+        self.note_write(command);
         for (index, block) in command.range().enumerate() {
             match command.action {
                 Action::Read { fua } => {
@@ -295,6 +297,7 @@ impl Run {
 
     /// Some of the command may have been carried out.
     fn may_have_happened(&mut self, command: &Command) {
+        self.note_write(command);
         for block in command.range() {
             for word in self.written(command, block) {
                 self.model.may_have_written(block, word);
@@ -302,10 +305,20 @@ impl Run {
         }
     }
 
+    /// Tells the model which blocks an atomic write concerns next, or another write.
+    fn note_write(&mut self, command: &Command) {
+        match command.action {
+            Action::WriteAtomic { word, .. } => self.model.write_atomic(command.range(), word),
+            Action::Read { .. } | Action::Verify { .. } | Action::SynchronizeCache => {}
+            _ => self.model.written_over(&command.range()),
+        }
+    }
+
     /// What the command writes to a block: more than one word if it depends on what nobody knows.
     fn written(&self, command: &Command, block: usize) -> Vec<Word> {
         match command.action {
             Action::Write { word, .. }
+            | Action::WriteAtomic { word, .. }
             | Action::WriteAndVerify { word, .. }
             | Action::CompareAndWrite { word, .. } => vec![word],
             Action::WriteSame { word, .. } => vec![word.unwrap_or(0)],
@@ -417,7 +430,9 @@ fn first_half(length: usize) -> usize {
 fn unit(block: usize, write_back: bool) -> (LogicalUnit, NexusId) {
     let mut unit = LogicalUnit::new(Setup {
         identity: Identity::new("serial"),
-        geometry: Geometry::new(u32::try_from(block).unwrap(), CAPACITY, 0).unwrap(),
+        geometry: Geometry::new(u32::try_from(block).unwrap(), CAPACITY, 0)
+            .unwrap()
+            .writing_atomically(u32::try_from(block as u64 * ATOMIC).unwrap()),
         provisioning: Provisioning::Thin {
             zeroes: true,
             granularity: 4096,

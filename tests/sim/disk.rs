@@ -79,7 +79,8 @@ impl Disk {
                 request.data.write_at(0, &self.content[at(offset, length)]);
             }
             Operation::Write { offset, length, .. }
-            | Operation::WriteAndVerify { offset, length, .. } => {
+            | Operation::WriteAndVerify { offset, length, .. }
+            | Operation::WriteAtomic { offset, length, .. } => {
                 request
                     .data
                     .read_at(0, &mut self.content[at(offset, length)]);

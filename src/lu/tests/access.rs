@@ -7,6 +7,7 @@ const READ_CAPACITY_10: [u8; 10] = [0x25, 0, 0, 0, 0, 0, 0, 0, 0, 0];
 const READ_CAPACITY_16: [u8; 16] = [0x9e, 0x10, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 32, 0, 0];
 const SYNCHRONIZE_CACHE_16: [u8; 16] = [0x91, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
 const COMPARE_AND_WRITE: [u8; 16] = [0x89, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0];
+const WRITE_ATOMIC: [u8; 16] = [0x9c, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0];
 const OR_WRITE: [u8; 16] = [0x8b, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0];
 const WRITE_AND_VERIFY: [u8; 10] = [0x2e, 0, 0, 0, 0, 0, 0, 0, 1, 0];
 /// BYTCHK=01b.
@@ -70,6 +71,7 @@ fn write_exclusive_lets_outsiders_read_and_neither_write_nor_flush() {
         (&WRITE_AND_VERIFY, 512, false),
         (&COMPARE_AND_WRITE, 1024, false),
         (&OR_WRITE, 512, false),
+        (&WRITE_ATOMIC, 512, false),
         (&SYNCHRONIZE_CACHE, 0, false),
         (&SYNCHRONIZE_CACHE_16, 0, false),
     ] {
@@ -107,6 +109,7 @@ fn exclusive_access_lets_outsiders_see_no_more_than_size_and_state() {
         (&WRITE_AND_VERIFY, 512, false),
         (&COMPARE_AND_WRITE, 1024, false),
         (&OR_WRITE, 512, false),
+        (&WRITE_ATOMIC, 512, false),
         (&SYNCHRONIZE_CACHE, 0, false),
     ] {
         assert!(bench.passes(A, cdb, length), "the holder: {cdb:02x?}");
@@ -136,8 +139,10 @@ fn registrants_types_let_registrants_do_everything() {
             (&WRITE_AND_VERIFY, 512, false),
             (&COMPARE_AND_WRITE, 1024, false),
             (&OR_WRITE, 512, false),
+            (&WRITE_ATOMIC, 512, false),
             (&COMPARE_AND_WRITE, 1024, false),
             (&OR_WRITE, 512, false),
+            (&WRITE_ATOMIC, 512, false),
             (&SYNCHRONIZE_CACHE, 0, false),
             (&SYNCHRONIZE_CACHE_16, 0, false),
         ] {

@@ -10,7 +10,7 @@ const WRITE_AT_1000: [u8; 10] = [0x2a, 0, 0, 0, 0x03, 0xe8, 0, 0, 1, 0];
 impl Bench {
     /// Orders so many blocks; what is stored.
     fn order_size(&mut self, blocks: u64) -> ToStore {
-        let geometry = Geometry::new(512, blocks, 0).unwrap();
+        let geometry = setup().geometry.with_blocks(blocks).unwrap();
         self.unit.alter(Alteration::Resize(geometry), Ticket(7));
         match self.unit.next_step() {
             Some(Step::Store(to_store)) => to_store,

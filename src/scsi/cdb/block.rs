@@ -47,6 +47,12 @@ layout! {
     Medium16 { _opcode: u8, flags: u8, lba: U64, length: U32, _group: u8, _control: u8, }
 }
 layout! {
+    /// WRITE ATOMIC(16).
+    WriteAtomic16 {
+        _opcode: u8, flags: u8, lba: U64, boundary: U16, length: U16, _group: u8, _control: u8,
+    }
+}
+layout! {
     /// START STOP UNIT, PREVENT ALLOW MEDIUM REMOVAL.
     StartStopCdb { _opcode: u8, flags: u8, _reserved: u8, modifier: u8, what: u8, _control: u8, }
 }
@@ -107,6 +113,19 @@ pub(in crate::scsi) fn write_16(cdb: &[u8]) -> Result<Command, Sense> {
 
 pub(in crate::scsi) fn or_write_16(cdb: &[u8]) -> Result<Command, Sense> {
     transfer_16(cdb).map(Command::OrWrite)
+}
+
+/// There is no ATOMIC BOUNDARY: it must be 0. Of the length, the limits of atomic writes decide.
+pub(in crate::scsi) fn write_atomic_16(cdb: &[u8]) -> Result<Command, Sense> {
+    let cdb = WriteAtomic16::of(cdb)?;
+    if cdb.boundary.get() != 0 {
+        return Err(Sense::invalid_field_in_cdb(Field::cdb(10)));
+    }
+    let (lba, blocks) = (cdb.lba.get(), cdb.length.get().into());
+    Ok(Command::WriteAtomic(Transfer {
+        length_field: None,
+        ..transfer(lba, blocks, cdb.flags, Field::cdb(12))
+    }))
 }
 
 pub(in crate::scsi) fn compare_and_write(cdb: &[u8]) -> Result<Command, Sense> {

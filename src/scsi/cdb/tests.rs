@@ -109,6 +109,32 @@ fn or_write_names_its_fields() {
 }
 
 #[test]
+fn write_atomic_names_its_fields_and_has_no_boundary() {
+    let cdb = |boundary: [u8; 2]| {
+        let mut cdb = [
+            0x9c, 0x18, // DPO, FUA
+            0x11, 0x22, 0x33, 0x44, 0x55, 0x66, 0x77, 0x88, // LOGICAL BLOCK ADDRESS
+            0, 0, // ATOMIC BOUNDARY
+            0xbb, 0xcc, // TRANSFER LENGTH
+            0, 0,
+        ];
+        cdb[10..12].copy_from_slice(&boundary);
+        cdb
+    };
+    let expected = Transfer {
+        lba: Lba(0x1122_3344_5566_7788),
+        blocks: Blocks(0xbbcc),
+        fua: true,
+        dpo: true,
+        length_field: None,
+    };
+    assert_eq!(decode(&cdb([0, 0])), Ok(Command::WriteAtomic(expected)));
+    let refused = Err(Sense::invalid_field_in_cdb(Field::cdb(10)));
+    assert_eq!(decode(&cdb([0, 8])), refused);
+    assert_eq!(decode(&cdb([1, 0])), refused);
+}
+
+#[test]
 fn compare_and_write_has_one_byte_for_its_blocks() {
     let cdb = [
         0x89, 0x08, // FUA

@@ -45,10 +45,11 @@ fn refuses(row: &Row, byte: usize, mask: u8) -> bool {
 }
 
 /// Refused by the decoder: the LBA of READ CAPACITY(10) unless PMI is set, and of SEND DIAGNOSTIC the PARAMETER LIST
-/// LENGTH, which is more than one byte.
+/// LENGTH, which is more than one byte; ATOMIC BOUNDARY is as long.
 fn depends(row: &Row, byte: usize) -> bool {
     row.name == "READ CAPACITY(10)" && (2..6).contains(&byte)
         || row.name == "SEND DIAGNOSTIC" && (3..5).contains(&byte)
+        || row.name == "WRITE ATOMIC(16)" && (10..12).contains(&byte)
 }
 
 #[test]
@@ -284,7 +285,7 @@ fn what_we_would_not_do_is_refused() {
         let refused: &[(u16, u8)] = match row.opcode() {
             0x28 | 0xa8 | 0x88 | 0x2a | 0xaa | 0x8a => &[(1, 0xe0)], // RDPROTECT, WRPROTECT
             0x2f | 0xaf | 0x8f => &[(1, 0xe0)],                      // VRPROTECT
-            0x2e | 0xae | 0x8e | 0x89 | 0x8b => &[(1, 0xe0)],        // WRPROTECT, ORPROTECT
+            0x2e | 0xae | 0x8e | 0x89 | 0x8b | 0x9c => &[(1, 0xe0)], // WRPROTECT, ORPROTECT
             0x41 | 0x93 => &[(1, 0xe0), (1, 0x10), (1, 0x04), (1, 0x02)], // WRPROTECT, ANCHOR, PBDATA, LBDATA
             0x42 | 0x4d => &[(1, 0x01)],                                  // ANCHOR, SP
             0x9e if row.service_action() == Some(0x12) => &[(14, 0xff)],  // REPORT TYPE
@@ -389,7 +390,7 @@ fn only_reads_writes_and_flushes_touch_the_medium() {
         let (media, direction) = match row.opcode() {
             0x08 | 0x28 | 0xa8 | 0x88 => (Media::Read, DataDirection::In),
             0x9e if row.service_action() == Some(0x12) => (Media::Read, DataDirection::In),
-            0x0a | 0x2a | 0xaa | 0x8a | 0x2e | 0xae | 0x8e | 0x89 | 0x8b => {
+            0x0a | 0x2a | 0xaa | 0x8a | 0x2e | 0xae | 0x8e | 0x89 | 0x8b | 0x9c => {
                 (Media::Write, DataDirection::Out)
             }
             0x41 | 0x42 | 0x93 => (Media::Write, DataDirection::Out), // WRITE SAME, UNMAP

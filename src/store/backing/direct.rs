@@ -5,7 +5,7 @@
 
 use std::fs::File;
 use std::io;
-use std::ops::Range;
+use std::ops::{Range, RangeInclusive};
 use std::os::unix::fs::FileExt;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
@@ -17,6 +17,10 @@ use crate::sys::{block, vectored};
 /// How much is moved at a time by way of a buffer in between.
 const PIECE: u64 = 1 << 20;
 
+/// How many bytes an atomic write has, if the system leaves the choice: there can be only one length, and databases ask
+/// for this one, the page of most of them.
+const DATABASE_PAGE: u32 = 16 << 10;
+
 /// What direct I/O on a file takes that does not say: a page.
 const PAGE: u32 = 4096;
 
@@ -27,6 +31,8 @@ pub(super) struct Direct {
     alignment: u64,
     /// The parts that are being written, if a write can concern more than it is asked to write.
     held: Option<Parts>,
+    /// How many bytes an atomic write has, if there are atomic writes.
+    atomic_write: Option<u32>,
 }
 
 impl Direct {
@@ -38,7 +44,8 @@ impl Direct {
             (DirectIo::Unknown, BackingId::File { .. }) => PAGE,
             (DirectIo::Unknown, BackingId::BlockDevice { .. }) => block::logical_block_size(file)?,
         };
-        Ok(Direct::new(alignment, block_size))
+        let lengths = alignment::atomic_writes(file)?;
+        Ok(Direct::new(alignment, block_size).map(|direct| direct.writing_atomically(lengths)))
     }
 
     /// `None` unless the alignment is one that there can be.
@@ -47,7 +54,51 @@ impl Direct {
         is_good.then(|| Direct {
             alignment: alignment.into(),
             held: (alignment > block_size).then(Parts::default),
+            atomic_write: None,
         })
+    }
+
+    /// The same where the system writes every power of two of these atomically, at a multiple of itself.
+    fn writing_atomically(self, lengths: Option<RangeInclusive<u32>>) -> Direct {
+        let length = lengths.map(|lengths| DATABASE_PAGE.min(*lengths.end()).max(*lengths.start()));
+        let fits = |length: u32| length.is_power_of_two() && u64::from(length) >= self.alignment;
+        let atomic_write = length.filter(|&length| fits(length) && u64::from(length) <= PIECE);
+        Direct {
+            atomic_write,
+            ..self
+        }
+    }
+
+    /// How many bytes an atomic write has, if there are atomic writes.
+    pub(super) fn atomic_write(&self) -> Option<u32> {
+        self.atomic_write
+    }
+
+    /// Writes the first `length` bytes of the buffer at byte `offset`, all of them or none.
+    ///
+    /// They go by way of memory of our own: the kernel asks for one piece that is aligned, and nobody changes it
+    /// meanwhile.
+    pub(super) fn write_atomic(
+        &self,
+        file: &File,
+        offset: u64,
+        data: &Data,
+        length: u64,
+    ) -> io::Result<()> {
+        let served = self.atomic_write.map(u64::from);
+        if served != Some(length) || offset % length != 0 {
+            return Err(io::ErrorKind::Unsupported.into());
+        }
+        let mut buffer = Aligned::new(index(length), index(self.alignment));
+        data.read_at(0, buffer.bytes());
+        let _held = self.hold(offset..offset + length);
+        let written = vectored::write_atomic(file, buffer.bytes(), offset)?;
+        if written == length {
+            Ok(())
+        } else {
+            log::error!("the system wrote {written} of {length} bytes that are atomic");
+            Err(io::Error::from_raw_os_error(libc::EIO))
+        }
     }
 
     /// Of what offsets, lengths and memory are multiples, in bytes.

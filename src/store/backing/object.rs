@@ -90,6 +90,8 @@ pub struct Topology {
     pub first_physical_block: u32,
     /// Whether the medium rotates.
     pub rotates: bool,
+    /// How many bytes an atomic write has, if there are atomic writes.
+    pub atomic_write: Option<u32>,
 }
 
 /// The object at a path; `None` if there is none but a file could be created there.
@@ -251,11 +253,13 @@ impl Topology {
                 physical_block_size: physical,
                 first_physical_block: first,
                 rotates: false,
+                atomic_write: None,
             },
             None => Topology {
                 physical_block_size: block_size,
                 first_physical_block: 0,
                 rotates: false,
+                atomic_write: None,
             },
         }
     }

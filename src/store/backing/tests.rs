@@ -1,8 +1,10 @@
 use std::os::unix::fs::{FileExt, MetadataExt};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 use std::{process, thread};
 
 use super::*;
+use crate::sys::region::{Region, Segment};
 
 mod devices;
 
@@ -262,6 +264,7 @@ fn a_file_of_512_byte_blocks_is_written_in_pages_of_the_cache() {
         physical_block_size: 4096,
         first_physical_block: 0,
         rotates: false,
+        atomic_write: None,
     };
     assert_eq!(small.topology(), expected);
     assert_eq!(open("large.img", 4096).topology(), expected);
@@ -301,5 +304,48 @@ fn a_file_is_served_past_the_page_cache_or_refused_with_what_to_leave_out() {
             assert!(error.to_string().contains("leave out direct=1"), "{error}");
             assert!(!path.exists());
         }
+    }
+}
+
+#[test]
+fn an_atomic_write_is_one_of_the_systems_or_none() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("lun0.img");
+    let region = Arc::new(Region::anonymous(1 << 20).unwrap());
+    // In two pieces, neither of which is aligned.
+    let pieces = [(8193, 1000), (100, (1 << 19) - 1000)];
+    let pieces = pieces.map(|(offset, length)| Segment { offset, length });
+    let data = Data::new(&region, pieces.to_vec(), 0..1 << 20).unwrap();
+    data.write_at(0, &[0x5a; 1 << 19]);
+    let buffered = Backing::open(&path, SIZE, 512).unwrap();
+    assert_eq!(buffered.topology().atomic_write, None);
+    assert!(buffered.write_atomic(0, &data, 4096).is_err());
+    drop(buffered);
+
+    let direct = Mode {
+        direct: true,
+        ..Mode::default()
+    };
+    let Ok(backing) = Backing::open_with(&path, SIZE, 512, direct) else {
+        return; // no direct I/O here
+    };
+    let Some(length) = backing.topology().atomic_write else {
+        assert!(backing.write_atomic(0, &data, 4096).is_err());
+        return;
+    };
+    let length = u64::from(length);
+    backing.write_atomic(length, &data, length).unwrap();
+    // Not where it does not begin at a multiple of itself, and no other length.
+    for (offset, other) in [(length / 2, length), (0, length / 2), (0, 2 * length)] {
+        assert!(backing.write_atomic(offset, &data, other).is_err());
+    }
+    let mut found = vec![0xff; usize::try_from(4 * length).unwrap()];
+    let mut done = 0;
+    while done < found.len() {
+        done += backing.read_at(&mut found[done..], done as u64).unwrap();
+    }
+    for (byte, found) in (0..).zip(found) {
+        let expected = (length..2 * length).contains(&byte);
+        assert_eq!(found, if expected { 0x5a } else { 0 }, "byte {byte}");
     }
 }

@@ -166,3 +166,40 @@ fn who_must_be_alone_waits_for_those_who_are_there_and_for_nobody_else() {
     });
     assert!(parts.lock().is_empty());
 }
+
+#[test]
+fn of_the_lengths_of_atomic_writes_one_is_served() {
+    let served = |alignment, lengths| {
+        let direct = Direct::new(alignment, 512).unwrap();
+        direct.writing_atomically(lengths).atomic_write()
+    };
+    assert_eq!(served(512, None), None);
+    assert_eq!(served(512, Some(512..=4096)), Some(4096));
+    assert_eq!(served(512, Some(4096..=16_384)), Some(16_384));
+    assert_eq!(served(4096, Some(4096..=4 << 20)), Some(16_384));
+    assert_eq!(served(512, Some(65_536..=4 << 20)), Some(65_536));
+    // Less than direct I/O takes; more than goes at once; no power of two.
+    assert_eq!(served(4096, Some(512..=2048)), None);
+    assert_eq!(served(512, Some(2 << 20..=4 << 20)), None);
+    assert_eq!(served(512, Some(512..=1536)), None);
+}
+
+#[test]
+fn another_length_or_place_than_is_served_is_never_written() {
+    let (file, direct) = bench(512);
+    let direct = direct.writing_atomically(Some(4096..=4096));
+    let region = Arc::new(Region::anonymous(1 << 16).unwrap());
+    let segment = Segment {
+        offset: 0,
+        length: 8192,
+    };
+    let data = Data::new(&region, vec![segment], 0..1 << 16).unwrap();
+    data.write_at(0, &[0xff; 8192]);
+    for (offset, length) in [(0, 8192), (0, 512), (2048, 4096)] {
+        let refused = direct.write_atomic(&file, offset, &data, length);
+        assert_eq!(refused.unwrap_err().kind(), io::ErrorKind::Unsupported);
+    }
+    let mut found = [0xff; 8192];
+    assert_eq!(direct.read_at(&file, &mut found, 0).unwrap(), 8192);
+    assert_eq!(found, [0; 8192]);
+}
