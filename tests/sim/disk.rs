@@ -40,7 +40,13 @@ pub(crate) fn unit() -> LogicalUnit {
     LogicalUnit::new(Setup {
         identity: inquiry::Identity::new("serial"),
         geometry: Geometry::new(512, BLOCKS as u64, 0).unwrap(),
-        provisioning: Provisioning::Full,
+        provisioning: Provisioning::Thin {
+            zeroes: true,
+            granularity: 4096,
+            alignment: 0,
+            figures: true,
+            soft_threshold: Some(1 << 29),
+        },
         reservations: Ok(Reservations::default()),
         attentions: Vec::new(),
         power_on: false,
