@@ -1,6 +1,6 @@
 //! CDBs as values: a [`Command`] is what a CDB asks for, with its fields named and its size forgotten.
 //!
-//! The decoders ([`block`], [`copy`], [`primary`]) read the fields of one command and judge their values. What is the same for every
+//! The decoders (`block`, `copy`, `primary`) read the fields of one command and judge their values. What is the same for every
 //! command (length, NACA, the bits that its row refuses) [`Row::decode`](super::commands::Row::decode) has
 //! judged before it calls one; reserved and obsolete bits and hints are not looked at.
 
