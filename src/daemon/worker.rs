@@ -112,8 +112,6 @@ struct Port {
     device: Device,
     /// What was taken from its ring and has not been begun.
     taken: VecDeque<Entry>,
-    /// How much of that is to be begun in this turn.
-    due: usize,
     whose: Whose,
     notes: Option<DeviceNotes>,
     /// The I_T nexus whose commands have come through it, and will again if any do.
@@ -407,7 +405,6 @@ impl<S: Store<Pending>, R: Record> Worker<S, R> {
             Port {
                 device,
                 taken: VecDeque::new(),
-                due: 0,
                 whose: Whose::Unknown,
                 notes: None,
                 served: None,
@@ -529,20 +526,15 @@ impl<S: Store<Pending>, R: Record> Worker<S, R> {
                 more |= self.take_entries_of(id);
             }
         }
-        for (&id, count) in ids.iter().zip(counts) {
-            let resets = self.begin_to_last_reset(id);
-            if let Some(port) = self.ports.get_mut(&id) {
-                port.due = count.saturating_sub(resets);
-            }
-        }
-        for id in ids {
-            while let Some(entry) = self.next_due(id) {
-                self.begin_entry(id, entry);
-            }
-            more |= self
-                .ports
-                .get(&id)
-                .is_some_and(|port| !port.taken.is_empty());
+        let left: Vec<usize> = ids
+            .iter()
+            .zip(counts)
+            .map(|(&id, count)| count.saturating_sub(self.begin_to_last_reset(id)))
+            .collect();
+        for (id, count) in ids.into_iter().zip(left) {
+            self.begin_taken(id, count);
+            let port = self.ports.get(&id);
+            more |= port.is_some_and(|port| !port.taken.is_empty());
         }
         more
     }
@@ -563,27 +555,21 @@ impl<S: Store<Pending>, R: Record> Worker<S, R> {
 
     /// Begins what was taken from a ring, up to the last reset. Tells how many entries that were.
     fn begin_to_last_reset(&mut self, id: PortId) -> usize {
-        let Some(port) = self.ports.get_mut(&id) else {
-            return 0;
-        };
-        let last = port.taken.iter().rposition(is_reset);
+        let port = self.ports.get(&id);
+        let last = port.and_then(|port| port.taken.iter().rposition(is_reset));
         let count = last.map_or(0, |last| last + 1);
-        for _ in 0..count {
-            let entry = self
-                .ports
-                .get_mut(&id)
-                .and_then(|port| port.taken.pop_front());
-            if let Some(entry) = entry {
-                self.begin_entry(id, entry);
-            }
-        }
+        self.begin_taken(id, count);
         count
     }
 
-    fn next_due(&mut self, id: PortId) -> Option<Entry> {
-        let port = self.ports.get_mut(&id)?;
-        port.due = port.due.checked_sub(1)?;
-        port.taken.pop_front()
+    /// Begins the first so many entries of those that were taken from a ring.
+    fn begin_taken(&mut self, id: PortId, count: usize) {
+        for _ in 0..count {
+            let port = self.ports.get_mut(&id);
+            if let Some(entry) = port.and_then(|port| port.taken.pop_front()) {
+                self.begin_entry(id, entry);
+            }
+        }
     }
 
     fn begin_entry(&mut self, id: PortId, entry: Entry) {

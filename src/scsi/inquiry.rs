@@ -384,6 +384,12 @@ mod tests {
         .unwrap()
     }
 
+    /// A page of a fully provisioned disk of this geometry.
+    fn page_of_disk(code: u8, geometry: &Geometry) -> Vec<u8> {
+        let (identity, full) = (Identity::new("x"), Provisioning::Full);
+        vital_product_data(code, &identity, geometry, &full, &Ports::default()).unwrap()
+    }
+
     #[test]
     fn standard_data_names_the_disk_and_its_standards() {
         let mut expected = vec![
@@ -530,14 +536,7 @@ mod tests {
         let geometry = Geometry::new(512, 1 << 20, 0).unwrap();
         for (physical, expected) in [(512, [0x00, 0x08]), (65_536, [0x00, 0x80])] {
             let geometry = geometry.with_physical_blocks(physical, Lba(0)).unwrap();
-            let page = vital_product_data(
-                0xb0,
-                &Identity::new("x"),
-                &geometry,
-                &Provisioning::Full,
-                &Ports::default(),
-            )
-            .unwrap();
+            let page = page_of_disk(0xb0, &geometry);
             assert_eq!(page[6..8], expected);
         }
     }
@@ -567,14 +566,7 @@ mod tests {
     fn block_limits_tell_how_to_write_atomically_where_that_is_served() {
         let geometry = Geometry::new(512, 1 << 20, 0).unwrap();
         let geometry = geometry.writing_atomically(16_384);
-        let page = vital_product_data(
-            0xb0,
-            &Identity::new("x"),
-            &geometry,
-            &Provisioning::Full,
-            &Ports::default(),
-        )
-        .unwrap();
+        let page = page_of_disk(0xb0, &geometry);
         let mut expected = vec![
             0x00, 0x00, 0x00, 0x20, // MAXIMUM ATOMIC TRANSFER LENGTH: 16 KiB
             0x00, 0x00, 0x00, 0x20, // ATOMIC ALIGNMENT
@@ -615,14 +607,7 @@ mod tests {
     #[test]
     fn of_a_medium_that_rotates_no_rate_is_told() {
         let geometry = Geometry::new(512, 1 << 20, 0).unwrap().rotating();
-        let page = vital_product_data(
-            0xb1,
-            &Identity::new("x"),
-            &geometry,
-            &Provisioning::Full,
-            &Ports::default(),
-        )
-        .unwrap();
+        let page = page_of_disk(0xb1, &geometry);
         assert_eq!(page[4..6], [0x00, 0x00]); // MEDIUM ROTATION RATE: not reported
         assert_eq!(page[8], 0x03); // FUAB, VBULS
     }
