@@ -14,7 +14,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use crossbeam_channel::unbounded;
-use disk::{Disk, TestStore};
+use disk::{BLOCKS, Disk, Memory, TestStore};
 use fastrand::Rng;
 use kernel::{Buffer, Completed, Kernel};
 use tcmu_pr::daemon::recorder::Recorder;
@@ -48,7 +48,7 @@ impl Node {
     fn new(stale: u8) -> Node {
         let waker = Waker::new().unwrap();
         let disk = Arc::new(Mutex::new(Disk::new()));
-        disk.lock().unwrap().content.fill(0x11);
+        disk.lock().unwrap().memory = Memory::new(512 * BLOCKS, 0x11);
         let (notices, _) = unbounded();
         let parts = Parts {
             unit: disk::unit(),

@@ -236,7 +236,7 @@ impl Node {
     }
 
     fn content(&self, block: usize) -> Vec<u8> {
-        self.disk.lock().unwrap().content[512 * block..512 * (block + 1)].to_vec()
+        self.disk.lock().unwrap().memory.content()[512 * block..512 * (block + 1)].to_vec()
     }
 
     fn stop(self) {
@@ -383,13 +383,13 @@ fn nothing_of_a_nexus_whose_writes_were_aborted_reaches_the_disk_any_more() {
     let answer = node.kernels[A].wait_for(1).remove(0);
     assert_eq!((answer.id, answer.status), (preempt, GOOD));
     node.let_go();
-    let content = node.disk.lock().unwrap().content.clone();
+    let content = node.disk.lock().unwrap().memory.content();
     for block in 0..WRITES {
         let answer = node.command(B, &write(block), Buffer::Out(&[0xcc; 512]));
         assert_eq!(answer.status, CONFLICT);
     }
     node.settled();
-    assert!(node.disk.lock().unwrap().content == content);
+    assert!(node.disk.lock().unwrap().memory.content() == content);
     node.stop();
 }
 

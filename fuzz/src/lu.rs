@@ -11,11 +11,13 @@
 //!
 //! Whatever they are: nothing panics, every command is answered once, and nothing is left when nothing is in flight.
 
-use std::io;
-use std::ops::Range;
-use std::sync::{Arc, Mutex, PoisonError};
+#[path = "../../tests/sim/memory.rs"]
+#[allow(dead_code, reason = "others use all of it")]
+mod memory;
 
-use nix::fcntl::PosixFadviseAdvice;
+use std::sync::Arc;
+
+use memory::Memory;
 use tcmu_pr::lu::task::{Answer, NexusId, Pending, Tag, Task};
 use tcmu_pr::lu::{FENCE_PATIENCE, LogicalUnit, Mapping, Setup, Step, UnitState};
 use tcmu_pr::pr::Reservations;
@@ -25,8 +27,6 @@ use tcmu_pr::scsi::inquiry::Identity;
 use tcmu_pr::scsi::nexus::{ItNexus, Protocol, TargetPort, TransportId};
 use tcmu_pr::scsi::provisioning::Provisioning;
 use tcmu_pr::scsi::sense::Format;
-use tcmu_pr::store::medium::{Clearing, Medium};
-use tcmu_pr::store::space::{Deallocation, Figures, Found, Sought};
 use tcmu_pr::store::{Request, perform};
 use tcmu_pr::sys::region::{Data, Region, Segment};
 
@@ -45,105 +45,6 @@ const HEADER: usize = 18;
 /// Blocks of the unit, of 512 bytes.
 const BLOCKS: u64 = 256;
 const NEXUSES: u64 = 4;
-
-/// Blocks in memory.
-#[derive(Debug)]
-struct Memory(Mutex<State>);
-
-#[derive(Debug)]
-struct State {
-    content: Vec<u8>,
-    flush_fails: bool,
-}
-
-impl Memory {
-    fn with<T>(&self, act: impl FnOnce(&mut State) -> T) -> T {
-        act(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
-    }
-}
-
-/// As much of so many bytes at an offset as there is.
-fn part(content: &[u8], offset: u64, length: usize) -> Range<usize> {
-    let from = usize::try_from(offset).map_or(content.len(), |from| from.min(content.len()));
-    from..from.saturating_add(length).min(content.len())
-}
-
-impl Medium for Memory {
-    fn read(&self, offset: u64, data: &Data, range: Range<u64>) -> io::Result<u64> {
-        let length = usize::try_from(range.end - range.start).expect("it is in memory");
-        let bytes = self.with(|state| state.content[part(&state.content, offset, length)].to_vec());
-        Ok(data.write_at(range.start, &bytes) as u64)
-    }
-
-    fn write(&self, offset: u64, data: &Data, range: Range<u64>) -> io::Result<u64> {
-        let length = usize::try_from(range.end - range.start).expect("it is in memory");
-        let mut bytes = vec![0; length];
-        data.read_at(range.start, &mut bytes);
-        self.write_at(&bytes, offset).map(|written| written as u64)
-    }
-
-    fn read_at(&self, bytes: &mut [u8], offset: u64) -> io::Result<usize> {
-        self.with(|state| {
-            let part = part(&state.content, offset, bytes.len());
-            bytes[..part.len()].copy_from_slice(&state.content[part.clone()]);
-            Ok(part.len())
-        })
-    }
-
-    fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<usize> {
-        self.with(|state| {
-            let part = part(&state.content, offset, bytes.len());
-            state.content[part.clone()].copy_from_slice(&bytes[..part.len()]);
-            Ok(part.len())
-        })
-    }
-
-    fn flush(&self) -> io::Result<()> {
-        if self.with(|state| state.flush_fails) {
-            return Err(io::Error::other("it was to fail"));
-        }
-        Ok(())
-    }
-
-    fn advise(&self, _offset: u64, _length: u64, _advice: PosixFadviseAdvice) {}
-
-    fn deallocation(&self) -> Option<Deallocation> {
-        Some(Deallocation {
-            zeroes: true,
-            granularity: 4096,
-            alignment: 0,
-        })
-    }
-
-    fn clear(&self, _clearing: Clearing, part: &Range<u64>) -> io::Result<bool> {
-        let length = usize::try_from(part.end - part.start).expect("it is in memory");
-        self.write_at(&vec![0; length], part.start).map(|_| true)
-    }
-
-    fn seek(&self, at: u64, _sought: Sought) -> io::Result<Found> {
-        Ok(Found::At(at))
-    }
-
-    fn figures(&self) -> io::Result<Figures> {
-        Ok(Figures {
-            total: 1 << 30,
-            available: 1 << 29,
-            used: 1 << 17,
-        })
-    }
-
-    fn block_size(&self) -> u32 {
-        512
-    }
-
-    fn size(&self) -> u64 {
-        BLOCKS * 512
-    }
-
-    fn actual_size(&self) -> io::Result<u64> {
-        Ok(self.size())
-    }
-}
 
 struct Case {
     unit: LogicalUnit,
@@ -202,10 +103,7 @@ impl Case {
         Case {
             nexuses: nexuses.collect(),
             unit,
-            memory: Memory(Mutex::new(State {
-                content: vec![0x5a; usize::try_from(BLOCKS * 512).expect("it is small")],
-                flush_fails: false,
-            })),
+            memory: Memory::new(usize::try_from(BLOCKS * 512).expect("it is small"), 0x5a),
             in_flight: Vec::new(),
             storing_fails: false,
             asked: 0,
@@ -217,7 +115,7 @@ impl Case {
         let (flags, nexus) = (header[0], usize::from(header[0] & 0x03));
         self.storing_fails |= flags & FAIL != 0;
         if flags & FLUSH_FAILS != 0 {
-            self.memory.with(|state| state.flush_fails = true);
+            self.memory.fail_flushes();
         }
         if flags & RESET != 0 {
             let told = self.nexuses[nexus];

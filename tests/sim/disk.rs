@@ -3,9 +3,13 @@
 #![allow(dead_code, reason = "each test crate uses a part of it")]
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on panics")]
 
+#[path = "memory.rs"]
+mod memory;
+
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
 
+pub(crate) use memory::Memory;
 use tcmu_pr::lu::task::Pending;
 use tcmu_pr::lu::{LogicalUnit, Setup, UnitState};
 use tcmu_pr::pr::Reservations;
@@ -13,8 +17,7 @@ use tcmu_pr::pr::out::Context;
 use tcmu_pr::scsi::capacity::Geometry;
 use tcmu_pr::scsi::inquiry;
 use tcmu_pr::scsi::provisioning::Provisioning;
-use tcmu_pr::store::space::{Extent, Figures};
-use tcmu_pr::store::{Content, Done, Failure, Operation, Outcome, Request, Store};
+use tcmu_pr::store::{Done, Request, Store, perform};
 use tcmu_pr::sys::wake::Waker;
 
 /// Of 512 bytes.
@@ -22,7 +25,7 @@ pub(crate) const BLOCKS: usize = 64;
 
 /// A disk in memory. While it is held, operations wait for the test to let them go.
 pub(crate) struct Disk {
-    pub(crate) content: Vec<u8>,
+    pub(crate) memory: Memory,
     pub(crate) held: bool,
     pub(crate) waiting: VecDeque<(Request, Pending)>,
     done: VecDeque<Done<Pending>>,
@@ -59,7 +62,7 @@ pub(crate) fn unit() -> LogicalUnit {
 impl Disk {
     pub(crate) fn new() -> Disk {
         Disk {
-            content: vec![0; 512 * BLOCKS],
+            memory: Memory::new(512 * BLOCKS, 0),
             held: false,
             waiting: VecDeque::new(),
             done: VecDeque::new(),
@@ -75,85 +78,7 @@ impl Disk {
     }
 
     pub(crate) fn perform(&mut self, (request, ticket): (Request, Pending)) {
-        let at = |offset: u64, length: u64| {
-            let from = usize::try_from(offset).unwrap();
-            from..from + usize::try_from(length).unwrap()
-        };
-        let mut result = Ok(Outcome::Done);
-        match request.operation {
-            Operation::Read { offset, length, .. } => {
-                request.data.write_at(0, &self.content[at(offset, length)]);
-            }
-            Operation::Write { offset, length, .. }
-            | Operation::WriteAndVerify { offset, length, .. }
-            | Operation::WriteAtomic { offset, length, .. } => {
-                request
-                    .data
-                    .read_at(0, &mut self.content[at(offset, length)]);
-            }
-            Operation::CompareAndWrite { offset, length, .. } => {
-                let length = usize::try_from(length).unwrap();
-                let mut halves = vec![0; 2 * length];
-                request.data.read_at(0, &mut halves);
-                let (expected, new) = halves.split_at(length);
-                let content = &mut self.content[at(offset, length as u64)];
-                let mut bytes = content.iter().zip(expected);
-                match bytes.position(|(found, expected)| found != expected) {
-                    None => content.copy_from_slice(new),
-                    Some(at) => result = Err(Failure::Miscompare { at: at as u64 }),
-                }
-            }
-            Operation::OrWrite { offset, length, .. } => {
-                let content = &mut self.content[at(offset, length)];
-                let mut bits = vec![0; content.len()];
-                request.data.read_at(0, &mut bits);
-                content
-                    .iter_mut()
-                    .zip(bits)
-                    .for_each(|(byte, bits)| *byte |= bits);
-            }
-            Operation::Copy {
-                from, to, length, ..
-            } => {
-                let to = at(to.offset, length).start;
-                self.content.copy_within(at(from.offset, length), to);
-            }
-            // Nobody is told here whether it is as it should be.
-            Operation::Verify { .. } => {}
-            Operation::Flush | Operation::PreFetch { .. } | Operation::Examine => {}
-            Operation::Unmap { ranges, .. } => {
-                for range in ranges {
-                    self.content[at(range.start, range.end - range.start)].fill(0);
-                }
-            }
-            Operation::WriteSame {
-                offset,
-                length,
-                content,
-                ..
-            } => {
-                let mut block = [0; 512];
-                if content != Content::Zeros {
-                    request.data.read_at(0, &mut block);
-                }
-                for place in self.content[at(offset, length)].chunks_mut(512) {
-                    place.copy_from_slice(&block);
-                }
-            }
-            Operation::Extents { offset, length, .. } => {
-                result = Ok(Outcome::Extents(vec![Extent {
-                    range: offset..offset + length,
-                    is_allocated: true,
-                }]));
-            }
-            Operation::Figures => {
-                result = Ok(Outcome::Figures(Figures {
-                    total: 1 << 30,
-                    available: 1 << 29,
-                    used: 1 << 20,
-                }));
-            }
-        }
+        let result = perform(&self.memory, &request);
         self.done.push_back(Done {
             ticket,
             data: request.data,

@@ -236,7 +236,7 @@ impl Node {
     }
 
     pub(crate) fn content(&self, block: usize) -> Vec<u8> {
-        self.disk().content[512 * block..512 * (block + 1)].to_vec()
+        self.disk().memory.content()[512 * block..512 * (block + 1)].to_vec()
     }
 
     pub(crate) fn notice(&self) -> String {
