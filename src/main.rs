@@ -7,10 +7,11 @@ use std::process::{ExitCode, abort};
 
 use clap::Parser;
 use log::LevelFilter;
-use tcmu_pr::cli::{self, Cli, Command, Person, Serve};
+use tcmu_pr::cli::{self, Cli, Command, Engine, Person, Serve};
 use tcmu_pr::control::dbus::Bus;
 use tcmu_pr::daemon::{self, Config};
 use tcmu_pr::nexus::tap::Faults;
+use tcmu_pr::store::engine::Wanted;
 
 fn main() -> ExitCode {
     let (bus, output) = (&Bus::System, &mut io::stdout());
@@ -59,6 +60,10 @@ fn serve(options: &Serve) -> Result<(), Box<dyn Error>> {
         run_directory: options.run_directory.clone(),
         state_directory: options.state_directory.clone(),
         bus: Bus::System,
+        engine: match options.engine {
+            Engine::Best => Wanted::Best,
+            Engine::Threads => Wanted::Threads,
+        },
         faults: Faults {
             late: options.fault_late,
             every: options.fault_every,

@@ -25,6 +25,7 @@ use tcmu_pr::scsi::DataDirection;
 use tcmu_pr::scsi::commands::{COMMANDS, Row};
 use tcmu_pr::scsi::nexus::{ItNexus, Protocol, TargetPort, TargetPorts, TransportId};
 use tcmu_pr::store::saved;
+use tcmu_pr::sys::wait::EpollWait;
 use tcmu_pr::sys::wake::Waker;
 
 /// How many CDBs each command is sent with.
@@ -55,6 +56,7 @@ impl Node {
             store: TestStore {
                 disk,
                 waker: waker.clone(),
+                wait: EpollWait::new().unwrap(),
             },
             medium: None,
             recorder: Recorder::start(NoKeeper, &waker).unwrap(),

@@ -22,6 +22,7 @@ use tcmu_pr::pr::Reservations;
 use tcmu_pr::pr::admin::Action;
 use tcmu_pr::scsi::nexus::{ItNexus, Protocol, TargetPort, TargetPorts, TransportId};
 use tcmu_pr::store::saved;
+use tcmu_pr::sys::wait::EpollWait;
 use tcmu_pr::sys::wake::Waker;
 
 const SOON: Duration = Duration::from_secs(20);
@@ -104,6 +105,7 @@ impl Node {
             store: TestStore {
                 disk: Arc::clone(&disk),
                 waker: waker.clone(),
+                wait: EpollWait::new().unwrap(),
             },
             medium: None,
             recorder: Recorder::start(keeper.clone(), &waker).unwrap(),

@@ -15,6 +15,7 @@ use tcmu_pr::lu::task::Pending;
 use tcmu_pr::lu::{LogicalUnit, Mapping, ToStore};
 use tcmu_pr::scsi::nexus::TargetPorts;
 use tcmu_pr::store::{Done, Operation, Outcome, Request, Store};
+use tcmu_pr::sys::wait::{EpollWait, Wait};
 use tcmu_pr::sys::wake::Waker;
 
 use crate::figures::{Figures, Group};
@@ -35,6 +36,7 @@ const LENGTH: usize = 4_096;
 struct Memory {
     content: Vec<u8>,
     done: VecDeque<Done<Pending>>,
+    wait: EpollWait,
 }
 
 impl Store<Pending> for Memory {
@@ -50,6 +52,10 @@ impl Store<Pending> for Memory {
 
     fn reap(&mut self) -> Option<Done<Pending>> {
         self.done.pop_front()
+    }
+
+    fn waits(&mut self) -> &mut dyn Wait {
+        &mut self.wait
     }
 }
 
@@ -102,6 +108,7 @@ fn node(registrants: usize) -> (Kernel, Worker<Memory, NoRecord>) {
         store: Memory {
             content: vec![0x5a; LENGTH],
             done: VecDeque::new(),
+            wait: EpollWait::new().unwrap(),
         },
         medium: None,
         recorder: NoRecord,

@@ -152,7 +152,7 @@ impl Unit {
             Step::Store(_) => answered(self.unit.stored(true)),
             step => answered(step),
         };
-        answer.deliver(self.unit.sense_format()).status
+        answer.deliver(self.unit.sense_format()).0.status
     }
 }
 

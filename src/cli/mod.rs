@@ -8,7 +8,7 @@ use std::io::{self, ErrorKind, Write};
 use std::path::PathBuf;
 
 use clap::builder::{PossibleValuesParser, TypedValueParser};
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 use log::LevelFilter;
 
 use crate::control::dbus::{self, Bus};
@@ -83,12 +83,24 @@ pub struct Serve {
         hide = true
     )]
     pub state_directory: PathBuf,
+    /// What does I/O that has to wait: io_uring, unless it is missing or forbidden, or helper threads in any case
+    #[arg(long, value_enum, default_value_t = Engine::Best)]
+    pub engine: Engine,
     /// For tests: let the nexus tap note commands only after they can be seen, so many steps of a loop later
     #[arg(long, value_name = "STEPS", default_value_t = 0, hide = true)]
     pub fault_late: u32,
     /// For tests: let the nexus tap leave out about one of so many notes
     #[arg(long, value_name = "NUMBER", default_value_t = 0, hide = true)]
     pub fault_every: u32,
+}
+
+/// What does I/O that has to wait.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Engine {
+    /// io_uring, and threads where it is missing or forbidden.
+    Best,
+    /// Helper threads.
+    Threads,
 }
 
 /// The options of `tcmu-pr status`.
@@ -348,6 +360,7 @@ mod tests {
             log_level: LevelFilter::Info,
             run_directory: "/run/tcmu-pr".into(),
             state_directory: "/var/lib/tcmu-pr".into(),
+            engine: Engine::Best,
             fault_late: 0,
             fault_every: 0,
         };
@@ -369,6 +382,7 @@ mod tests {
             "tcmu-pr",
             "tcmu-pr srve",
             "tcmu-pr serve --log-level loud",
+            "tcmu-pr serve --engine steam",
             "tcmu-pr status x",
         ] {
             assert_eq!(parse(line).expect_err(line).exit_code(), 2, "{line}");

@@ -94,6 +94,7 @@ fn unit_table(unit: &UnitStatus) -> String {
             format!("{}, generation {generation}", registrants.len()),
         ),
         ("commands", commands),
+        ("engine", unit.engine.clone()),
     ];
     facts.extend(state(unit).map(|state| ("writes", state)));
     head + &aligned(std::iter::once(titles).chain(ports))
@@ -277,6 +278,7 @@ mod tests {
 iqn.2026-11.example:a -> iqn.2026-11.example:t,t,0x0001
   registered   1, generation 3
   commands     1234 (1000 reads, 200 writes), 32 in flight; refused: 4 conflicts, 1 of an unknown nexus
+  engine       io_uring
     key 0x00000000000000a1  iqn.2026-11.example:a,i,0x00023d000001 -> iqn.2026-11.example:t,t,0x0001
 
 refused backstores
@@ -321,6 +323,7 @@ tcmu-pr 0.1.0, nexus tap attached
   registered   0, generation 0
   commands     1234 (1000 reads, 200 writes), 32 in flight; refused: 4 conflicts, 1 of an unknown nexus \
 (1 that the nexus tap has not noted)
+  engine       io_uring
     session  iqn.x:a,i,0x00023d000001 -> iqn.x:t,t,0x0001
     session  naa.3 -> iqn.x:t,t,0x0001, read only
 

@@ -174,6 +174,8 @@ pub struct UnitStatus {
     pub sessions: Vec<SessionStatus>,
     /// Who has reserved what.
     pub reservations: ReservationStatus,
+    /// What does I/O that has to wait: `io_uring`, or `threads` and why.
+    pub engine: String,
     /// Whether writes may wait in the cache until a flush (WCE).
     pub write_cache: bool,
     /// Whether an initiator has write protected it (SWP).
@@ -376,6 +378,7 @@ pub(crate) mod tests {
                         holder: true,
                     }],
                 },
+                engine: "io_uring".into(),
                 write_cache: true,
                 software_write_protect: false,
                 flush_failed: false,

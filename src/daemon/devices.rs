@@ -37,7 +37,7 @@ use crate::scsi::capacity::Geometry;
 use crate::scsi::inquiry;
 use crate::scsi::nexus::ItNexus;
 use crate::store::backing::{Backing, BackingId};
-use crate::store::blocking::Blocking;
+use crate::store::engine::{Engine, Wanted};
 use crate::sys::wake::Waker;
 use crate::tcmu::config::{Label, Name, Options};
 use crate::tcmu::configfs::{Backstore, BackstoreName, Settings};
@@ -88,6 +88,7 @@ struct Foreign {
 /// All backstores of ours, and the logical units that they are ports of.
 pub(super) struct Devices {
     records: Records,
+    engine: Wanted,
     uio: UioPaths,
     replier: Replier,
     notices: Sender<Notice>,
@@ -116,7 +117,7 @@ impl Devices {
     /// An empty table. The first walk that began after `started` brings the devices that were there before us.
     pub(super) fn new(
         records: Records,
-        uio: UioPaths,
+        engine: Wanted,
         replier: Replier,
         notices: Sender<Notice>,
         again: Again,
@@ -125,7 +126,8 @@ impl Devices {
     ) -> Devices {
         Devices {
             records,
-            uio,
+            engine,
+            uio: UioPaths::default(),
             replier,
             notices,
             reserves: Reserves::new(again.clone()),
@@ -633,6 +635,7 @@ impl Devices {
             source,
         };
         let waker = Waker::new().map_err(start)?;
+        let (store, engine) = Engine::new(&backing, &waker, self.engine).map_err(start)?;
         let parts = Parts {
             unit: LogicalUnit::new(Setup {
                 identity: inquiry::Identity::new(&record.serial),
@@ -645,7 +648,7 @@ impl Devices {
                 state,
                 context: context(&options.reservations),
             }),
-            store: Blocking::new(&backing, &waker).map_err(start)?,
+            store,
             medium: Some(Arc::<Backing>::clone(&backing)),
             recorder: Recorder::start(self.records.keeper(&record.serial), &waker)
                 .map_err(start)?,
@@ -658,7 +661,7 @@ impl Devices {
         let watch = watch(&backing, &provisioning, &worker).map_err(start)?;
         let id = backing.id();
         log::info!(
-            "{}: logical unit {}",
+            "{}: logical unit {}, by {engine}",
             backing.path().display(),
             record.serial
         );
@@ -666,6 +669,7 @@ impl Devices {
             id,
             Unit {
                 worker,
+                engine,
                 backing,
                 record,
                 geometry,
@@ -825,6 +829,7 @@ impl Devices {
                 .as_ref()
                 .map(|report| status::reservations(report, unit))
                 .unwrap_or_default(),
+            engine: unit.engine.to_string(),
             write_cache: is(|report| report.mode.write_cache_enabled),
             software_write_protect: is(|report| report.mode.software_write_protect),
             flush_failed: is(|report| report.flush_failed),

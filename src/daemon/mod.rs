@@ -28,6 +28,7 @@ use nix::sys::signal::{SigSet, Signal};
 use crate::control::dbus::{self, Bus};
 use crate::control::{Order, Orders, systemd};
 use crate::nexus::tap::Faults;
+use crate::store::engine::Wanted;
 use crate::sys::process;
 use crate::tcmu::netlink::{self, Event, Listener};
 use crate::tcmu::{UioPaths, configfs, watch};
@@ -49,6 +50,8 @@ pub struct Config {
     pub state_directory: PathBuf,
     /// The bus to be found on.
     pub bus: Bus,
+    /// What does I/O that has to wait.
+    pub engine: Wanted,
     /// Faults of the nexus tap, for tests.
     pub faults: Faults,
 }
@@ -123,7 +126,7 @@ pub fn run(config: &Config) -> Result<(), Error> {
     let (notices, noticed) = unbounded();
     let mut devices = Devices::new(
         records,
-        UioPaths::default(),
+        config.engine,
         replier,
         notices,
         again,

@@ -15,6 +15,7 @@ use crate::scsi::capacity::Geometry;
 use crate::scsi::nexus::{RelativeTargetPort, TargetPort};
 use crate::scsi::provisioning::Provisioning;
 use crate::store::backing::{Backing, Mode, Topology};
+use crate::store::engine;
 use crate::store::space;
 use crate::tcmu::config::{DiskOptions, Label, Options, ReservationOptions};
 use crate::tcmu::configfs::Settings;
@@ -22,6 +23,7 @@ use crate::tcmu::configfs::Settings;
 /// A logical unit: its worker, and what the main thread has to know of it.
 pub(super) struct Unit {
     pub(super) worker: worker::Handle,
+    pub(super) engine: engine::Kind,
     pub(super) backing: Arc<Backing>,
     pub(super) record: UnitRecord,
     pub(super) geometry: Geometry,

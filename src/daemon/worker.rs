@@ -10,13 +10,10 @@ mod words;
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::io;
+use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
-
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded, unbounded};
-use nix::errno::Errno;
-use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 
 use super::recorder::Record;
 use super::tapped::{Sessions, Unknown};
@@ -31,10 +28,15 @@ use crate::tcmu::Device;
 use crate::tcmu::ring::{Command, CommandId, Completion, Entry, Function, Interrupted};
 use copies::Copies;
 pub use copies::{Peer, Peers, Question};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded, unbounded};
 pub use words::{Identity, Notice, Order, PortId, Report};
 
 /// How many entries are taken from one ring before the others get their turn.
 const ENTRIES_PER_TURN: usize = 256;
+
+/// How much data their commands may move, since it may be moved before anything is answered. The command with which
+/// it comes to more than that is the last.
+const BYTES_PER_TURN: u64 = 1 << 20;
 
 /// How often time passes for what waits in the unit.
 const TICK: Duration = Duration::from_secs(1);
@@ -46,8 +48,8 @@ const TICKS_TO_LOG: u32 = 5;
 /// LOGOUT before it ends the session, and a host that has learned of the one may act on it before the other.
 pub const LOGOUT_PATIENCE: Duration = Duration::from_millis(250);
 
-/// What the waker is called among the ports in `epoll`.
-const WAKER: u64 = u64::MAX;
+/// What the waker is called among the ports that the thread waits for.
+const WAKER: u64 = u32::MAX as u64;
 
 /// The main thread's end of a worker.
 #[derive(Debug)]
@@ -122,6 +124,14 @@ struct Port {
     dead: bool,
 }
 
+/// What a turn begins of a port.
+#[derive(Clone, Copy, Debug)]
+struct Round {
+    port: PortId,
+    /// How many entries had been taken from its ring when the others had not been looked at.
+    entries: usize,
+}
+
 /// What a worker is made of.
 pub struct Parts<S, R> {
     /// The logical unit.
@@ -147,8 +157,10 @@ pub struct Worker<S, R> {
     /// By which others give it orders.
     to_self: Orders,
     copies: Copies,
-    epoll: Epoll,
     ports: BTreeMap<PortId, Port>,
+    /// Kept to be used again.
+    woken: Vec<u64>,
+    rounds: Vec<Round>,
     sessions: Sessions,
     unknown_nexus: u64,
     not_noted: u64,
@@ -193,11 +205,10 @@ where
 impl<S: Store<Pending>, R: Record> Worker<S, R> {
     /// A worker without ports, which obeys the orders that come through that channel.
     pub fn new(
-        parts: Parts<S, R>,
+        mut parts: Parts<S, R>,
         (sender, orders): (Sender<Order>, Receiver<Order>),
     ) -> io::Result<Worker<S, R>> {
-        let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
-        epoll.add(&parts.waker, EpollEvent::new(EpollFlags::EPOLLIN, WAKER))?;
+        parts.store.waits().watch(parts.waker.as_fd(), WAKER)?;
         Ok(Worker {
             to_self: Orders {
                 orders: sender,
@@ -206,8 +217,9 @@ impl<S: Store<Pending>, R: Record> Worker<S, R> {
             copies: Copies::default(),
             parts,
             orders,
-            epoll,
             ports: BTreeMap::new(),
+            woken: Vec::new(),
+            rounds: Vec::new(),
             sessions: Sessions::default(),
             unknown_nexus: 0,
             not_noted: 0,
@@ -273,28 +285,24 @@ impl<S: Store<Pending>, R: Record> Worker<S, R> {
 
     /// Waits until there is something to do; does not wait if there is known to be more.
     fn wait(&mut self, more: bool) {
-        let mut events = [EpollEvent::empty(); 64];
         let timeout = if more {
-            EpollTimeout::ZERO
+            Some(Duration::ZERO)
         } else if self.doubted.is_some() {
-            EpollTimeout::try_from(self.parts.logout_patience).expect("it is shorter than a second")
+            Some(self.parts.logout_patience)
         } else if self.parts.unit.needs_ticks() {
-            EpollTimeout::try_from(TICK).expect("a second fits")
+            Some(TICK)
         } else {
-            EpollTimeout::NONE
+            None
         };
-        let count = match self.epoll.wait(&mut events, timeout) {
-            Ok(count) => count,
-            Err(Errno::EINTR) => 0,
-            Err(errno) => panic!("epoll_wait on descriptors of our own: {errno}"),
-        };
-        for event in &events[..count] {
+        let mut woken = std::mem::take(&mut self.woken);
+        self.parts.store.waits().wait(timeout, &mut woken);
+        for key in woken.drain(..) {
             // Take note first, look after: what comes in between wakes us again.
-            if event.data() == WAKER {
+            if key == WAKER {
                 self.parts.waker.acknowledge();
                 continue;
             }
-            let id = PortId(usize::try_from(event.data()).expect("a PortId went in"));
+            let id = PortId(usize::try_from(key).expect("a PortId went in"));
             let Some(port) = self.ports.get_mut(&id) else {
                 continue;
             };
@@ -303,6 +311,7 @@ impl<S: Store<Pending>, R: Record> Worker<S, R> {
                 self.bury(id);
             }
         }
+        self.woken = woken;
     }
 
     fn obey(&mut self) {
@@ -394,11 +403,11 @@ impl<S: Store<Pending>, R: Record> Worker<S, R> {
     }
 
     fn add(&mut self, id: PortId, device: Device) {
-        let event = EpollEvent::new(EpollFlags::EPOLLIN, id.0 as u64);
-        let added = self.epoll.add(device.wake_up(), event);
-        let dead = added.is_err();
-        if let Err(errno) = added {
-            log::error!("port {}: cannot be waited for: {errno}", id.0);
+        let waits = self.parts.store.waits();
+        let watched = waits.watch(device.wake_up(), id.0 as u64);
+        let dead = watched.is_err();
+        if let Err(error) = watched {
+            log::error!("port {}: cannot be waited for: {error}", id.0);
         }
         self.ports.insert(
             id,
@@ -496,8 +505,9 @@ impl<S: Store<Pending>, R: Record> Worker<S, R> {
         };
         if !std::mem::replace(&mut port.dead, true) {
             port.taken.clear();
-            if let Err(errno) = self.epoll.delete(port.device.wake_up()) {
-                log::debug!("port {}: {errno}", id.0);
+            let waits = self.parts.store.waits();
+            if let Err(error) = waits.forget(port.device.wake_up(), id.0 as u64) {
+                log::debug!("port {}: {error}", id.0);
             }
         }
     }
@@ -508,45 +518,56 @@ impl<S: Store<Pending>, R: Record> Worker<S, R> {
     /// what was on a ring when it was looked at waits until all rings have been looked at once more, and resets have been
     /// carried out.
     fn take_entries(&mut self) -> bool {
+        let mut rounds = std::mem::take(&mut self.rounds);
         let live = self.ports.iter().filter(|(_, port)| !port.dead);
-        let ids: Vec<PortId> = live.map(|(&id, _)| id).collect();
+        rounds.extend(live.map(|(&port, _)| Round { port, entries: 0 }));
         let mut more = false;
         if !self.stopping {
-            for &id in &ids {
-                more |= self.take_entries_of(id);
+            for round in &rounds {
+                more |= self.take_entries_of(round.port);
             }
         }
-        let taken = |port: &Port| port.taken.len();
-        let counts: Vec<usize> = ids
-            .iter()
-            .map(|id| self.ports.get(id).map_or(0, taken))
-            .collect();
-        if !self.stopping && ids.len() > 1 {
-            for &id in &ids {
-                more |= self.take_entries_of(id);
+        for round in &mut rounds {
+            round.entries = self
+                .ports
+                .get(&round.port)
+                .map_or(0, |port| port.taken.len());
+        }
+        if !self.stopping && rounds.len() > 1 {
+            for round in &rounds {
+                more |= self.take_entries_of(round.port);
             }
         }
-        let left: Vec<usize> = ids
-            .iter()
-            .zip(counts)
-            .map(|(&id, count)| count.saturating_sub(self.begin_to_last_reset(id)))
-            .collect();
-        for (id, count) in ids.into_iter().zip(left) {
-            self.begin_taken(id, count);
-            let port = self.ports.get(&id);
+        for round in &mut rounds {
+            let begun = self.begin_to_last_reset(round.port);
+            round.entries = round.entries.saturating_sub(begun);
+        }
+        for Round { port, entries } in rounds.drain(..) {
+            self.begin_taken(port, entries);
+            let port = self.ports.get(&port);
             more |= port.is_some_and(|port| !port.taken.is_empty());
         }
+        self.rounds = rounds;
         more
     }
 
     fn take_entries_of(&mut self, id: PortId) -> bool {
+        let mut bytes = 0;
         for _ in 0..ENTRIES_PER_TURN {
             let Some(port) = self.ports.get_mut(&id) else {
                 return false;
             };
             match port.device.ring.pop() {
                 Ok(None) => return false,
-                Ok(Some(entry)) => port.taken.push_back(entry),
+                Ok(Some(entry)) => {
+                    if let Entry::Command(command) = &entry {
+                        bytes += command.data.len();
+                    }
+                    port.taken.push_back(entry);
+                    if bytes > BYTES_PER_TURN {
+                        return true;
+                    }
+                }
                 Err(interrupted) => return self.interrupted(id, interrupted),
             }
         }
@@ -787,7 +808,7 @@ impl<S: Store<Pending>, R: Record> Worker<S, R> {
     }
 
     fn answer(&mut self, answer: Answer) {
-        let delivery = answer.deliver(self.parts.unit.sense_format());
+        let (delivery, data) = answer.deliver(self.parts.unit.sense_format());
         let tag = delivery.tag;
         // A port that is gone has had its commands ended by the kernel.
         let Some(port) = self.ports.get_mut(&PortId(tag.port)) else {
@@ -805,6 +826,7 @@ impl<S: Store<Pending>, R: Record> Worker<S, R> {
             },
             &completion,
         );
+        port.device.ring.reuse(data);
     }
 
     /// Tells whether a ring has to be looked at again.

@@ -178,12 +178,12 @@ impl Answer {
         &self.response
     }
 
-    /// Puts data-in into the buffer and gives the rest.
+    /// Puts data-in into the buffer and gives the rest, and the buffer.
     ///
     /// The buffer holds old data of other commands, and a GOOD status hands all of it to the initiator unless
     /// a length is told; the kernel takes the length 0 for "all". So the least that can be told is one
     /// byte, which is zeroed. For data-out all this is without effect.
-    pub fn deliver(self, format: Format) -> Delivery {
+    pub fn deliver(self, format: Format) -> (Delivery, Data) {
         let mut sense = [0; SENSE_LENGTH];
         let (status, written) = match &self.response {
             Response::Good => (Status::Good, Some(0)),
@@ -203,12 +203,13 @@ impl Answer {
                 }
                 u32::try_from(written.max(1)).unwrap_or(u32::MAX)
             });
-        Delivery {
+        let delivery = Delivery {
             tag: self.owed.settle(),
             status: status as u8,
             data_in_length,
             sense,
-        }
+        };
+        (delivery, self.data)
     }
 }
 
@@ -528,7 +529,8 @@ mod tests {
 
     fn deliver(response: Response) -> (Delivery, [u8; 8]) {
         let (region, data) = stale();
-        let delivery = Answer::without_task(TAG, data, response).deliver(Format::Fixed);
+        let answer = Answer::without_task(TAG, data, response);
+        let (delivery, _) = answer.deliver(Format::Fixed);
         let mut bytes = [0; 8];
         region.copy_out(0, &mut bytes).unwrap();
         (delivery, bytes)

@@ -6,6 +6,7 @@
 
 mod direct;
 mod error;
+mod flushes;
 mod object;
 
 use std::fs::{self, File, OpenOptions};
@@ -14,16 +15,17 @@ use std::ops::Range;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
 
 use nix::fcntl::{Flock, FlockArg, PosixFadviseAdvice, posix_fadvise};
 
 use super::space::Space;
 use crate::sys::region::Data;
+use crate::sys::vectored::Patience;
 use crate::sys::{block, vectored};
 use direct::{Direct, Held};
 pub use error::Error;
 use error::fail;
+pub(super) use flushes::{Flushes, Turn};
 pub use object::{BackingId, Discard, Kind, Topology};
 
 /// How a backing object is used.
@@ -48,8 +50,7 @@ pub struct Backing {
     size: AtomicU64,
     pub(super) space: Space,
     direct: Option<Direct>,
-    /// Why data could not be put on stable storage, once that has happened.
-    flush_failed: Mutex<Option<i32>>,
+    flushes: Flushes,
 }
 
 impl Backing {
@@ -131,7 +132,7 @@ impl Backing {
             block_size,
             direct,
             size: AtomicU64::new(size),
-            flush_failed: Mutex::new(None),
+            flushes: Flushes::default(),
             file,
         })
     }
@@ -174,7 +175,7 @@ impl Backing {
     pub(super) fn read(&self, offset: u64, data: &Data, range: Range<u64>) -> io::Result<u64> {
         match &self.direct {
             Some(direct) => direct.read(&self.file, offset, data, range),
-            None => vectored::read(&self.file, offset, data, range),
+            None => vectored::read(&self.file, offset, data, range, Patience::Any),
         }
     }
 
@@ -183,7 +184,7 @@ impl Backing {
     pub(super) fn write(&self, offset: u64, data: &Data, range: Range<u64>) -> io::Result<u64> {
         match &self.direct {
             Some(direct) => direct.write(&self.file, offset, data, range),
-            None => vectored::write(&self.file, offset, data, range),
+            None => vectored::write(&self.file, offset, data, range, Patience::Any),
         }
     }
 
@@ -193,6 +194,20 @@ impl Backing {
             Some(direct) => direct.write_atomic(&self.file, offset, data, length),
             // The page cache writes back what it wants to.
             None => Err(io::ErrorKind::Unsupported.into()),
+        }
+    }
+
+    /// Whether a range of the buffer can be moved from or to byte `offset` on by one system call on the open file. If so,
+    /// whether a write need not mind others that write its neighbours too.
+    pub(super) fn goes_as_it_is(
+        &self,
+        offset: u64,
+        data: &Data,
+        range: &Range<u64>,
+    ) -> Option<bool> {
+        match &self.direct {
+            Some(direct) => direct.goes_as_it_is(offset, data, range),
+            None => Some(true),
         }
     }
 
@@ -224,8 +239,8 @@ impl Backing {
     /// one caller flushes at a time, and once one has failed, all later ones do.
     ///
     /// When one hangs, so do all: with a write-through unit every write, whoever sent it, while reads go on as long
-    /// as they need no flush. Without the lock it would be the same, since `fdatasync` waits for every page of the file
-    /// that is on its way to the medium, whoever wrote it.
+    /// as they need no flush. It would be the same if they did not wait for each other, since `fdatasync` waits for every
+    /// page of the file that is on its way to the medium, whoever wrote it.
     pub fn flush(&self) -> io::Result<()> {
         // What is only read has nothing to be put there.
         if self.mode.read_only {
@@ -235,16 +250,13 @@ impl Backing {
     }
 
     fn sync(&self, sync: impl FnOnce(&File) -> io::Result<()>) -> io::Result<()> {
-        let mut failed = self
-            .flush_failed
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        if let Some(errno) = *failed {
-            return Err(io::Error::from_raw_os_error(errno));
-        }
-        sync(&self.file).inspect_err(|error| {
-            *failed = Some(error.raw_os_error().unwrap_or(libc::EIO));
-        })
+        self.flushes.wait_and_begin()?;
+        self.flushes.end(sync(&self.file))
+    }
+
+    /// What a flush that the caller does itself has to mind.
+    pub(super) fn flushes(&self) -> &Flushes {
+        &self.flushes
     }
 
     /// Makes the object larger, durably, or takes note that it is. A file is extended, sparse. A block device must have
@@ -356,8 +368,7 @@ impl Backing {
 
     /// The administrator knows that a flush has failed, and what that may have lost.
     pub fn forget_flush_failure(&self) {
-        let failed = self.flush_failed.lock();
-        *failed.unwrap_or_else(PoisonError::into_inner) = None;
+        self.flushes.forget_failure();
     }
 
     /// The size in bytes that it has now, whoever changed it.

@@ -6,6 +6,7 @@
 
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, VecDeque};
+use std::fmt;
 use std::io;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
@@ -20,6 +21,7 @@ use super::{
     Backing, Done, Durability, Failure, Flush, Lane, Operation, Outcome, Request, Store, exclusive,
     space, whole,
 };
+use crate::sys::wait::{EpollWait, Wait};
 use crate::sys::wake::Waker;
 
 /// How many operations of one lane run at the same time.
@@ -43,6 +45,7 @@ pub struct Blocking<T> {
     threads: Vec<JoinHandle<()>>,
     /// A thread could not be started, and it has been logged.
     short_of_threads: bool,
+    wait: EpollWait,
 }
 
 /// The operations of a lane.
@@ -114,6 +117,7 @@ impl<T: Send + 'static> Blocking<T> {
             }),
             threads: Vec::new(),
             short_of_threads: false,
+            wait: EpollWait::new()?,
         };
         // One there must be. That more can't be started is no reason not to serve.
         store.start_thread()?;
@@ -164,6 +168,13 @@ impl<T: Send + 'static> Blocking<T> {
     }
 }
 
+impl<T> fmt::Debug for Blocking<T> {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut shown = formatter.debug_struct("Blocking");
+        shown.field("handed_out", &self.handed_out).finish()
+    }
+}
+
 impl<T> Drop for Blocking<T> {
     fn drop(&mut self) {
         self.jobs = None;
@@ -193,6 +204,10 @@ impl<T: Send + 'static> Store<T> for Blocking<T> {
         let (lane, done) = self.done.try_recv().ok()?;
         self.end(lane);
         Some(done)
+    }
+
+    fn waits(&mut self) -> &mut dyn Wait {
+        &mut self.wait
     }
 }
 

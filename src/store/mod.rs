@@ -4,9 +4,11 @@
 //! ever blocking the thread that owns the logical unit: requests go in with a ticket, and come back with it
 //! when they are done, in any order. Each is in a [`Lane`], and waits behind others of its lane at most.
 
+mod at_once;
 pub mod backing;
 pub mod blocking;
 mod copy;
+pub mod engine;
 mod exclusive;
 pub mod medium;
 pub mod saved;
@@ -21,6 +23,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::sys::region::Data;
+use crate::sys::wait::Wait;
 pub use backing::Backing;
 pub use blocking::perform;
 use medium::Medium;
@@ -390,12 +393,15 @@ pub struct Done<T> {
     pub result: Result<Outcome, Failure>,
 }
 
-/// Asynchronous I/O on a backing object. Completion wakes the [`crate::sys::wake::Waker`] that the store was
-/// made with.
+/// Asynchronous I/O on a backing object. It is also what its thread waits with, for whatever else it waits: the kernel
+/// can be told of new operations and asked for those that are done in one system call.
 pub trait Store<T> {
     /// Starts an operation. Never blocks.
     fn submit(&mut self, request: Request, ticket: T);
 
     /// Takes an operation that is done, if there is one.
     fn reap(&mut self) -> Option<Done<T>>;
+
+    /// What the thread waits with. A wait also ends when an operation is done.
+    fn waits(&mut self) -> &mut dyn Wait;
 }

@@ -9,5 +9,7 @@ pub mod block;
 pub mod process;
 pub mod region;
 pub mod uapi;
+pub mod uring;
 pub mod vectored;
+pub mod wait;
 pub mod wake;

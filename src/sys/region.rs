@@ -203,6 +203,11 @@ impl Data {
         }
     }
 
+    /// Gives up the buffer, for the list of its pieces to be used again.
+    pub fn into_segments(self) -> Vec<Segment> {
+        self.segments
+    }
+
     /// The region that the pieces are of.
     fn region(&self) -> &Region {
         self.region

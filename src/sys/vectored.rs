@@ -5,14 +5,47 @@ use std::io;
 use std::ops::Range;
 use std::os::fd::AsRawFd;
 
+use smallvec::SmallVec;
+
 use super::region::Data;
 
 /// As many pieces as one system call takes (`IOV_MAX`).
 const PIECES_MAX: usize = 1024;
 
+/// How many bytes one system call moves at most (`MAX_RW_COUNT`, with the smallest page).
+const LENGTH_MAX: usize = 0x7fff_f000;
+
+/// The pieces of a buffer, as system calls want them. That many are no allocation.
+type Pieces = SmallVec<[libc::iovec; 64]>;
+
+/// Whether a call may wait.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Patience {
+    /// Until it has moved something, for a medium if need be.
+    Any,
+    /// Not at all: it moves what it can without (`RWF_NOWAIT`), and fails with EAGAIN if that is nothing, or with EOPNOTSUPP
+    /// where the file system can't tell.
+    None,
+}
+
+impl Patience {
+    fn flags(self) -> libc::c_int {
+        match self {
+            Patience::Any => 0,
+            Patience::None => libc::RWF_NOWAIT,
+        }
+    }
+}
+
 /// Reads from byte `offset` of `file` into a range of the buffer. Gives the number of bytes that were read,
 /// which may be fewer than asked for: 0 at the end of the file.
-pub fn read(file: &File, offset: u64, data: &Data, range: Range<u64>) -> io::Result<u64> {
+pub fn read(
+    file: &File,
+    offset: u64,
+    data: &Data,
+    range: Range<u64>,
+    patience: Patience,
+) -> io::Result<u64> {
     let pieces = iovecs(data, range);
     // SAFETY: every iovec lies inside the mapping that `data` keeps alive over this call (Data::iovec).
     // The kernel may write them while others look: nobody holds a reference into the mapping.
@@ -22,7 +55,7 @@ pub fn read(file: &File, offset: u64, data: &Data, range: Range<u64>) -> io::Res
             pieces.as_ptr(),
             count(&pieces),
             signed(offset)?,
-            0,
+            patience.flags(),
         )
     };
     bytes(done)
@@ -30,7 +63,13 @@ pub fn read(file: &File, offset: u64, data: &Data, range: Range<u64>) -> io::Res
 
 /// Writes a range of the buffer to `file` from byte `offset` on. Gives the number of bytes that were written,
 /// which may be fewer than asked for.
-pub fn write(file: &File, offset: u64, data: &Data, range: Range<u64>) -> io::Result<u64> {
+pub fn write(
+    file: &File,
+    offset: u64,
+    data: &Data,
+    range: Range<u64>,
+    patience: Patience,
+) -> io::Result<u64> {
     let pieces = iovecs(data, range);
     // SAFETY: as in `read`; the kernel only reads the pieces.
     let done = unsafe {
@@ -39,10 +78,35 @@ pub fn write(file: &File, offset: u64, data: &Data, range: Range<u64>) -> io::Re
             pieces.as_ptr(),
             count(&pieces),
             signed(offset)?,
-            0,
+            patience.flags(),
         )
     };
     bytes(done)
+}
+
+/// Whether the file system can tell which reads would wait for a medium ([`Patience::None`]).
+pub fn tells_what_waits(file: &File) -> io::Result<bool> {
+    let mut byte = 0u8;
+    let piece = libc::iovec {
+        iov_base: (&raw mut byte).cast(),
+        iov_len: 1,
+    };
+    // SAFETY: the iovec is `byte`, which nobody else knows.
+    let done = unsafe {
+        libc::preadv2(
+            file.as_raw_fd(),
+            &raw const piece,
+            1,
+            0,
+            Patience::None.flags(),
+        )
+    };
+    match bytes(done) {
+        Ok(_) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(true),
+        Err(error) if error.raw_os_error() == Some(libc::EOPNOTSUPP) => Ok(false),
+        Err(error) => Err(error),
+    }
 }
 
 /// Writes memory to `file` at byte `offset`, all of it or, even if power is lost meanwhile, none (`RWF_ATOMIC`). Gives the
@@ -82,11 +146,30 @@ pub fn aligned(data: &Data, range: Range<u64>, alignment: u64) -> u64 {
     length - length % alignment
 }
 
-fn iovecs(data: &Data, range: Range<u64>) -> Vec<libc::iovec> {
-    data.pieces(range)
-        .take(PIECES_MAX)
-        .map(|piece| data.iovec(piece))
-        .collect()
+/// A range of the buffer, if it is in one piece that one call can move. Otherwise the pieces that one call can move
+/// are put into `pieces`, which is empty.
+pub(super) fn one_piece(
+    data: &Data,
+    range: &Range<u64>,
+    pieces: &mut Vec<libc::iovec>,
+) -> Option<libc::iovec> {
+    let mut iovecs = pieces_of(data, range.clone());
+    let first = iovecs.next()?;
+    let Some(second) = iovecs.next() else {
+        return (first.iov_len <= LENGTH_MAX).then_some(first);
+    };
+    pieces.extend([first, second]);
+    pieces.extend(iovecs);
+    None
+}
+
+fn iovecs(data: &Data, range: Range<u64>) -> Pieces {
+    pieces_of(data, range).collect()
+}
+
+fn pieces_of(data: &Data, range: Range<u64>) -> impl Iterator<Item = libc::iovec> {
+    let pieces = data.pieces(range).take(PIECES_MAX);
+    pieces.map(|piece| data.iovec(piece))
 }
 
 fn count(pieces: &[libc::iovec]) -> libc::c_int {
@@ -121,21 +204,27 @@ mod tests {
         data.write_at(0, &pattern);
         let file = tempfile::tempfile().unwrap();
 
-        assert_eq!(write(&file, 10, &data, 0..32000).unwrap(), 16384);
-        assert_eq!(write(&file, 16394, &data, 16384..32000).unwrap(), 15616);
+        assert_eq!(
+            write(&file, 10, &data, 0..32000, Patience::Any).unwrap(),
+            16384
+        );
+        assert_eq!(
+            write(&file, 16394, &data, 16384..32000, Patience::Any).unwrap(),
+            15616
+        );
 
         let mut written = vec![0; 32000];
         file.read_exact_at(&mut written, 10).unwrap();
         assert_eq!(written, pattern);
         data.zero_from(0);
-        assert_eq!(read(&file, 11, &data, 1..17).unwrap(), 16);
+        assert_eq!(read(&file, 11, &data, 1..17, Patience::Any).unwrap(), 16);
         let mut back = [0xff; 18];
         data.read_at(0, &mut back);
         assert_eq!(back[0], 0);
         assert_eq!(back[1..17], pattern[1..17]);
         assert_eq!(back[17], 0);
         assert_eq!(
-            read(&file, 32010, &data, 0..16).unwrap(),
+            read(&file, 32010, &data, 0..16, Patience::Any).unwrap(),
             0,
             "the end of the file"
         );
@@ -198,7 +287,7 @@ mod tests {
         )
         .unwrap();
         let file = tempfile::tempfile().unwrap();
-        let error = write(&file, u64::MAX, &data, 0..1).unwrap_err();
+        let error = write(&file, u64::MAX, &data, 0..1, Patience::Any).unwrap_err();
         assert_eq!(error.raw_os_error(), Some(libc::EFBIG));
     }
 }

@@ -34,6 +34,10 @@ pub const CDB_LENGTH_MAX: usize = 32;
 /// As many data pieces as an entry can have: one per page of the largest data area the kernel grants.
 const SEGMENTS_MAX: u32 = 1 << 20;
 
+/// How many lists of data pieces are kept to be used again, and how long each may be.
+const SPARE_LISTS_MAX: usize = 256;
+const SPARE_LIST_LENGTH_MAX: usize = 256;
+
 /// Where a word of a command entry lies that nobody uses, and what we write there when we take the entry. The kernel
 /// zeroes an entry before it fills it: a slot without the stamp is not the one that was taken.
 const STAMP_OFFSET: u64 = 32;
@@ -236,6 +240,8 @@ pub struct Ring {
     was_reset: bool,
     unanswered: Unanswered,
     epoch: u32,
+    /// Lists of data pieces, to be used again.
+    spare: Vec<Vec<Segment>>,
 }
 
 impl Ring {
@@ -280,6 +286,7 @@ impl Ring {
             was_reset: false,
             unanswered: Unanswered::new(),
             epoch: 0,
+            spare: Vec::new(),
         })
     }
 
@@ -341,6 +348,16 @@ impl Ring {
         self.respond(command.id, flags, completion)
             .expect("every slot was checked to hold a response when it was taken");
         self.step_over_fillers();
+    }
+
+    /// Takes the buffer of a command that was answered: its memory is used again for others.
+    pub fn reuse(&mut self, data: Data) {
+        let mut segments = data.into_segments();
+        let is_of_use = (1..=SPARE_LIST_LENGTH_MAX).contains(&segments.capacity());
+        if is_of_use && self.spare.len() < SPARE_LISTS_MAX {
+            segments.clear();
+            self.spare.push(segments);
+        }
     }
 
     /// Makes the answers given since the last call visible. Tells whether the kernel should be kicked.
@@ -444,9 +461,11 @@ impl Ring {
         let present =
             usize::try_from(end - cdb_at).map_or(CDB_LENGTH_MAX, |n| n.min(CDB_LENGTH_MAX));
         self.region.copy_out(cdb_at, &mut cdb[..present])?;
-        let segments = (0..u64::from(request.segments))
-            .map(|index| self.region.read(list + index * size_of::<Segment>() as u64))
-            .collect::<Result<Vec<Segment>, OutOfBounds>>()?;
+        let mut segments = self.spare.pop().unwrap_or_default();
+        for index in 0..u64::from(request.segments) {
+            let at = list + index * size_of::<Segment>() as u64;
+            segments.push(self.region.read(at)?);
+        }
         let data = Data::new(&self.region, segments, self.data_area.clone())
             .map_err(|source| Broken::Data { at, source })?;
         if !self.unanswered.insert(header.command_id) {
@@ -562,33 +581,41 @@ impl Ring {
     }
 }
 
-/// The ids of the commands that were taken and not answered: a flag for each of the 65,536.
+/// The ids of the commands that were taken and not answered: a bit for each of the 65,536.
 #[derive(Debug)]
 struct Unanswered {
-    ids: Vec<bool>,
+    ids: Vec<u64>,
     count: usize,
 }
 
 impl Unanswered {
     fn new() -> Unanswered {
         Unanswered {
-            ids: vec![false; 1 << 16],
+            ids: vec![0; (1 << 16) / 64],
             count: 0,
         }
     }
 
     /// Tells whether the id was not there yet.
     fn insert(&mut self, id: u16) -> bool {
-        let new = !std::mem::replace(&mut self.ids[usize::from(id)], true);
+        let (word, bit) = self.place(id);
+        let new = *word & bit == 0;
+        *word |= bit;
         self.count += usize::from(new);
         new
     }
 
     /// Tells whether the id was there.
     fn remove(&mut self, id: u16) -> bool {
-        let there = std::mem::replace(&mut self.ids[usize::from(id)], false);
+        let (word, bit) = self.place(id);
+        let there = *word & bit != 0;
+        *word &= !bit;
         self.count -= usize::from(there);
         there
+    }
+
+    fn place(&mut self, id: u16) -> (&mut u64, u64) {
+        (&mut self.ids[usize::from(id / 64)], 1 << (id % 64))
     }
 }
 

@@ -372,7 +372,7 @@ impl Run {
     }
 
     fn answered(&mut self, answer: Answer) {
-        let delivery = answer.deliver(Format::Fixed);
+        let (delivery, _) = answer.deliver(Format::Fixed);
         let sent = self
             .sent
             .remove(&delivery.tag.command)

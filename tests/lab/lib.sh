@@ -146,8 +146,8 @@ wait_until() {
 
 # --- The daemon -------------------------------------------------------------------------------------------
 
-# Starts 'tcmu-pr serve ARGUMENT...' and waits until it says that it is ready. It is daemon_pid then, and logs to
-# daemon_log, which goes on through restarts.
+# Starts 'tcmu-pr serve ARGUMENT...', with the engine that TCMU_PR_ENGINE names, and waits until it says that it is
+# ready. It is daemon_pid then, and logs to daemon_log, which goes on through restarts.
 daemon_log=$lab_scratch/daemon.log
 daemon_pid=
 daemon_listener=
@@ -160,7 +160,7 @@ daemon_start() {
     # Descriptors of our own: bash closes the coprocess's when it ends.
     exec {from}<&"${lab_await[0]}" {to}>&"${lab_await[1]}"
     read -r -u "$from" word
-    NOTIFY_SOCKET=$socket "$TCMU_PR_BIN" serve "$@" </dev/null >>"$daemon_log" 2>&1 {from}<&- {to}>&- &
+    NOTIFY_SOCKET=$socket "$TCMU_PR_BIN" serve --engine "${TCMU_PR_ENGINE:-best}" "$@" </dev/null >>"$daemon_log" 2>&1 {from}<&- {to}>&- &
     daemon_pid=$!
     echo "$daemon_pid" >&"$to"
     read -r -u "$from" word

@@ -18,6 +18,7 @@ use tcmu_pr::scsi::capacity::Geometry;
 use tcmu_pr::scsi::inquiry;
 use tcmu_pr::scsi::provisioning::Provisioning;
 use tcmu_pr::store::{Done, Request, Store, perform};
+use tcmu_pr::sys::wait::{EpollWait, Wait};
 use tcmu_pr::sys::wake::Waker;
 
 /// Of 512 bytes.
@@ -32,10 +33,10 @@ pub(crate) struct Disk {
 }
 
 /// The store of a worker.
-#[derive(Clone)]
 pub(crate) struct TestStore {
     pub(crate) disk: Arc<Mutex<Disk>>,
     pub(crate) waker: Waker,
+    pub(crate) wait: EpollWait,
 }
 
 /// A unit on such a disk, with which nobody is registered.
@@ -100,6 +101,10 @@ impl Store<Pending> for TestStore {
 
     fn reap(&mut self) -> Option<Done<Pending>> {
         self.disk.lock().unwrap().done.pop_front()
+    }
+
+    fn waits(&mut self) -> &mut dyn Wait {
+        &mut self.wait
     }
 }
 

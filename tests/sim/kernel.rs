@@ -57,6 +57,8 @@ struct Pending {
 pub(crate) struct Kernel {
     pub(crate) region: Region,
     doorbell: File,
+    /// The daemon's end of it. The daemon may leave unread what wakes it.
+    their_doorbell: File,
     pub(crate) ring_size: u32,
     head: u32,
     /// As far as completions were processed.
@@ -95,6 +97,7 @@ impl Kernel {
         let kernel = Kernel {
             region,
             doorbell: File::from(ours),
+            their_doorbell: File::from(theirs.try_clone().unwrap()),
             ring_size,
             head: 0,
             cleaned: 0,
@@ -235,11 +238,8 @@ impl Kernel {
 
     /// Wakes the daemon's side up.
     pub(crate) fn ring_doorbell(&mut self) {
-        match self.doorbell.write(&[0; 4]) {
-            Ok(_) => {}
-            Err(full) if full.kind() == std::io::ErrorKind::WouldBlock => {}
-            Err(error) => panic!("doorbell: {error}"),
-        }
+        while self.their_doorbell.read(&mut [0; 4]).is_ok() {}
+        self.doorbell.write_all(&[0; 4]).unwrap();
     }
 
     /// How often the daemon's side rang since the last call.

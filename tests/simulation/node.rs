@@ -20,6 +20,7 @@ use tcmu_pr::scsi::inquiry;
 use tcmu_pr::scsi::nexus::ItNexus;
 use tcmu_pr::scsi::provisioning::Provisioning;
 use tcmu_pr::store::{Done, Failure, Operation, Outcome, Request, Store};
+use tcmu_pr::sys::wait::{EpollWait, Wait};
 use tcmu_pr::sys::wake::Waker;
 
 use crate::engine::{Engine, bytes};
@@ -100,11 +101,14 @@ impl Outside {
     }
 }
 
-struct SimStore(Shared);
+struct SimStore {
+    outside: Shared,
+    wait: EpollWait,
+}
 
 impl Store<Pending> for SimStore {
     fn submit(&mut self, request: Request, ticket: Pending) {
-        let mut outside = self.0.borrow_mut();
+        let mut outside = self.outside.borrow_mut();
         let slowest = outside.slowest;
         let due = outside.now + 1 + outside.rng.u64(0..slowest);
         let (offset, is_write) = match request.operation {
@@ -136,7 +140,7 @@ impl Store<Pending> for SimStore {
     }
 
     fn reap(&mut self) -> Option<Done<Pending>> {
-        let mut outside = self.0.borrow_mut();
+        let mut outside = self.outside.borrow_mut();
         let now = outside.now;
         let due = outside
             .in_flight
@@ -160,6 +164,10 @@ impl Store<Pending> for SimStore {
             data: operation.request.data,
             result,
         })
+    }
+
+    fn waits(&mut self) -> &mut dyn Wait {
+        &mut self.wait
     }
 }
 
@@ -333,7 +341,10 @@ impl Node {
                 state: UnitState::default(),
                 context: self.engine.context.clone(),
             }),
-            store: SimStore(Rc::clone(&self.outside)),
+            store: SimStore {
+                outside: Rc::clone(&self.outside),
+                wait: EpollWait::new().unwrap(),
+            },
             medium: None,
             recorder: SimRecorder {
                 outside: Rc::clone(&self.outside),

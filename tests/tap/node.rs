@@ -9,6 +9,7 @@ use tcmu_pr::daemon::recorder::Record;
 use tcmu_pr::daemon::worker::{Notice, Order, Parts, PortId, Report, Worker};
 use tcmu_pr::lu::ToStore;
 use tcmu_pr::scsi::nexus::{Protocol, TargetPort, TargetPorts};
+use tcmu_pr::sys::wait::EpollWait;
 use tcmu_pr::sys::wake::Waker;
 
 use crate::disk::{self, Disk, TestStore};
@@ -89,6 +90,7 @@ impl Node {
             store: TestStore {
                 disk: Arc::clone(&disk),
                 waker: waker.clone(),
+                wait: EpollWait::new().unwrap(),
             },
             medium: None,
             recorder: TestRecorder::default(),

@@ -12,6 +12,7 @@ use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use super::object::BackingId;
 use crate::sys::alignment::{self, DirectIo};
 use crate::sys::region::Data;
+use crate::sys::vectored::Patience;
 use crate::sys::{block, vectored};
 
 /// How much is moved at a time by way of a buffer in between.
@@ -106,6 +107,18 @@ impl Direct {
         self.alignment
     }
 
+    /// Whether all of the range can go as it is; if so, whether it concerns nothing but what it writes, and nobody else
+    /// writes that as its neighbour.
+    pub(super) fn goes_as_it_is(
+        &self,
+        offset: u64,
+        data: &Data,
+        range: &Range<u64>,
+    ) -> Option<bool> {
+        let is_whole = self.aligned(offset, data, range) == range.end - range.start;
+        is_whole.then_some(self.held.is_none())
+    }
+
     /// Reads from byte `offset` into a range of the buffer; perhaps less.
     pub(super) fn read(
         &self,
@@ -116,7 +129,8 @@ impl Direct {
     ) -> io::Result<u64> {
         let as_it_is = self.aligned(offset, data, &range);
         if as_it_is > 0 {
-            return vectored::read(file, offset, data, range.start..range.start + as_it_is);
+            let range = range.start..range.start + as_it_is;
+            return vectored::read(file, offset, data, range, Patience::Any);
         }
         self.read_between(file, offset, range.end - range.start, |bytes| {
             data.write_at(range.start, bytes);
@@ -134,7 +148,8 @@ impl Direct {
         let as_it_is = self.aligned(offset, data, &range);
         if as_it_is > 0 {
             let _held = self.hold(offset..offset + as_it_is);
-            return vectored::write(file, offset, data, range.start..range.start + as_it_is);
+            let range = range.start..range.start + as_it_is;
+            return vectored::write(file, offset, data, range, Patience::Any);
         }
         self.write_between(file, offset, range.end - range.start, |bytes| {
             data.read_at(range.start, bytes);

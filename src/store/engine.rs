@@ -1,0 +1,290 @@
+//! The store that serves: what can be done at once is, what the kernel can do beside us it does (io_uring), and helper
+//! threads do the rest.
+//!
+//! | where the data is | read | write | flush |
+//! |---|---|---|---|
+//! | in memory (tmpfs) | at once | at once | nothing to be done |
+//! | perhaps in the page cache | at once what is there, the rest by io_uring | the same, where the file system can tell what would wait | io_uring |
+//! | on a medium (`direct=1`), aligned | io_uring | io_uring | io_uring |
+//! | nobody can tell (network file systems) | threads | threads | io_uring |
+//!
+//! Without io_uring, threads do what it would. Everything else is for threads in any case: what compares, copies or
+//! fills, and what fails. Of that, io_uring tells only that it has failed, and a thread does it again and finds out at
+//! which block.
+//!
+//! A flush puts all on stable storage that was written before. So all that want one while another is going on get the
+//! next one together.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::io;
+use std::sync::Arc;
+
+use super::at_once::{AtOnce, Place, Transfer};
+use super::backing::Turn;
+use super::blocking::Blocking;
+use super::{Backing, Done, Durability, Failure, Flush, Operation, Outcome, Request, Store};
+use crate::sys::region::Data;
+use crate::sys::uring::{Call, Ended, Uring};
+use crate::sys::wait::Wait;
+use crate::sys::wake::Waker;
+
+/// Which engine is wanted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Wanted {
+    /// io_uring, or threads where it is missing or forbidden.
+    #[default]
+    Best,
+    /// Threads.
+    Threads,
+}
+
+/// Which engine does what can't be done at once.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// The kernel's io_uring.
+    IoUring,
+    /// Helper threads, and why not io_uring.
+    Threads {
+        /// What the system said, or who has chosen so.
+        reason: String,
+    },
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Kind::IoUring => formatter.write_str("io_uring"),
+            Kind::Threads { reason } => write!(formatter, "threads (no io_uring: {reason})"),
+        }
+    }
+}
+
+/// A store on a backing object. Dropping it waits until nothing touches the backing object any more.
+#[derive(Debug)]
+pub struct Engine<T> {
+    backing: Arc<Backing>,
+    at_once: AtOnce,
+    ring: Option<Uring<Work<T>>>,
+    threads: Blocking<T>,
+    /// Those that want the next flush: of what they have written, or before they read.
+    next_flush: Vec<(Request, T)>,
+    /// Those that the flush is for that is going on.
+    flush: Vec<(Request, T)>,
+    done: VecDeque<Done<T>>,
+}
+
+/// What a call of io_uring is for.
+#[derive(Debug)]
+enum Work<T> {
+    /// To move the data of this operation, from so many bytes on. The buffer is with the call.
+    Data(Request, T, u64),
+    /// For those that wait for a flush.
+    Flush,
+}
+
+impl<T: Send + 'static> Engine<T> {
+    /// A store on `backing` that calls `waker` when a thread has done something. Tells which engine it has.
+    pub fn new(
+        backing: &Arc<Backing>,
+        waker: &Waker,
+        wanted: Wanted,
+    ) -> io::Result<(Engine<T>, Kind)> {
+        let ring = match wanted {
+            Wanted::Best => Uring::new(backing.file()).map_err(|error| error.to_string()),
+            Wanted::Threads => Err("threads were asked for".to_owned()),
+        };
+        let (ring, kind) = match ring {
+            Ok(ring) => (Some(ring), Kind::IoUring),
+            Err(reason) => (None, Kind::Threads { reason }),
+        };
+        let engine = Engine {
+            backing: Arc::clone(backing),
+            at_once: AtOnce::of(backing),
+            ring,
+            threads: Blocking::new(backing, waker)?,
+            next_flush: Vec::new(),
+            flush: Vec::new(),
+            done: VecDeque::new(),
+        };
+        Ok((engine, kind))
+    }
+
+    /// Moves the data of an operation: at once what can be, and the rest as it can be.
+    fn move_data(&mut self, mut request: Request, ticket: T) {
+        let Some(transfer) = Transfer::of(&request.operation) else {
+            return self.threads.submit(request, ticket);
+        };
+        let (at_once, backing) = (&mut self.at_once, &self.backing);
+        let moved = at_once.move_data(backing, transfer, &request.data);
+        if moved == transfer.length {
+            return self.moved(request, ticket);
+        }
+        let call = self.call(transfer, &request.data, moved);
+        match (call, &mut self.ring) {
+            (Some(call), Some(ring)) => {
+                let data = std::mem::replace(&mut request.data, Data::none());
+                ring.start(&call, data, Work::Data(request, ticket, moved));
+            }
+            _ => self.threads.submit(request, ticket),
+        }
+    }
+
+    /// What io_uring is to do for an operation of which so many bytes have been moved; `None` if it can't.
+    fn call(&self, transfer: Transfer, data: &Data, moved: u64) -> Option<Call> {
+        let range = moved..transfer.length;
+        let offset = transfer.offset.checked_add(moved)?;
+        let can = match self.at_once.place() {
+            Place::Cache => true,
+            Place::Medium => {
+                let way = self.backing.goes_as_it_is(offset, data, &range);
+                way.is_some_and(|alone| alone || !transfer.is_write)
+            }
+            // In memory it was done at once, unless it has failed.
+            Place::Memory | Place::Anywhere => false,
+        };
+        // The kernel's offsets are signed.
+        let can = can && i64::try_from(offset).is_ok();
+        can.then_some(if transfer.is_write {
+            Call::Write { offset, range }
+        } else {
+            Call::Read { offset, range }
+        })
+    }
+
+    /// Goes on with an operation when its data has been moved, all of it.
+    fn moved(&mut self, request: Request, ticket: T) {
+        match request.operation {
+            Operation::Write {
+                durability: Durability::Now,
+                ..
+            } if !self.at_once.is_stable() => self.want_flush(request, ticket),
+            _ => self.end(request.data, ticket, Ok(Outcome::Done)),
+        }
+    }
+
+    fn want_flush(&mut self, request: Request, ticket: T) {
+        self.next_flush.push((request, ticket));
+        self.begin_flush();
+    }
+
+    /// Begins a flush for all that want one, unless one is going on.
+    fn begin_flush(&mut self) {
+        if self.next_flush.is_empty() || !self.flush.is_empty() {
+            return;
+        }
+        std::mem::swap(&mut self.next_flush, &mut self.flush);
+        // What is only read has nothing to be flushed.
+        if self.backing.mode().read_only {
+            return self.end_flush(&Ok(()));
+        }
+        let turn = self.ring.as_mut().map(|_| self.backing.flushes().begin());
+        match turn {
+            Some(Turn::Yours) => self.flush(),
+            Some(Turn::Nobodys(failed)) => self.end_flush(&Err(failed)),
+            // A thread can wait for one that flushes, and do again what was to be flushed.
+            Some(Turn::Others) | None => {
+                for (request, ticket) in self.flush.drain(..) {
+                    self.threads.submit(request, ticket);
+                }
+            }
+        }
+    }
+
+    fn flush(&mut self) {
+        if let Some(ring) = &mut self.ring {
+            ring.start(&Call::SyncData, Data::none(), Work::Flush);
+        }
+    }
+
+    /// Goes on with all that a flush was for.
+    fn end_flush(&mut self, result: &io::Result<()>) {
+        let mut flushed = std::mem::take(&mut self.flush);
+        for (request, ticket) in flushed.drain(..) {
+            match result {
+                Err(error) => {
+                    let errno = error.raw_os_error().unwrap_or(libc::EIO);
+                    let failure = Failure::Flush(io::Error::from_raw_os_error(errno));
+                    self.end(request.data, ticket, Err(failure));
+                }
+                Ok(()) if matches!(request.operation, Operation::Read { .. }) => {
+                    self.move_data(request, ticket);
+                }
+                Ok(()) => self.end(request.data, ticket, Ok(Outcome::Done)),
+            }
+        }
+        // Its memory is used again.
+        self.flush = flushed;
+        self.begin_flush();
+    }
+
+    /// Goes on when the kernel has done a call.
+    fn ended(&mut self, ended: Ended<Work<T>>) {
+        match (ended.ticket, ended.result) {
+            (Work::Data(mut request, ticket, before), result) => {
+                request.data = ended.data;
+                let whole = Transfer::of(&request.operation).map(|transfer| transfer.length);
+                if result.is_ok_and(|moved| Some(before + moved) == whole) {
+                    self.moved(request, ticket);
+                } else {
+                    self.threads.submit(request, ticket);
+                }
+            }
+            (Work::Flush, Err(error)) if error.kind() == io::ErrorKind::Interrupted => self.flush(),
+            (Work::Flush, result) => {
+                let result = self.backing.flushes().end(result.map(drop));
+                self.end_flush(&result);
+            }
+        }
+    }
+
+    fn end(&mut self, data: Data, ticket: T, result: Result<Outcome, Failure>) {
+        self.done.push_back(Done {
+            ticket,
+            data,
+            result,
+        });
+    }
+}
+
+impl<T: Send + 'static> Store<T> for Engine<T> {
+    fn submit(&mut self, request: Request, ticket: T) {
+        let is_stable = self.at_once.is_stable();
+        match request.operation {
+            Operation::Flush if is_stable => self.end(request.data, ticket, Ok(Outcome::Done)),
+            Operation::Flush => self.want_flush(request, ticket),
+            Operation::Read {
+                flush: Flush::First,
+                ..
+            } if !is_stable => self.want_flush(request, ticket),
+            // Without io_uring a thread has to flush, and can write as well.
+            Operation::Write {
+                durability: Durability::Now,
+                ..
+            } if !is_stable && self.ring.is_none() => self.threads.submit(request, ticket),
+            _ => self.move_data(request, ticket),
+        }
+    }
+
+    fn reap(&mut self) -> Option<Done<T>> {
+        loop {
+            if let Some(done) = self.done.pop_front() {
+                return Some(done);
+            }
+            let Some(ended) = self.ring.as_mut().and_then(Uring::ended) else {
+                return self.threads.reap();
+            };
+            self.ended(ended);
+        }
+    }
+
+    fn waits(&mut self) -> &mut dyn Wait {
+        match &mut self.ring {
+            Some(ring) => ring,
+            None => self.threads.waits(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
