@@ -1,6 +1,9 @@
-//! `tcmu-pr check`: whether this node has what the nexus tap needs.
+//! `tcmu-pr check`: whether this node has what the nexus tap needs, and what slows it down.
 
-use std::error::Error as _;
+mod disk;
+mod speed;
+
+use std::error::Error as StdError;
 use std::io::Write;
 
 use clap::Args;
@@ -8,7 +11,8 @@ use log::LevelFilter;
 use serde::Serialize;
 
 use super::{Error, json, log_level, print};
-use crate::nexus::tap::{self, Faults, Tap, Unavailable};
+use crate::nexus::tap::{self, Faults, Tap};
+use speed::Places;
 
 /// The options of `tcmu-pr check`.
 #[derive(Debug, PartialEq, Eq, Args)]
@@ -24,24 +28,29 @@ pub struct Check {
 /// What was looked at, and what was found.
 #[derive(Debug, PartialEq, Eq, Serialize)]
 struct Finding {
-    what: &'static str,
+    what: String,
     /// What is wrong and what to do about it, if anything.
     problem: Option<String>,
 }
 
 impl Finding {
-    fn new(what: &'static str, found: Result<(), Unavailable>) -> Finding {
+    fn new(what: &str, found: Result<(), impl StdError>) -> Finding {
         let problem = found.err().map(|why| match why.source() {
             Some(source) => format!("{why}: {source}"),
             None => why.to_string(),
         });
-        Finding { what, problem }
+        Finding {
+            what: what.to_owned(),
+            problem,
+        }
     }
 }
 
 /// Looks at this node, and prints to `output` what is well and what is not.
 pub fn check(options: &Check, output: &mut impl Write) -> Result<(), Error> {
-    let findings = look();
+    let tap = look_at_tap();
+    let speed = speed::look(&Places::default());
+    let findings: Vec<&Finding> = tap.iter().chain(&speed).collect();
     let problems = findings
         .iter()
         .filter(|finding| finding.problem.is_some())
@@ -49,7 +58,7 @@ pub fn check(options: &Check, output: &mut impl Write) -> Result<(), Error> {
     if options.json {
         print(output, &json(&findings)?)?;
     } else {
-        print(output, &text(&findings))?;
+        print(output, &text(&tap, &speed))?;
     }
     if problems > 0 {
         return Err(Error::Problems(problems));
@@ -57,7 +66,7 @@ pub fn check(options: &Check, output: &mut impl Write) -> Result<(), Error> {
     Ok(())
 }
 
-fn look() -> Vec<Finding> {
+fn look_at_tap() -> Vec<Finding> {
     let mut findings: Vec<Finding> = tap::requirements()
         .into_iter()
         .map(|(what, found)| Finding::new(what, found))
@@ -71,7 +80,7 @@ fn look() -> Vec<Finding> {
     ));
     if could {
         findings.push(Finding {
-            what: "the sessions of iSCSI initiators can be told apart",
+            what: "the sessions of iSCSI initiators can be told apart".to_owned(),
             problem: (!iscsi).then(|| {
                 "the module iscsi_target_mod is not loaded, or has no BTF: load it before tcmu-pr starts (modprobe \
                  iscsi_target_mod)"
@@ -82,43 +91,74 @@ fn look() -> Vec<Finding> {
     findings
 }
 
-fn text(findings: &[Finding]) -> String {
-    let mut text = String::new();
+fn text(tap: &[Finding], speed: &[Finding]) -> String {
+    let works = tap.iter().all(|finding| finding.problem.is_none());
+    let advice = if works {
+        "One backstore can serve any number of initiators: leave ;nexus= out of its config string."
+    } else {
+        "Until that is mended, give every initiator a backstore of its own, with ;nexus=<label> in its config string."
+    };
+    format!("{}{advice}\n\n{}", lines(tap), lines(speed))
+}
+
+fn lines(findings: &[Finding]) -> String {
+    let mut lines = String::new();
     for Finding { what, problem } in findings {
         match problem {
-            None => text += &format!("ok       {what}\n"),
-            Some(problem) => text += &format!("problem  {what}: {problem}\n"),
+            None => lines += &format!("ok       {what}\n"),
+            Some(problem) => lines += &format!("problem  {what}: {problem}\n"),
         }
     }
-    let tap = findings.iter().all(|finding| finding.problem.is_none());
-    text += if tap {
-        "One backstore can serve any number of initiators: leave ;nexus= out of its config string.\n"
-    } else {
-        "Until that is mended, give every initiator a backstore of its own, with ;nexus=<label> in its config string.\n"
-    };
-    text
+    lines
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::nexus::tap::Unavailable;
+
+    fn good() -> Finding {
+        Finding::new("it is there", Ok::<(), Unavailable>(()))
+    }
 
     #[test]
-    fn a_problem_is_told_with_the_other_way() {
-        let good = Finding::new("it is there", Ok(()));
+    fn what_is_well_is_told_with_what_follows_from_it() {
+        assert_eq!(
+            text(&[good()], &[good()]),
+            "ok       it is there\n\
+             One backstore can serve any number of initiators: leave ;nexus= out of its config string.\n\
+             \n\
+             ok       it is there\n"
+        );
+    }
+
+    #[test]
+    fn a_problem_of_the_tap_is_told_with_the_other_way() {
         let bad = Finding::new(
             "it may be looked at",
             Err(Unavailable::NoBtf("target_core_user".to_owned())),
         );
-        let all_well = text(&[Finding::new("it is there", Ok(()))]);
-        assert!(all_well.starts_with("ok       it is there\n"), "{all_well}");
-        assert!(all_well.contains("leave ;nexus= out"), "{all_well}");
-        let problem = text(&[good, bad]);
+        let problem = text(&[good(), bad], &[]);
         assert!(
             problem
                 .contains("problem  it may be looked at: this kernel does not describe its types"),
             "{problem}"
         );
         assert!(problem.contains(";nexus=<label>"), "{problem}");
+    }
+
+    #[test]
+    fn what_is_slow_says_nothing_of_the_tap() {
+        let slow = Finding {
+            what: "it is fast".to_owned(),
+            problem: Some("it is not: make haste".to_owned()),
+        };
+        assert_eq!(
+            text(&[good()], &[slow]),
+            "ok       it is there\n\
+             One backstore can serve any number of initiators: leave ;nexus= out of its config string.\n\
+             \n\
+             problem  it is fast: it is not: make haste\n"
+        );
     }
 }

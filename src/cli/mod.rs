@@ -55,7 +55,9 @@ pub enum Command {
     /// A file is extended if it is smaller. A block device must have been made that large before. Nothing is cut off from
     /// either.
     Resize(Resize),
-    /// Look whether this node can tell initiators apart that share a backstore, and say what is missing
+    /// Look whether this node can tell initiators apart that share a backstore, and what slows it down
+    ///
+    /// Says of each what is missing, and what to do. Changes nothing.
     ///
     /// Needs root, as `serve` does.
     Check(Check),

@@ -11,7 +11,9 @@ use super::sense::{Format, Sense};
 use super::{Blocks, Lba};
 
 /// The most bytes that one command moves: MAXIMUM TRANSFER LENGTH, in bytes. Some initiators send 2,048 blocks of 4,096
-/// bytes whatever the limit is.
+/// bytes whatever the limit is, and the firmware of virtual machines reads 7 MiB at once. Nothing in the kernel asks for
+/// less: it does not heed `hw_max_sectors` for us, and the data area of a backstore has 1 GiB unless somebody wants it
+/// smaller (`tcmu-pr check` tells if it is too small).
 const MAXIMUM_TRANSFER_BYTES: u32 = 8 << 20;
 
 /// The size of a logical unit and of its blocks, and what its medium is like.

@@ -226,6 +226,11 @@ impl Backstore {
         read(&self.directory.join("attrib/dev_config"))
     }
 
+    /// Whether it is for tcmu-pr, and not for another handler.
+    pub fn is_ours(&self) -> Result<bool, Error> {
+        Ok(self.config()?.split('/').next() == Some(SUBTYPE))
+    }
+
     /// What the administrator gave it.
     pub fn settings(&self) -> Result<Settings, Error> {
         Ok(Settings {
@@ -246,10 +251,9 @@ impl Backstore {
         self.number("attrib/hw_block_size")
     }
 
-    /// The longest transfer that the administrator wishes, in units of 512 bytes. The kernel does not
-    /// enforce it.
-    pub fn max_sectors(&self) -> Result<u32, Error> {
-        self.number("attrib/hw_max_sectors")
+    /// How many MiB of data the commands that are in flight can have together.
+    pub fn data_area_mib(&self) -> Result<u32, Error> {
+        self.number("attrib/max_data_area_mb")
     }
 
     /// Whether a volatile write cache is asked for.
@@ -443,15 +447,57 @@ pub fn states(root: &Path) -> Result<BTreeMap<BackstoreName, State>, Error> {
     let mut states = BTreeMap::new();
     for name in backstore_names(root)? {
         let backstore = Backstore::new(root, name.clone())?;
-        let config = if_there(backstore.config())?;
+        let is_ours = if_there(backstore.is_ours())?;
         let Some(enabled) = if_there(backstore.is_enabled())? else {
             continue;
         };
-        let is_ours = config.is_some_and(|config| config.split('/').next() == Some(SUBTYPE));
-        let prepared = is_ours.then(|| backstore.take());
+        let prepared = (is_ours == Some(true)).then(|| backstore.take());
         states.insert(name, State { enabled, prepared });
     }
     Ok(states)
+}
+
+/// The TCMU backstores whose devices are configured, of every handler. Nothing is set.
+pub fn enabled(root: &Path) -> Result<Vec<Backstore>, Error> {
+    let mut found = Vec::new();
+    for name in backstore_names(root)? {
+        let backstore = Backstore::new(root, name)?;
+        if if_there(backstore.is_enabled())? == Some(true) {
+            found.push(backstore);
+        }
+    }
+    Ok(found)
+}
+
+/// How many commands an initiator may have sent before the first of them is answered.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CommandWindow {
+    /// The file that says so.
+    pub path: PathBuf,
+    /// The number.
+    pub commands: u32,
+}
+
+/// The limits that the fabric sets to the initiators of a port group: for each that has an ACL, and for those that are let
+/// in without one. Only iSCSI has any.
+pub fn command_windows(root: &Path, group: &PortGroup) -> Result<Vec<CommandWindow>, Error> {
+    let tag = format!("tpgt_{}", group.tag);
+    let directory = root.join(&group.fabric).join(&group.target).join(tag);
+    let acls = group.acls.iter();
+    let mut paths: Vec<PathBuf> = acls
+        .map(|acl| directory.join("acls").join(&acl.initiator))
+        .map(|acl| acl.join("cmdsn_depth"))
+        .collect();
+    if group.generate_node_acls == Some(true) {
+        paths.push(directory.join("attrib/default_cmdsn_depth"));
+    }
+    let mut windows = Vec::new();
+    for path in paths {
+        if let Some(commands) = if_there(read_number(&path))? {
+            windows.push(CommandWindow { path, commands });
+        }
+    }
+    Ok(windows)
 }
 
 fn backstore_names(root: &Path) -> Result<Vec<BackstoreName>, Error> {

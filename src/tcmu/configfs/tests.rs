@@ -54,7 +54,7 @@ impl Tree {
             ("attrib/dev_config", "pr//srv/lun0.img;nexus=node-a\n"),
             ("attrib/dev_size", "1073741824\n"),
             ("attrib/hw_block_size", "512\n"),
-            ("attrib/hw_max_sectors", "8192\n"),
+            ("attrib/max_data_area_mb", "1024\n"),
             ("attrib/emulate_write_cache", "0\n"),
             ("action/block_dev", "unblocked\n"),
             ("action/reset_ring", ""),
@@ -208,7 +208,7 @@ fn settings_are_read() {
     assert_eq!(backstore.device_id().expect("it is there"), 7);
     assert_eq!(backstore.size_bytes().expect("it is there"), 1 << 30);
     assert_eq!(backstore.block_size_bytes().expect("it is there"), 512);
-    assert_eq!(backstore.max_sectors().expect("it is there"), 8192);
+    assert_eq!(backstore.data_area_mib().expect("it is there"), 1024);
     assert!(!backstore.write_cache().expect("it is there"));
     assert_eq!(
         backstore.serial().expect("it is there").as_deref(),
@@ -370,6 +370,64 @@ fn the_settings_of_our_backstores_are_set_and_no_others() {
         states[&backstore_name("user_2", "broken")].prepared,
         Some(Err(_))
     ));
+}
+
+#[test]
+fn enabled_backstores_are_found_and_nothing_is_set() {
+    let tree = Tree::new();
+    tree.backstore("user_0", "ours");
+    tree.backstore("user_1", "theirs");
+    tree.file("core/user_1/theirs/attrib/dev_config", "file//srv/x\n");
+    tree.backstore("user_2", "in_the_making");
+    tree.file("core/user_2/in_the_making/enable", "0\n");
+    let found = enabled(tree.root()).expect("the tree is good");
+    let found: Vec<(String, bool)> = found
+        .iter()
+        .map(|backstore| {
+            let is_ours = backstore.is_ours().expect("it is there");
+            (backstore.name().to_string(), is_ours)
+        })
+        .collect();
+    let expected = [
+        ("user_0/ours".to_owned(), true),
+        ("user_1/theirs".to_owned(), false),
+    ];
+    assert_eq!(found, expected);
+    assert_eq!(tree.content("core/user_0/ours/attrib/pgr_support"), "1\n");
+}
+
+#[test]
+fn the_command_windows_are_those_of_the_acls_and_of_generated_ones() {
+    let tree = Tree::new();
+    let group = tree.iscsi(TARGET, 1);
+    tree.lun(&group, 0, "user_0/lun0-a")
+        .acl(&group, "iqn.x:1", 0, 0)
+        .file(&format!("{group}/acls/iqn.x:1/cmdsn_depth"), "16\n")
+        .file(&format!("{group}/attrib/default_cmdsn_depth"), "64\n");
+    let windows = || {
+        let groups = port_groups(tree.root()).expect("the tree is good");
+        command_windows(tree.root(), &groups[0]).expect("the tree is good")
+    };
+    let of_acl = CommandWindow {
+        path: tree.root().join(&group).join("acls/iqn.x:1/cmdsn_depth"),
+        commands: 16,
+    };
+    assert_eq!(windows(), std::slice::from_ref(&of_acl));
+    tree.file(&format!("{group}/attrib/generate_node_acls"), "1\n");
+    let generated = CommandWindow {
+        path: tree.root().join(&group).join("attrib/default_cmdsn_depth"),
+        commands: 64,
+    };
+    assert_eq!(windows(), [of_acl, generated]);
+}
+
+#[test]
+fn a_fabric_without_command_windows_has_none() {
+    let tree = Tree::new();
+    tree.lun("loopback/naa.5001405aa/tpgt_1", 0, "user_0/lun0-a");
+    let groups = port_groups(tree.root()).expect("the tree is good");
+    let windows = command_windows(tree.root(), &groups[0]);
+    assert_eq!(windows.expect("the tree is good"), []);
 }
 
 #[test]
