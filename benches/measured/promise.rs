@@ -1,5 +1,7 @@
 //! What is promised of what was measured, as a table.
 
+#![allow(dead_code, reason = "each benchmark uses a part of it")]
+
 use std::io::{self, Write};
 use std::process::ExitCode;
 

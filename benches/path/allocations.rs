@@ -33,8 +33,6 @@ pub(crate) fn run(_: &Plan) -> Vec<Promise> {
 
 fn each<S: Store<Pending>>(unit: &mut Unit<S>) -> f64 {
     unit.serve(WARM_UP);
-    let counted = allocation_counter::measure(|| {
-        unit.serve(COMMANDS);
-    });
+    let counted = allocation_counter::measure(|| unit.serve(COMMANDS));
     counted.count_total as f64 / COMMANDS as f64
 }

@@ -40,7 +40,7 @@ struct Plan {
 const FULL: Plan = Plan {
     samples: 600,
     rounds: 7,
-    seconds: 1.0,
+    seconds: 0.6,
 };
 const QUICK: Plan = Plan {
     samples: 100,

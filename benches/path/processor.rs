@@ -25,6 +25,11 @@ pub(crate) fn used() -> Duration {
     of(UsageWho::RUSAGE_SELF)
 }
 
+/// What this thread has used of processors.
+pub(crate) fn used_by_this_thread() -> Duration {
+    of(UsageWho::RUSAGE_THREAD)
+}
+
 /// What the programs have used that this one has started and that have ended.
 pub(crate) fn used_by_children() -> Duration {
     of(UsageWho::RUSAGE_CHILDREN)
