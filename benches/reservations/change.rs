@@ -6,7 +6,8 @@ use criterion::{Criterion, SamplingMode};
 use tcmu_pr::pr::Reservations;
 use tcmu_pr::scsi::nexus::TransportId;
 
-use crate::figures::{Figures, Group, repeat};
+use crate::figures::Figures;
+use crate::group::{Group, repeat};
 use crate::world::{
     CLEAR, MOST, PREEMPT, REGISTER, REGISTER_AND_IGNORE, Unit, key, list, name, registered,
     reserved,

@@ -6,7 +6,8 @@ use criterion::Criterion;
 use tcmu_pr::pr::gate::Standing;
 use tcmu_pr::scsi::Access;
 
-use crate::figures::{Figures, Group, repeat};
+use crate::figures::Figures;
+use crate::group::{Group, repeat};
 use crate::world::{self, MOST, nexus};
 
 /// So many registrants each.

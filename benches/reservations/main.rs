@@ -6,10 +6,14 @@
 #![allow(clippy::unwrap_used, reason = "a benchmark that cannot go on panics")]
 
 mod change;
+#[path = "../measured/figures.rs"]
 mod figures;
 mod gate;
+mod group;
 #[path = "../../tests/sim/kernel.rs"]
 mod kernel;
+#[path = "../measured/promise.rs"]
+mod promise;
 mod promises;
 mod record;
 mod ring;

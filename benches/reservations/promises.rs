@@ -1,9 +1,9 @@
 //! What is promised of these times, and whether it holds.
 
-use std::io::{self, Write};
 use std::process::ExitCode;
 
 use crate::figures::Figures;
+use crate::promise::{self, Bound, Promise, divided};
 use crate::{change, gate, record, ring};
 
 /// Of a time that is to stay the same, how much of a difference is none: caches, and other programs.
@@ -15,35 +15,9 @@ const PART_OF_A_READ: f64 = 0.01;
 const MICROSECONDS: f64 = 20.0;
 const TIMES_A_REPLACEMENT: f64 = 2.0;
 
-/// One line of the table.
-struct Promise {
-    what: String,
-    /// `None` if it was not measured.
-    measured: Option<f64>,
-    at_most: f64,
-}
-
 /// Prints the table. Fails if something that is promised does not hold.
 pub(crate) fn report(figures: &Figures) -> ExitCode {
-    let mut text = format!("\n{:66} {:>9} {:>8}\n", "PROMISE", "MEASURED", "AT MOST");
-    let mut broken = 0;
-    for promise in promises(figures) {
-        let Promise {
-            what,
-            measured,
-            at_most,
-        } = promise;
-        let (measured, verdict) = match measured {
-            None => ("-".to_owned(), "not measured"),
-            Some(measured) if measured <= at_most => (format!("{measured:.4}"), "holds"),
-            Some(measured) => {
-                broken += 1;
-                (format!("{measured:.4}"), "DOES NOT HOLD")
-            }
-        };
-        text += &format!("{what:66} {measured:>9} {at_most:>8}  {verdict}\n");
-    }
-    text += "\nTIMES, MEDIANS\n";
+    let mut text = "\nTIMES, MEDIANS\n".to_owned();
     for (case, sizes) in cases() {
         let times = sizes.iter().map(|&size| {
             let time = figures.median(case, size);
@@ -51,14 +25,7 @@ pub(crate) fn report(figures: &Figures) -> ExitCode {
         });
         text += &format!("{case:34} {}\n", times.collect::<Vec<_>>().join(", "));
     }
-    io::stdout()
-        .write_all(text.as_bytes())
-        .expect("standard output takes the table");
-    if broken == 0 {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
-    }
+    promise::report(&promises(figures), &text)
 }
 
 fn promises(figures: &Figures) -> Vec<Promise> {
@@ -66,12 +33,12 @@ fn promises(figures: &Figures) -> Vec<Promise> {
         Promise {
             what: "gate, each command: slowest size : fastest".to_owned(),
             measured: spread(figures, gate::COMMAND, &gate::SIZES),
-            at_most: FLAT,
+            bound: Some(Bound::AtMost(FLAT)),
         },
         Promise {
             what: "gate, first command after a change: slowest size : fastest".to_owned(),
             measured: spread(figures, gate::FIRST, &gate::SIZES),
-            at_most: FLAT,
+            bound: Some(Bound::AtMost(FLAT)),
         },
         Promise {
             what: "gate, slowest size : 4 KiB read, fastest size".to_owned(),
@@ -79,12 +46,12 @@ fn promises(figures: &Figures) -> Vec<Promise> {
                 slowest(figures, gate::COMMAND, &gate::SIZES),
                 fastest(figures, ring::READ, &ring::SIZES),
             ),
-            at_most: PART_OF_A_READ,
+            bound: Some(Bound::AtMost(PART_OF_A_READ)),
         },
         Promise {
             what: "4 KiB read: slowest size : fastest".to_owned(),
             measured: spread(figures, ring::READ, &ring::SIZES),
-            at_most: FLAT,
+            bound: Some(Bound::AtMost(FLAT)),
         },
     ];
     let one_touched = [
@@ -97,12 +64,12 @@ fn promises(figures: &Figures) -> Vec<Promise> {
         promises.push(Promise {
             what: format!("{case}, microseconds with {many} registrants"),
             measured: figures.median(case, many).map(|time| time / 1e3),
-            at_most: MICROSECONDS,
+            bound: Some(Bound::AtMost(MICROSECONDS)),
         });
         promises.push(Promise {
             what: format!("{case}: {many} registrants : {few}"),
             measured: divided(figures.median(case, many), figures.median(case, few)),
-            at_most: NEARLY_FLAT,
+            bound: Some(Bound::AtMost(NEARLY_FLAT)),
         });
     }
     let [_, few, .., many] = change::SIZES;
@@ -112,7 +79,7 @@ fn promises(figures: &Figures) -> Vec<Promise> {
             figures.median(change::NAMED, many),
             figures.median(change::NAMED, few),
         ),
-        at_most: NEARLY_FLAT,
+        bound: Some(Bound::AtMost(NEARLY_FLAT)),
     });
     for case in [change::PREEMPT_HALF, change::CLEAR_ALL] {
         let [few, .., many] = change::TOUCHED;
@@ -122,7 +89,7 @@ fn promises(figures: &Figures) -> Vec<Promise> {
                 each(figures.median(case, many), many),
                 each(figures.median(case, few), few),
             ),
-            at_most: NEARLY_FLAT,
+            bound: Some(Bound::AtMost(NEARLY_FLAT)),
         });
     }
     for size in record::SIZES {
@@ -136,7 +103,7 @@ fn promises(figures: &Figures) -> Vec<Promise> {
                 figures.median(record::DURABLE, size),
                 figures.median(record::PLAIN, size),
             ),
-            at_most: TIMES_A_REPLACEMENT,
+            bound: Some(Bound::AtMost(TIMES_A_REPLACEMENT)),
         });
     }
     promises
@@ -175,10 +142,6 @@ fn fastest(figures: &Figures, case: &'static str, sizes: &[usize]) -> Option<f64
 
 fn spread(figures: &Figures, case: &'static str, sizes: &[usize]) -> Option<f64> {
     divided(slowest(figures, case, sizes), fastest(figures, case, sizes))
-}
-
-fn divided(time: Option<f64>, by: Option<f64>) -> Option<f64> {
-    Some(time? / by?)
 }
 
 fn each(time: Option<f64>, count: usize) -> Option<f64> {

@@ -10,7 +10,8 @@ use tcmu_pr::daemon::records::{Keep, Records};
 use tcmu_pr::lu::ToStore;
 use tcmu_pr::pr::{Reservations, Save};
 
-use crate::figures::{Figures, Group};
+use crate::figures::Figures;
+use crate::group::Group;
 use crate::world::{MOST, REGISTER, after, key, list, reserved};
 
 /// So many registrants each.

@@ -18,7 +18,8 @@ use tcmu_pr::store::{Done, Operation, Outcome, Request, Store};
 use tcmu_pr::sys::wait::{EpollWait, Wait};
 use tcmu_pr::sys::wake::Waker;
 
-use crate::figures::{Figures, Group};
+use crate::figures::Figures;
+use crate::group::Group;
 use crate::kernel::{Buffer, Kernel};
 use crate::world::{self, MOST, nexus};
 

@@ -1,34 +1,11 @@
-//! The times that were measured.
+//! Cases that criterion measures.
 
-use std::cell::RefCell;
-use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use criterion::BenchmarkId;
 use criterion::measurement::WallTime;
 
-/// Nanoseconds of each sample, by the name of the case and its size.
-#[derive(Default)]
-pub(crate) struct Figures(RefCell<BTreeMap<(&'static str, usize), Vec<f64>>>);
-
-impl Figures {
-    /// Adds a sample: so many runs took so long.
-    pub(crate) fn add(&self, case: &'static str, size: usize, runs: u64, took: Duration) {
-        let each = took.as_secs_f64() * 1e9 / runs as f64;
-        self.0
-            .borrow_mut()
-            .entry((case, size))
-            .or_default()
-            .push(each);
-    }
-
-    /// The median of a case in nanoseconds, if it was measured.
-    pub(crate) fn median(&self, case: &'static str, size: usize) -> Option<f64> {
-        let mut samples = self.0.borrow().get(&(case, size))?.clone();
-        samples.sort_by(f64::total_cmp);
-        Some(samples[samples.len() / 2])
-    }
-}
+use crate::figures::Figures;
 
 /// Cases of one kind.
 pub(crate) struct Group<'a, 'b> {
