@@ -15,7 +15,7 @@ const COMMANDS: usize = 10_000;
 pub(crate) fn run(_: &Plan) -> Vec<Promise> {
     let mut promises = vec![Promise {
         what: "4 KiB read, no I/O: allocations".to_owned(),
-        measured: Some(each(&mut Unit::new(stages::LOAD, 1, |_| Null::default()))),
+        measured: Some(each(&mut Unit::new(stages::LOAD, 1, |_| Null::new()))),
         bound: Some(Bound::AtMost(0.0)),
     }];
     let file = File::in_memory();

@@ -18,7 +18,7 @@ const SPREAD: &str = "ports of a unit, 32 commands (one each at least):";
 
 pub(crate) fn run(plan: &Plan) -> Vec<Promise> {
     let figures = Figures::default();
-    let null = |load, ports| Unit::new(load, ports, |_| Null::default());
+    let null = |load, ports| Unit::new(load, ports, |_| Null::new());
     let mut units = SIZES.map(|size| -> Vec<_> { (0..size).map(|_| null(LOAD, 1)).collect() });
     let mut ports = SIZES.map(|size| null(LOAD, size));
     let mut spread = SIZES.map(|size| {

@@ -1,13 +1,11 @@
 //! Logical units as the daemon has them, with the kernel's side of their ports: the one place that puts a worker and its
 //! store together.
 
-use std::os::fd::AsFd;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Sender, bounded, unbounded};
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use tcmu_pr::daemon::recorder::Recorder;
 use tcmu_pr::daemon::records::Keep;
 use tcmu_pr::daemon::worker::{self, Handle, Identity, Order, Parts, PortId, Worker};
@@ -19,7 +17,7 @@ use tcmu_pr::scsi::capacity::Geometry;
 use tcmu_pr::scsi::inquiry;
 use tcmu_pr::scsi::nexus::{ItNexus, Protocol, TargetPort, TargetPorts, TransportId};
 use tcmu_pr::scsi::provisioning::Provisioning;
-use tcmu_pr::store::blocking::Blocking;
+use tcmu_pr::store::engine::{Engine, Wanted};
 use tcmu_pr::store::{Backing, Store, saved};
 use tcmu_pr::sys::wake::Waker;
 
@@ -44,8 +42,8 @@ pub(crate) fn backing(path: &Path, size: u64) -> Arc<Backing> {
 }
 
 /// The store of a unit, as the daemon makes it.
-pub(crate) fn store(backing: &Arc<Backing>, waker: &Waker) -> Blocking<Pending> {
-    Blocking::new(backing, waker).unwrap()
+pub(crate) fn store(backing: &Arc<Backing>, waker: &Waker) -> Engine<Pending> {
+    Engine::new(backing, waker, Wanted::Best).unwrap().0
 }
 
 /// A unit of so many bytes, to which nobody is attached.
@@ -126,7 +124,6 @@ pub(crate) struct Turn {
 pub(crate) struct Unit<S> {
     kernels: Vec<Kernel>,
     worker: Worker<S, Recorder>,
-    waker: Waker,
     // The worker is never told to stop.
     _orders: Sender<Order>,
 }
@@ -134,7 +131,6 @@ pub(crate) struct Unit<S> {
 impl<S: Store<Pending>> Unit<S> {
     pub(crate) fn new(load: Load, ports: usize, store: impl FnOnce(&Waker) -> S) -> Unit<S> {
         let parts = parts(load.within, store);
-        let waker = parts.waker.clone();
         let (orders, to_do) = unbounded();
         let mut worker = Worker::new(parts, (orders.clone(), to_do)).unwrap();
         let kernels = attach(load, ports, |order| orders.send(order).unwrap());
@@ -142,7 +138,6 @@ impl<S: Store<Pending>> Unit<S> {
         Unit {
             kernels,
             worker,
-            waker,
             _orders: orders,
         }
     }
@@ -174,17 +169,9 @@ impl<S: Store<Pending>> Unit<S> {
             left -= turn.begun;
             waiting = waiting + turn.begun - turn.done;
             if turn.done == 0 {
-                self.wait();
+                self.worker.wait(false);
             }
         }
-    }
-
-    /// Waits until the store has done something.
-    fn wait(&self) {
-        let mut fds = [PollFd::new(self.waker.as_fd(), PollFlags::POLLIN)];
-        let timeout = PollTimeout::try_from(PATIENCE).unwrap();
-        assert_eq!(poll(&mut fds, timeout).unwrap(), 1, "nothing is done");
-        self.waker.acknowledge();
     }
 }
 

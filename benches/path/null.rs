@@ -4,13 +4,25 @@ use std::collections::VecDeque;
 
 use tcmu_pr::lu::task::Pending;
 use tcmu_pr::store::{Done, Outcome, Request, Store};
+use tcmu_pr::sys::wait::{EpollWait, Wait};
 
-#[derive(Default)]
-pub(crate) struct Null(VecDeque<Done<Pending>>);
+pub(crate) struct Null {
+    done: VecDeque<Done<Pending>>,
+    wait: EpollWait,
+}
+
+impl Null {
+    pub(crate) fn new() -> Null {
+        Null {
+            done: VecDeque::new(),
+            wait: EpollWait::new().unwrap(),
+        }
+    }
+}
 
 impl Store<Pending> for Null {
     fn submit(&mut self, request: Request, ticket: Pending) {
-        self.0.push_back(Done {
+        self.done.push_back(Done {
             ticket,
             data: request.data,
             result: Ok(Outcome::Done),
@@ -18,6 +30,10 @@ impl Store<Pending> for Null {
     }
 
     fn reap(&mut self) -> Option<Done<Pending>> {
-        self.0.pop_front()
+        self.done.pop_front()
+    }
+
+    fn waits(&mut self) -> &mut dyn Wait {
+        &mut self.wait
     }
 }

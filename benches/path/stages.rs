@@ -43,7 +43,7 @@ pub(crate) const LOAD: Load = Load {
 pub(crate) fn run(plan: &Plan) -> Vec<Promise> {
     let figures = Figures::default();
     let mut apart = Apart::new();
-    let mut whole = Unit::new(LOAD, 1, |_| Null::default());
+    let mut whole = Unit::new(LOAD, 1, |_| Null::new());
     for _ in 0..plan.samples * 64 {
         apart.sample(&figures);
         let turn = whole.turn(DEPTH);
@@ -141,7 +141,7 @@ impl Apart {
             deliveries.push(answer.deliver(self.unit.sense_format()));
         }
         let deliver = clock.lap();
-        for delivery in &deliveries {
+        for (delivery, data) in deliveries.drain(..) {
             let id = CommandId {
                 id: delivery.tag.command,
                 epoch: delivery.tag.epoch,
@@ -152,6 +152,7 @@ impl Apart {
                 sense: &delivery.sense,
             };
             self.device.ring.complete(id, &completion);
+            self.device.ring.reuse(data);
         }
         let complete = clock.lap();
         assert!(self.device.ring.publish().unwrap());

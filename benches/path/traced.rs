@@ -32,7 +32,7 @@ pub(crate) fn serve(way: &str, commands: usize) {
     let file = File::sparse(load.within);
     let backing = node::backing(&file.path, load.within);
     match way {
-        NULL => Unit::new(LOAD, 1, |_| Null::default()).serve(commands),
+        NULL => Unit::new(LOAD, 1, |_| Null::new()).serve(commands),
         TURNS => Unit::new(load, 1, |waker| node::store(&backing, waker)).serve(commands),
         THREAD => {
             let mut running = Running::start(load, 1, |waker| node::store(&backing, waker));

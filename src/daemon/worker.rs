@@ -236,14 +236,17 @@ impl<S: Store<Pending>, R: Record> Worker<S, R> {
     /// Takes turns until it is told to stop and nothing is left to be answered.
     fn run(&mut self) {
         let mut more = false;
-        let mut ticked = Instant::now();
+        // Nobody asks for the time while nothing waits for it.
+        let mut ticked = None;
         while !(self.stopping && self.parts.unit.is_idle()) {
             self.wait(more);
-            if !self.parts.unit.needs_ticks() {
-                ticked = Instant::now();
-            } else if ticked.elapsed() >= TICK {
-                ticked = Instant::now();
-                self.tick();
+            if self.parts.unit.needs_ticks() {
+                if ticked.get_or_insert_with(Instant::now).elapsed() >= TICK {
+                    ticked = Some(Instant::now());
+                    self.tick();
+                }
+            } else {
+                ticked = None;
             }
             more = self.turn();
         }
@@ -284,7 +287,7 @@ impl<S: Store<Pending>, R: Record> Worker<S, R> {
     }
 
     /// Waits until there is something to do; does not wait if there is known to be more.
-    fn wait(&mut self, more: bool) {
+    pub fn wait(&mut self, more: bool) {
         let timeout = if more {
             Some(Duration::ZERO)
         } else if self.doubted.is_some() {
