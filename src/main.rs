@@ -9,7 +9,8 @@ use clap::Parser;
 use log::LevelFilter;
 use tcmu_pr::cli::{self, Cli, Command, Engine, Person, Serve};
 use tcmu_pr::control::dbus::Bus;
-use tcmu_pr::daemon::{self, Config};
+use tcmu_pr::daemon::worker::Poll;
+use tcmu_pr::daemon::{self, Config, Effort};
 use tcmu_pr::nexus::tap::Faults;
 use tcmu_pr::store::engine::Wanted;
 
@@ -60,9 +61,16 @@ fn serve(options: &Serve) -> Result<(), Box<dyn Error>> {
         run_directory: options.run_directory.clone(),
         state_directory: options.state_directory.clone(),
         bus: Bus::System,
-        engine: match options.engine {
-            Engine::Best => Wanted::Best,
-            Engine::Threads => Wanted::Threads,
+        effort: Effort {
+            engine: match options.engine {
+                Engine::Best => Wanted::Best,
+                Engine::Threads => Wanted::Threads,
+            },
+            poll: match options.poll {
+                cli::Poll::Off => Poll::Off,
+                cli::Poll::Adaptive => Poll::Adaptive,
+                cli::Poll::Fixed(time) => Poll::Fixed(time),
+            },
         },
         faults: Faults {
             late: options.fault_late,

@@ -17,7 +17,7 @@ use kernel::{Buffer, Completed, Kernel};
 use nix::fcntl::PosixFadviseAdvice;
 use tcmu_pr::daemon::recorder::Recorder;
 use tcmu_pr::daemon::records::Keep;
-use tcmu_pr::daemon::worker::{self, Handle, Identity, Order, Parts, Peer, PortId, Report};
+use tcmu_pr::daemon::worker::{self, Handle, Identity, Order, Parts, Peer, Poll, PortId, Report};
 use tcmu_pr::lu::{LogicalUnit, Mapping, Setup, ToStore, UnitState};
 use tcmu_pr::pr::Reservations;
 use tcmu_pr::pr::out::Context;
@@ -159,6 +159,7 @@ impl Unit {
             waker,
             notices,
             logout_patience: Duration::ZERO,
+            poll: Poll::Off,
         };
         let handle = worker::start("unit", parts).unwrap();
         let mut kernels = Vec::new();

@@ -19,7 +19,7 @@ use fastrand::Rng;
 use kernel::{Buffer, Completed, Kernel};
 use tcmu_pr::daemon::recorder::Recorder;
 use tcmu_pr::daemon::records::Keep;
-use tcmu_pr::daemon::worker::{self, Handle, Identity, Order, Parts, PortId};
+use tcmu_pr::daemon::worker::{self, Handle, Identity, Order, Parts, Poll, PortId};
 use tcmu_pr::lu::{Mapping, ToStore};
 use tcmu_pr::scsi::DataDirection;
 use tcmu_pr::scsi::commands::{COMMANDS, Row};
@@ -63,6 +63,7 @@ impl Node {
             waker,
             notices,
             logout_patience: Duration::ZERO,
+            poll: Poll::Off,
         };
         let handle = worker::start("unit", parts).unwrap();
         let (mut kernel, device) = Kernel::new(1 << 14, 64);

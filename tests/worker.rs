@@ -16,7 +16,7 @@ use kernel::{Buffer, Completed, Kernel, RING_OFFSET, STALE};
 use proptest::prelude::*;
 use tcmu_pr::daemon::recorder::Recorder;
 use tcmu_pr::daemon::records::Keep;
-use tcmu_pr::daemon::worker::{self, Handle, Identity, Notice, Order, Parts, PortId, Report};
+use tcmu_pr::daemon::worker::{self, Handle, Identity, Notice, Order, Parts, Poll, PortId, Report};
 use tcmu_pr::lu::{Mapping, ToStore};
 use tcmu_pr::pr::Reservations;
 use tcmu_pr::pr::admin::Action;
@@ -112,6 +112,7 @@ impl Node {
             waker: waker.clone(),
             notices: notices_in,
             logout_patience: Duration::ZERO,
+            poll: Poll::Off,
         };
         let handle = worker::start("unit", parts).unwrap();
         let mut kernels = Vec::new();

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Sender, bounded, unbounded};
 use tcmu_pr::daemon::recorder::Recorder;
 use tcmu_pr::daemon::records::Keep;
-use tcmu_pr::daemon::worker::{self, Handle, Identity, Order, Parts, PortId, Worker};
+use tcmu_pr::daemon::worker::{self, Handle, Identity, Order, Parts, Poll, PortId, Worker};
 use tcmu_pr::lu::task::Pending;
 use tcmu_pr::lu::{LogicalUnit, Mapping, Setup, ToStore, UnitState};
 use tcmu_pr::pr::Reservations;
@@ -73,6 +73,7 @@ fn parts<S>(size: u64, store: impl FnOnce(&Waker) -> S) -> Parts<S, Recorder> {
         waker,
         notices,
         logout_patience: Duration::ZERO,
+        poll: Poll::Off,
     }
 }
 

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use criterion::Criterion;
 use crossbeam_channel::unbounded;
 use tcmu_pr::daemon::recorder::Record;
-use tcmu_pr::daemon::worker::{Identity, Order, Parts, PortId, Worker};
+use tcmu_pr::daemon::worker::{Identity, Order, Parts, Poll, PortId, Worker};
 use tcmu_pr::lu::task::Pending;
 use tcmu_pr::lu::{LogicalUnit, Mapping, ToStore};
 use tcmu_pr::scsi::nexus::TargetPorts;
@@ -116,6 +116,7 @@ fn node(registrants: usize) -> (Kernel, Worker<Memory, NoRecord>) {
         waker: Waker::new().unwrap(),
         notices,
         logout_patience: Duration::ZERO,
+        poll: Poll::Off,
     };
     let (orders, to_do) = unbounded();
     let mut worker = Worker::new(parts, (orders.clone(), to_do)).unwrap();

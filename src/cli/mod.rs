@@ -6,6 +6,7 @@ mod text;
 
 use std::io::{self, ErrorKind, Write};
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -88,6 +89,10 @@ pub struct Serve {
     /// What does I/O that has to wait: io_uring, unless it is missing or forbidden, or helper threads in any case
     #[arg(long, value_enum, default_value_t = Engine::Best)]
     pub engine: Engine,
+    /// Whether a disk's thread looks for more commands before it sleeps: off, adaptive (for up to 50 microseconds, while
+    /// that helps), or for so many microseconds (1 to 1000)
+    #[arg(long, value_name = "off|adaptive|MICROSECONDS", default_value = "adaptive", value_parser = poll)]
+    pub poll: Poll,
     /// For tests: let the nexus tap note commands only after they can be seen, so many steps of a loop later
     #[arg(long, value_name = "STEPS", default_value_t = 0, hide = true)]
     pub fault_late: u32,
@@ -103,6 +108,33 @@ pub enum Engine {
     Best,
     /// Helper threads.
     Threads,
+}
+
+/// Whether a disk's thread looks for more commands before it sleeps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Poll {
+    /// It sleeps at once.
+    Off,
+    /// As long as it helps.
+    Adaptive,
+    /// So long.
+    Fixed(Duration),
+}
+
+/// The longest that a disk's thread may be told to look for more commands, in microseconds.
+const POLL_MAX: u64 = 1000;
+
+fn poll(text: &str) -> Result<Poll, String> {
+    match text {
+        "off" => Ok(Poll::Off),
+        "adaptive" => Ok(Poll::Adaptive),
+        _ => match text.parse() {
+            Ok(time @ 1..=POLL_MAX) => Ok(Poll::Fixed(Duration::from_micros(time))),
+            _ => Err(format!(
+                "write off, adaptive, or a number of microseconds from 1 to {POLL_MAX}"
+            )),
+        },
+    }
 }
 
 /// The options of `tcmu-pr status`.
@@ -363,6 +395,7 @@ mod tests {
             run_directory: "/run/tcmu-pr".into(),
             state_directory: "/var/lib/tcmu-pr".into(),
             engine: Engine::Best,
+            poll: Poll::Adaptive,
             fault_late: 0,
             fault_every: 0,
         };
@@ -375,6 +408,14 @@ mod tests {
             panic!("not serve");
         };
         assert_eq!(debug.log_level, LevelFilter::Debug);
+        for (text, expected) in [
+            ("off", Poll::Off),
+            ("adaptive", Poll::Adaptive),
+            ("20", Poll::Fixed(Duration::from_micros(20))),
+            ("1000", Poll::Fixed(Duration::from_millis(1))),
+        ] {
+            assert_eq!(poll(text), Ok(expected));
+        }
         assert_eq!(debug.run_directory, PathBuf::from("/tmp/r"));
     }
 
@@ -385,6 +426,9 @@ mod tests {
             "tcmu-pr srve",
             "tcmu-pr serve --log-level loud",
             "tcmu-pr serve --engine steam",
+            "tcmu-pr serve --poll 0",
+            "tcmu-pr serve --poll 1001",
+            "tcmu-pr serve --poll on",
             "tcmu-pr status x",
         ] {
             assert_eq!(parse(line).expect_err(line).exit_code(), 2, "{line}");

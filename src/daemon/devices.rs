@@ -17,6 +17,7 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 use log::Level;
 use nix::errno::Errno;
 
+use super::Effort;
 use super::chain;
 use super::recorder::Recorder;
 use super::records::{self, Keep, Records};
@@ -37,7 +38,7 @@ use crate::scsi::capacity::Geometry;
 use crate::scsi::inquiry;
 use crate::scsi::nexus::ItNexus;
 use crate::store::backing::{Backing, BackingId};
-use crate::store::engine::{Engine, Wanted};
+use crate::store::engine::Engine;
 use crate::sys::wake::Waker;
 use crate::tcmu::config::{Label, Name, Options};
 use crate::tcmu::configfs::{Backstore, BackstoreName, Settings};
@@ -88,7 +89,7 @@ struct Foreign {
 /// All backstores of ours, and the logical units that they are ports of.
 pub(super) struct Devices {
     records: Records,
-    engine: Wanted,
+    effort: Effort,
     uio: UioPaths,
     replier: Replier,
     notices: Sender<Notice>,
@@ -117,7 +118,7 @@ impl Devices {
     /// An empty table. The first walk that began after `started` brings the devices that were there before us.
     pub(super) fn new(
         records: Records,
-        engine: Wanted,
+        effort: Effort,
         replier: Replier,
         notices: Sender<Notice>,
         again: Again,
@@ -126,7 +127,7 @@ impl Devices {
     ) -> Devices {
         Devices {
             records,
-            engine,
+            effort,
             uio: UioPaths::default(),
             replier,
             notices,
@@ -635,7 +636,7 @@ impl Devices {
             source,
         };
         let waker = Waker::new().map_err(start)?;
-        let (store, engine) = Engine::new(&backing, &waker, self.engine).map_err(start)?;
+        let (store, engine) = Engine::new(&backing, &waker, self.effort.engine).map_err(start)?;
         let parts = Parts {
             unit: LogicalUnit::new(Setup {
                 identity: inquiry::Identity::new(&record.serial),
@@ -655,6 +656,7 @@ impl Devices {
             waker,
             notices: self.notices.clone(),
             logout_patience: worker::LOGOUT_PATIENCE,
+            poll: self.effort.poll,
         };
         let worker = worker::start("unit", parts).map_err(start)?;
         worker.give(Order::ExpectLooks);

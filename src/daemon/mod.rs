@@ -34,6 +34,7 @@ use crate::tcmu::netlink::{self, Event, Listener};
 use crate::tcmu::{UioPaths, configfs, watch};
 use devices::Devices;
 use records::Records;
+use worker::Poll;
 
 /// How often the main thread looks at what has waited long enough.
 const TICK: Duration = Duration::from_secs(5);
@@ -50,10 +51,19 @@ pub struct Config {
     pub state_directory: PathBuf,
     /// The bus to be found on.
     pub bus: Bus,
-    /// What does I/O that has to wait.
-    pub engine: Wanted,
+    /// What is done for speed.
+    pub effort: Effort,
     /// Faults of the nexus tap, for tests.
     pub faults: Faults,
+}
+
+/// What is done for speed.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Effort {
+    /// What does I/O that has to wait.
+    pub engine: Wanted,
+    /// Whether rings are looked at again before their thread sleeps.
+    pub poll: Poll,
 }
 
 /// Why the daemon could not start, or ended.
@@ -126,7 +136,7 @@ pub fn run(config: &Config) -> Result<(), Error> {
     let (notices, noticed) = unbounded();
     let mut devices = Devices::new(
         records,
-        config.engine,
+        config.effort,
         replier,
         notices,
         again,

@@ -6,6 +6,8 @@
 //! Nothing in it blocks.
 
 mod copies;
+mod polling;
+mod reserve;
 mod words;
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
@@ -24,11 +26,13 @@ use crate::scsi::nexus::ItNexus;
 use crate::store::Store;
 use crate::store::medium::Medium;
 use crate::sys::wake::Waker;
-use crate::tcmu::Device;
 use crate::tcmu::ring::{Command, CommandId, Completion, Entry, Function, Interrupted};
+use crate::tcmu::{Device, KICK};
 use copies::Copies;
 pub use copies::{Peer, Peers, Question};
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded, unbounded};
+pub use polling::Poll;
+use polling::Polling;
 pub use words::{Identity, Notice, Order, PortId, Report};
 
 /// How many entries are taken from one ring before the others get their turn.
@@ -148,6 +152,8 @@ pub struct Parts<S, R> {
     pub notices: Sender<Notice>,
     /// For how long a RESERVE that conflicts with a session's waits for the end of that session: see [`LOGOUT_PATIENCE`].
     pub logout_patience: Duration,
+    /// Whether its rings are looked at again before the thread sleeps.
+    pub poll: Poll,
 }
 
 /// What the thread of a logical unit does. Only tests take its turns themselves.
@@ -175,6 +181,7 @@ pub struct Worker<S, R> {
     /// Since when a RESERVE waits for the end of a session that the tap sees.
     doubted: Option<Instant>,
     stopping: bool,
+    polling: Polling,
 }
 
 /// Starts the thread of a logical unit.
@@ -209,6 +216,7 @@ impl<S: Store<Pending>, R: Record> Worker<S, R> {
         (sender, orders): (Sender<Order>, Receiver<Order>),
     ) -> io::Result<Worker<S, R>> {
         parts.store.waits().watch(parts.waker.as_fd(), WAKER)?;
+        let polling = Polling::new(parts.poll);
         Ok(Worker {
             to_self: Orders {
                 orders: sender,
@@ -230,6 +238,7 @@ impl<S: Store<Pending>, R: Record> Worker<S, R> {
             looking: false,
             doubted: None,
             stopping: false,
+            polling,
         })
     }
 
@@ -250,6 +259,8 @@ impl<S: Store<Pending>, R: Record> Worker<S, R> {
             }
             more = self.turn();
         }
+        // The last answers are out, and the kernel is told.
+        self.wait(true);
         // The recorder ends when it has stored this.
         if let Some(to_store) = self.parts.unit.last_words() {
             self.parts.recorder.submit(to_store);
@@ -288,9 +299,7 @@ impl<S: Store<Pending>, R: Record> Worker<S, R> {
 
     /// Waits until there is something to do; does not wait if there is known to be more.
     pub fn wait(&mut self, more: bool) {
-        let timeout = if more {
-            Some(Duration::ZERO)
-        } else if self.doubted.is_some() {
+        let time = if self.doubted.is_some() {
             Some(self.parts.logout_patience)
         } else if self.parts.unit.needs_ticks() {
             Some(TICK)
@@ -298,7 +307,19 @@ impl<S: Store<Pending>, R: Record> Worker<S, R> {
             None
         };
         let mut woken = std::mem::take(&mut self.woken);
-        self.parts.store.waits().wait(timeout, &mut woken);
+        let waits = self.parts.store.waits();
+        if more || self.polling.is_on() {
+            // The kernel is told of what was begun and answered.
+            waits.wait(Some(Duration::ZERO), &mut woken);
+        }
+        let (ports, waker) = (&self.ports, &self.parts.waker);
+        let is_there = || {
+            let mut live = ports.values().filter(|port| !port.dead);
+            live.any(|port| port.device.ring.has_more()) || waker.rings() || waits.may_have_come()
+        };
+        if !more && woken.is_empty() && !self.polling.look(is_there) {
+            self.polling.sleep(|| waits.wait(time, &mut woken));
+        }
         for key in woken.drain(..) {
             // Take note first, look after: what comes in between wakes us again.
             if key == WAKER {
@@ -407,7 +428,7 @@ impl<S: Store<Pending>, R: Record> Worker<S, R> {
 
     fn add(&mut self, id: PortId, device: Device) {
         let waits = self.parts.store.waits();
-        let watched = waits.watch(device.wake_up(), id.0 as u64);
+        let watched = waits.watch(device.doorbell(), id.0 as u64);
         let dead = watched.is_err();
         if let Err(error) = watched {
             log::error!("port {}: cannot be waited for: {error}", id.0);
@@ -509,7 +530,7 @@ impl<S: Store<Pending>, R: Record> Worker<S, R> {
         if !std::mem::replace(&mut port.dead, true) {
             port.taken.clear();
             let waits = self.parts.store.waits();
-            if let Err(error) = waits.forget(port.device.wake_up(), id.0 as u64) {
+            if let Err(error) = waits.forget(port.device.doorbell(), id.0 as u64) {
                 log::debug!("port {}: {error}", id.0);
             }
         }
@@ -730,62 +751,6 @@ impl<S: Store<Pending>, R: Record> Worker<S, R> {
         }
     }
 
-    /// Tells the main thread whose session is to be watched, and asks it to look for that if somebody waits. Tells
-    /// whether there is more to do at once.
-    fn follow_reserve(&mut self) -> bool {
-        let reserve = self.parts.unit.reserve().and_then(|(holder, number)| {
-            let mut ports = self.ports.iter();
-            // A session that the tap has not seen since it was attached is to be looked for like one of a nexus that has a
-            // port for itself.
-            let (&id, _) = ports.find(|(_, port)| match port.whose {
-                Whose::Shared => !self.sessions.knows(holder),
-                Whose::Of(_) | Whose::Unknown => port.served.as_ref() == Some(holder),
-            })?;
-            Some((id, number))
-        });
-        // The main thread may be gone while we stop.
-        let tell = |notice| drop(self.parts.notices.send(notice));
-        let before = std::mem::replace(&mut self.reserve, reserve);
-        if before != reserve {
-            if let Some((id, _)) = before {
-                if reserve.is_none_or(|(now, _)| now != id) {
-                    tell(Notice::Released(id));
-                }
-            }
-            let holder = self.parts.unit.reserve().map(|(holder, _)| holder.clone());
-            if let (Some((id, number)), Some(holder)) = (reserve, holder) {
-                tell(Notice::Reserved(id, number, holder));
-            }
-        }
-        if !self.parts.unit.is_in_doubt() {
-            self.looking = false;
-            self.doubted = None;
-        } else if let Some((id, _)) = reserve {
-            if !std::mem::replace(&mut self.looking, true) {
-                tell(Notice::Doubted(id));
-            }
-        } else {
-            return self.doubt_what_the_tap_sees();
-        }
-        false
-    }
-
-    /// A RESERVE conflicts with another that no other port than shared ones can have brought. Tells whether there is more to
-    /// do at once.
-    fn doubt_what_the_tap_sees(&mut self) -> bool {
-        self.sweep();
-        let since = *self.doubted.get_or_insert_with(Instant::now);
-        let holder = self.parts.unit.reserve().map(|(holder, _)| holder);
-        let live = holder.is_some_and(|holder| self.sessions.knows(holder));
-        if live && since.elapsed() < self.parts.logout_patience {
-            return false;
-        }
-        // It stays, or there is nobody to look for any more, or nobody knows whom.
-        self.doubted = None;
-        self.parts.unit.looked();
-        true
-    }
-
     fn ask_who_sends(&mut self, id: PortId) {
         let Some(port) = self.ports.get_mut(&id) else {
             return;
@@ -839,9 +804,8 @@ impl<S: Store<Pending>, R: Record> Worker<S, R> {
             match port.device.ring.publish() {
                 Ok(false) => {}
                 Ok(true) => {
-                    if let Err(removed) = port.device.kick() {
-                        log::debug!("port {}: {removed}", id.0);
-                    }
+                    let waits = self.parts.store.waits();
+                    waits.write(port.device.doorbell(), KICK);
                 }
                 Err(why) => interrupted.push((id, why)),
             }

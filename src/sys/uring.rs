@@ -307,6 +307,8 @@ impl<T> Wait for Uring<T> {
 
     fn forget(&mut self, _fd: BorrowedFd<'_>, key: u64) -> io::Result<()> {
         if self.watched.remove(&key).is_none() {
+            // What is to be written to it must not go to another that gets its number.
+            self.enter(0, None);
             return Ok(());
         }
         // Not PollRemove, which does nothing while something comes.
@@ -320,6 +322,14 @@ impl<T> Wait for Uring<T> {
         }
         self.forgotten.clear();
         Ok(())
+    }
+
+    fn write(&mut self, fd: BorrowedFd<'_>, bytes: &'static [u8]) {
+        let length = u32::try_from(bytes.len()).expect("a few bytes");
+        let fd = io_uring::types::Fd(fd.as_raw_fd());
+        let entry = opcode::Write::new(fd, bytes.as_ptr(), length).build();
+        // SAFETY: the bytes are there for ever.
+        unsafe { self.push(&entry.user_data(IGNORED)) };
     }
 
     fn wait(&mut self, timeout: Option<Duration>, woken: &mut Vec<u64>) {

@@ -16,8 +16,12 @@ pub trait Wait {
     /// From now on a wait ends when something comes to this descriptor. Something may be there already.
     fn watch(&mut self, fd: BorrowedFd<'_>, key: u64) -> io::Result<()>;
 
-    /// Lets go of a descriptor that is watched: after this, the file that it stands for can be closed.
+    /// Lets go of a descriptor, watched or only written to: after this, the file that it stands for can be closed.
     fn forget(&mut self, fd: BorrowedFd<'_>, key: u64) -> io::Result<()>;
+
+    /// Writes these bytes to a descriptor that does not block: now, or when the next wait begins, in the same system call. To
+    /// whom it matters whether they could be written has to do it himself.
+    fn write(&mut self, fd: BorrowedFd<'_>, bytes: &'static [u8]);
 
     /// Waits until something comes to a descriptor that is watched, for so long at most, and adds the keys of those to
     /// which something came. It may end early.
@@ -56,6 +60,12 @@ impl Wait for EpollWait {
 
     fn forget(&mut self, fd: BorrowedFd<'_>, _key: u64) -> io::Result<()> {
         Ok(self.epoll.delete(fd)?)
+    }
+
+    fn write(&mut self, fd: BorrowedFd<'_>, bytes: &'static [u8]) {
+        if let Err(errno) = nix::unistd::write(fd, bytes) {
+            log::debug!("writing to a descriptor: {errno}");
+        }
     }
 
     fn wait(&mut self, timeout: Option<Duration>, woken: &mut Vec<u64>) {

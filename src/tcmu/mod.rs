@@ -187,6 +187,9 @@ pub struct Device {
     pub ring: Ring,
 }
 
+/// What rings the doorbell. The kernel looks at its length and not at what it says.
+pub const KICK: &[u8] = &[0; 4];
+
 /// After how many wake-ups the kernel's count of events is read, which has 32 bits. There may be many events between two
 /// wake-ups.
 const WAKE_UPS_PER_READ: u32 = 1 << 10;
@@ -201,8 +204,8 @@ impl Device {
         })
     }
 
-    /// Readable when the kernel has put entries on the ring since the last [`Device::acknowledge`].
-    pub fn wake_up(&self) -> BorrowedFd<'_> {
+    /// Readable when the kernel has put entries on the ring since it was read last; takes [`KICK`]s. It does not block.
+    pub fn doorbell(&self) -> BorrowedFd<'_> {
         self.doorbell.as_fd()
     }
 
@@ -220,7 +223,7 @@ impl Device {
 
     /// Tells the kernel to look at the answers that were published.
     pub fn kick(&mut self) -> Result<(), Removed> {
-        settled(|| self.doorbell.write(&[0; 4]))
+        settled(|| self.doorbell.write(KICK))
     }
 }
 

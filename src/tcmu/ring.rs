@@ -329,6 +329,12 @@ impl Ring {
         }
     }
 
+    /// Whether it is worth a [`Ring::pop`]: a look that takes nothing.
+    pub fn has_more(&self) -> bool {
+        let head = self.region.load_acquire(uapi::HEAD_OFFSET);
+        head != Ok(self.read)
+    }
+
     /// Answers a command. It is seen by the kernel with the next [`Ring::publish`].
     ///
     /// An answer from before a reset of the ring is dropped: the kernel has given one itself.

@@ -176,8 +176,8 @@ impl Port {
         let port = Port {
             kernel,
             minor,
-            theirs: device.wake_up().try_clone_to_owned().unwrap(),
-            number: device.wake_up().as_raw_fd(),
+            theirs: device.doorbell().try_clone_to_owned().unwrap(),
+            number: device.doorbell().as_raw_fd(),
             late: None,
             kicks: 0,
             fill: 0,

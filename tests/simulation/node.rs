@@ -10,7 +10,7 @@ use crossbeam_channel::{Sender, unbounded};
 use fastrand::Rng;
 use tcmu_pr::daemon::recorder::Record;
 use tcmu_pr::daemon::records::{Keep, Keeper, Records};
-use tcmu_pr::daemon::worker::{Identity, Order, Parts, PortId, Worker};
+use tcmu_pr::daemon::worker::{Identity, Order, Parts, Poll, PortId, Worker};
 use tcmu_pr::lu::task::Pending;
 use tcmu_pr::lu::{LogicalUnit, Mapping, Setup, ToStore, UnitState};
 use tcmu_pr::pr::{Reservations, Save};
@@ -354,6 +354,7 @@ impl Node {
             waker,
             notices,
             logout_patience: Duration::ZERO,
+            poll: Poll::Off,
         };
         let (orders, to_do) = unbounded();
         let worker = Worker::new(parts, (orders.clone(), to_do)).unwrap();

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 use tcmu_pr::daemon::recorder::Record;
-use tcmu_pr::daemon::worker::{Notice, Order, Parts, PortId, Report, Worker};
+use tcmu_pr::daemon::worker::{Notice, Order, Parts, Poll, PortId, Report, Worker};
 use tcmu_pr::lu::ToStore;
 use tcmu_pr::scsi::nexus::{Protocol, TargetPort, TargetPorts};
 use tcmu_pr::sys::wait::EpollWait;
@@ -97,6 +97,7 @@ impl Node {
             waker,
             notices: notices_in,
             logout_patience,
+            poll: Poll::Off,
         };
         let (orders, to_do) = unbounded();
         let mut node = Node {
