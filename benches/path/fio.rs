@@ -13,7 +13,7 @@ use crate::processor;
 pub(crate) struct Engine {
     pub(crate) name: &'static str,
     engine: &'static str,
-    is_deep: bool,
+    pub(crate) is_deep: bool,
 }
 
 pub(crate) const ENGINES: [Engine; 3] = [

@@ -152,6 +152,8 @@ impl<S: Store<Pending>> Unit<S> {
         }
         let filled = Instant::now();
         self.worker.turn();
+        // The kernel is told.
+        self.worker.wait(true);
         let turned = Instant::now();
         let done = self.kernels.iter_mut().map(Kernel::collect).sum();
         Turn {
