@@ -3,10 +3,12 @@
 
 use std::collections::BTreeSet;
 use std::thread;
+use std::time::{Duration, Instant};
 
 use super::chain;
 use super::refusal::Refusal;
-use crate::tcmu::config::Name;
+use crate::store::backing::{self, Backing};
+use crate::tcmu::config::{Name, Options};
 use crate::tcmu::configfs::{self, Backstore, BackstoreName};
 use crate::tcmu::{self, UioPaths};
 
@@ -21,13 +23,21 @@ pub(super) fn backstore(name: &Name<'_>) -> Option<Backstore> {
     Backstore::new(configfs::ROOT.as_ref(), name.backstore()).ok()
 }
 
+/// How long I/O of the last daemon may go on.
+const IO_PATIENCE: Duration = Duration::from_secs(10);
+
+/// How often to look whether it does.
+const IO_INTERVAL: Duration = Duration::from_millis(10);
+
 /// Ends with BUSY what the last daemon has left on the rings of our devices, and has the kernel answer BUSY until
 /// they are [unblocked](unblock). All of them before any is served, since several may be ports of one unit.
 ///
-/// A device that another process has open is left alone: I/O of that process may touch the ring's data.
+/// A device that another process has open is left alone, and one whose backing object is: I/O of that process may touch
+/// the ring's data. So it may when the process has ended, since the kernel ends io_uring's after it.
 ///
 /// Gives those whose rings could not be emptied: what is on them is no record of what is pending.
 pub(super) fn stop_rings(uio: &UioPaths) -> Result<BTreeSet<BackstoreName>, tcmu::Error> {
+    let deadline = Instant::now() + IO_PATIENCE;
     let mut unstopped = BTreeSet::new();
     for found in uio.scan()? {
         let Some(backstore) = ours(&found.name) else {
@@ -39,6 +49,7 @@ pub(super) fn stop_rings(uio: &UioPaths) -> Result<BTreeSet<BackstoreName>, tcmu
         }
         let stop = || -> Result<(), Refusal> {
             let _claim = uio.claim(found.minor)?;
+            wait_for_io(&found.name, deadline)?;
             backstore.block()?;
             Ok(backstore.reset_ring()?)
         };
@@ -48,6 +59,25 @@ pub(super) fn stop_rings(uio: &UioPaths) -> Result<BTreeSet<BackstoreName>, tcmu
         }
     }
     Ok(unstopped)
+}
+
+/// Waits until nobody has the backing object of a device any more. Objects that can't be looked at have no I/O.
+fn wait_for_io(uio_name: &str, deadline: Instant) -> Result<(), Refusal> {
+    let options = Name::parse(uio_name).map(|name| Options::parse(name.handler));
+    let Some(Ok(Options { path, disk, .. })) = options else {
+        return Ok(());
+    };
+    while matches!(Backing::is_free(&path), Ok(false)) {
+        if Instant::now() < deadline {
+            thread::sleep(IO_INTERVAL);
+        } else if disk.read_only {
+            // Others may read it too, which can't be told apart.
+            return Ok(());
+        } else {
+            return Err(backing::Error::Locked { path }.into());
+        }
+    }
+    Ok(())
 }
 
 /// Lets commands come to us. On a thread of its own: the kernel may hold what is to be written until the main
@@ -72,5 +102,33 @@ pub(super) fn aside(
     };
     if let Err(error) = thread::Builder::new().name(what.to_owned()).spawn(body) {
         log::error!("starting a thread: {error}");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_ring_is_left_alone_while_its_backing_object_is_in_use() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("lun0.img");
+        let name = format!("tcm-user/0/lun0/pr/{}", path.display());
+        let read_only = format!("{name};read_only=1");
+        let now = Instant::now();
+        assert!(wait_for_io(&name, now).is_ok(), "there is none");
+
+        let backing = Backing::open(&path, 1 << 20, 512).unwrap();
+        let refusal = wait_for_io(&name, now).unwrap_err().to_string();
+        assert!(refusal.contains("another process serves it"), "{refusal}");
+        assert!(wait_for_io(&read_only, now).is_ok());
+
+        let later = now + Duration::from_secs(20);
+        thread::scope(|scope| {
+            let waiting = scope.spawn(|| wait_for_io(&name, later));
+            drop(backing);
+            assert!(waiting.join().unwrap().is_ok());
+        });
+        assert!(Instant::now() < later);
     }
 }

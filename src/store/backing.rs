@@ -160,6 +160,20 @@ impl Backing {
         }
     }
 
+    /// Whether nobody serves the object that the path leads to. A server that has ended serves it as long as I/O of its
+    /// goes on: with io_uring, that can be after its process has gone.
+    pub fn is_free(path: &Path) -> Result<bool, Error> {
+        let Some(_) = object::look_at(path)? else {
+            return Ok(true);
+        };
+        let file = File::open(path).map_err(fail("opening", path))?;
+        match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+            Ok(_) => Ok(true),
+            Err((_, nix::Error::EWOULDBLOCK)) => Ok(false),
+            Err((_, errno)) => Err(fail("locking", path)(errno.into())),
+        }
+    }
+
     /// Whether this path is a name of the object by which its records are found, too.
     pub fn is_named(&self, path: &Path) -> bool {
         object::name(path, self.id).is_ok_and(|name| name == self.path)
@@ -195,6 +209,11 @@ impl Backing {
             // The page cache writes back what it wants to.
             None => Err(io::ErrorKind::Unsupported.into()),
         }
+    }
+
+    /// Whether a write changes nothing but what it writes.
+    pub(super) fn is_written_alone(&self) -> bool {
+        self.direct.as_ref().is_none_or(Direct::writes_alone)
     }
 
     /// Whether a range of the buffer can be moved from or to byte `offset` on by one system call on the open file. If so,

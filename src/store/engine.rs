@@ -5,8 +5,12 @@
 //! |---|---|---|---|
 //! | in memory (tmpfs) | at once | at once | nothing to be done |
 //! | perhaps in the page cache | at once what is there, the rest by io_uring | the same, where the file system can tell what would wait | io_uring |
+//! | the same of a block device | the same | threads | io_uring |
 //! | on a medium (`direct=1`), aligned | io_uring | io_uring | io_uring |
 //! | nobody can tell (network file systems) | threads | threads | io_uring |
+//!
+//! Space is given back by io_uring where `fallocate` does that, by one command at a time: the others have threads, lest
+//! those of one I_T nexus that hang use up the kernel's.
 //!
 //! Without io_uring, threads do what it would. Everything else is for threads in any case: what compares, copies or
 //! fills, and what fails. Of that, io_uring tells only that it has failed, and a thread does it again and finds out at
@@ -21,9 +25,9 @@ use std::io;
 use std::sync::Arc;
 
 use super::at_once::{AtOnce, Place, Transfer};
-use super::backing::Turn;
+use super::backing::{self, Turn};
 use super::blocking::Blocking;
-use super::{Backing, Done, Durability, Failure, Flush, Operation, Outcome, Request, Store};
+use super::{Backing, Done, Durability, Failure, Flush, Operation, Outcome, Request, Store, space};
 use crate::sys::region::Data;
 use crate::sys::uring::{Call, Ended, Uring};
 use crate::sys::wait::Wait;
@@ -67,6 +71,8 @@ pub struct Engine<T> {
     at_once: AtOnce,
     ring: Option<Uring<Work<T>>>,
     threads: Blocking<T>,
+    /// io_uring gives back space.
+    gives_back: bool,
     /// Those that want the next flush: of what they have written, or before they read.
     next_flush: Vec<(Request, T)>,
     /// Those that the flush is for that is going on.
@@ -79,6 +85,8 @@ pub struct Engine<T> {
 enum Work<T> {
     /// To move the data of this operation, from so many bytes on. The buffer is with the call.
     Data(Request, T, u64),
+    /// To give back a piece of the space that this operation does: which of them.
+    Space(Request, T, usize),
     /// For those that wait for a flush.
     Flush,
 }
@@ -103,6 +111,7 @@ impl<T: Send + 'static> Engine<T> {
             at_once: AtOnce::of(backing),
             ring,
             threads: Blocking::new(backing, waker)?,
+            gives_back: false,
             next_flush: Vec::new(),
             flush: Vec::new(),
             done: VecDeque::new(),
@@ -135,7 +144,8 @@ impl<T: Send + 'static> Engine<T> {
         let range = moved..transfer.length;
         let offset = transfer.offset.checked_add(moved)?;
         let can = match self.at_once.place() {
-            Place::Cache => true,
+            // The kernel does such writes one after the other, whatever hangs. Files need that anyway.
+            Place::Cache => !transfer.is_write || self.backing.kind() == backing::Kind::File,
             Place::Medium => {
                 let way = self.backing.goes_as_it_is(offset, data, &range);
                 way.is_some_and(|alone| alone || !transfer.is_write)
@@ -158,8 +168,48 @@ impl<T: Send + 'static> Engine<T> {
             Operation::Write {
                 durability: Durability::Now,
                 ..
+            }
+            | Operation::Unmap {
+                durability: Durability::Now,
+                ..
             } if !self.at_once.is_stable() => self.want_flush(request, ticket),
             _ => self.end(request.data, ticket, Ok(Outcome::Done)),
+        }
+    }
+
+    /// Gives back space, if nobody does that now.
+    fn begin_to_give_back(&mut self, request: Request, ticket: T) {
+        if self.gives_back || self.ring.is_none() {
+            return self.threads.submit(request, ticket);
+        }
+        self.gives_back = true;
+        self.give_back(request, ticket, 0);
+    }
+
+    /// Gives back a piece of the space that an operation does, and all that follow.
+    fn give_back(&mut self, request: Request, ticket: T, piece: usize) {
+        let Operation::Unmap { ranges, .. } = &request.operation else {
+            unreachable!("only these give back space here");
+        };
+        let part = space::large_pieces(ranges).nth(piece);
+        let mode = self.backing.fallocates();
+        match (part, mode, &mut self.ring) {
+            (Some(_), ..) if request.cancellation.is_cancelled() => {
+                self.gives_back = false;
+                self.end(request.data, ticket, Err(Failure::Cancelled));
+            }
+            (Some(part), Some(mode), Some(ring)) => {
+                let call = Call::Fallocate { mode, part };
+                ring.start(&call, Data::none(), Work::Space(request, ticket, piece));
+            }
+            (Some(_), ..) => {
+                self.gives_back = false;
+                self.threads.submit(request, ticket);
+            }
+            (None, ..) => {
+                self.gives_back = false;
+                self.moved(request, ticket);
+            }
         }
     }
 
@@ -230,6 +280,14 @@ impl<T: Send + 'static> Engine<T> {
                     self.threads.submit(request, ticket);
                 }
             }
+            (Work::Space(request, ticket, piece), Ok(_)) => {
+                self.give_back(request, ticket, piece + 1);
+            }
+            // A thread finds another way, or why there is none.
+            (Work::Space(request, ticket, _), Err(_)) => {
+                self.gives_back = false;
+                self.threads.submit(request, ticket);
+            }
             (Work::Flush, Err(error)) if error.kind() == io::ErrorKind::Interrupted => self.flush(),
             (Work::Flush, result) => {
                 let result = self.backing.flushes().end(result.map(drop));
@@ -262,6 +320,7 @@ impl<T: Send + 'static> Store<T> for Engine<T> {
                 durability: Durability::Now,
                 ..
             } if !is_stable && self.ring.is_none() => self.threads.submit(request, ticket),
+            Operation::Unmap { .. } => self.begin_to_give_back(request, ticket),
             _ => self.move_data(request, ticket),
         }
     }

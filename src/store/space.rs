@@ -210,6 +210,17 @@ impl Space {
 }
 
 impl Backing {
+    /// How `fallocate` gives back space, if it does and nobody else has to be kept away meanwhile.
+    pub(super) fn fallocates(&self) -> Option<FallocateFlags> {
+        let is_there = !self.space.deallocate.is_missing.load(Ordering::Relaxed);
+        match self.space.deallocate.way {
+            Way::Fallocate(mode) if is_there && self.is_written_alone() => {
+                Some(mode | FallocateFlags::FALLOC_FL_KEEP_SIZE)
+            }
+            _ => None,
+        }
+    }
+
     /// What becomes of space that is given back; `None` if none can be.
     pub fn deallocation(&self) -> Option<Deallocation> {
         self.space.deallocation
@@ -429,6 +440,11 @@ fn push(extents: &mut Vec<Extent>, range: Range<u64>, is_allocated: bool) {
             is_allocated,
         }),
     }
+}
+
+/// These parts, in pieces that the system is told at a time to give back.
+pub(super) fn large_pieces(ranges: &[Range<u64>]) -> impl Iterator<Item = Range<u64>> {
+    ranges.iter().flat_map(|range| pieces(range, LARGE_PIECE))
 }
 
 /// Cuts a range at the multiples of `size`.

@@ -116,7 +116,12 @@ impl Direct {
         range: &Range<u64>,
     ) -> Option<bool> {
         let is_whole = self.aligned(offset, data, range) == range.end - range.start;
-        is_whole.then_some(self.held.is_none())
+        is_whole.then_some(self.writes_alone())
+    }
+
+    /// Whether a write changes nothing but what it writes.
+    pub(super) fn writes_alone(&self) -> bool {
+        self.held.is_none()
     }
 
     /// Reads from byte `offset` into a range of the buffer; perhaps less.

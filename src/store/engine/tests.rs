@@ -161,6 +161,77 @@ fn what_is_not_aligned_is_moved_too() {
     }
 }
 
+/// Three parts, of which the first is cut in two where large pieces end.
+#[test]
+fn space_is_given_back_piece_by_piece() {
+    const LARGE: u64 = 64 << 20;
+    for (name, mut bench) in benches() {
+        bench.backing.grow(3 * LARGE).unwrap();
+        let places = [LARGE - 8192, LARGE, 2 * LARGE, 2 * LARGE + 16_384];
+        for place in places {
+            bench.backing.write_at(&[0x5a; 8192], place).unwrap();
+        }
+        for durability in [Durability::Later, Durability::Now] {
+            let unmap = Operation::Unmap {
+                ranges: vec![
+                    LARGE - 4096..LARGE + 4096,
+                    0..4096,
+                    2 * LARGE..2 * LARGE + 8192,
+                ],
+                durability,
+            };
+            // Those that come meanwhile are done too.
+            for ticket in 0..3 {
+                let data = bench.data(&[]);
+                bench.submit(unmap.clone(), data, ticket);
+            }
+            let mut tickets: Vec<u32> = (0..3)
+                .map(|_| {
+                    let done = bench.done();
+                    assert!(done.result.is_ok(), "{name}: {:?}", done.result);
+                    done.ticket
+                })
+                .collect();
+            tickets.sort_unstable();
+            assert_eq!(tickets, [0, 1, 2]);
+        }
+        for (place, expected) in places.into_iter().zip([
+            [[0x5a; 4096], [0; 4096]],
+            [[0; 4096], [0x5a; 4096]],
+            [[0; 4096]; 2],
+            [[0x5a; 4096]; 2],
+        ]) {
+            let mut found = [0xff; 8192];
+            bench.backing.read_at(&mut found, place).unwrap();
+            assert!(found[..] == *expected.as_flattened(), "{name}: {place}");
+        }
+    }
+}
+
+#[test]
+fn what_is_cancelled_gives_back_no_space() {
+    for (name, mut bench) in benches() {
+        bench.backing.write_at(&[0x5a; 4096], 0).unwrap();
+        let cancellation = Cancellation::possible();
+        cancellation.cancel();
+        let request = Request {
+            lane: Lane(0),
+            operation: Operation::Unmap {
+                ranges: vec![0..4096],
+                durability: Durability::Now,
+            },
+            data: bench.data(&[]),
+            cancellation,
+        };
+        bench.engine.submit(request, 1);
+        let result = bench.done().result;
+        assert!(matches!(result, Err(Failure::Cancelled)), "{name}");
+        let mut found = [0; 4096];
+        bench.backing.read_at(&mut found, 0).unwrap();
+        assert_eq!(found, [0x5a; 4096]);
+    }
+}
+
 #[test]
 fn much_can_be_going_on() {
     for (name, mut bench) in benches() {
