@@ -1,24 +1,33 @@
 //! The memory that a unit takes that has nothing to do, and each further port of one: anonymous memory of the process.
 //! That is without the rings, which are the kernel's, and without what the kernel keeps for a thread.
 
-use std::fs;
+use std::time::{Duration, Instant};
+use std::{fs, thread};
 
-use crate::Plan;
+use tcmu_pr::daemon::worker::Poll;
+
 use crate::disk::{File, LOADS};
 use crate::node::{self, Running};
-use crate::promise::Promise;
+use crate::promise::{Bound, Promise};
+use crate::{Plan, processor};
 
 const UNITS: usize = 64;
 const PORTS: usize = 64;
 /// So that whatever is made with the first commands is there.
 const COMMANDS: usize = 1_000;
+/// How long nothing is done.
+const IDLE: Duration = Duration::from_secs(2);
+/// What all of them may use then, of one processor.
+const IDLE_MOST: f64 = 0.005;
 
 pub(crate) fn run(_: &Plan) -> Vec<Promise> {
     let (_, load) = LOADS[0];
     let files: Vec<File> = (0..=UNITS).map(|_| File::sparse(load.within)).collect();
+    processor::use_all();
     let start = |file: &File, ports| {
         let backing = node::backing(&file.path, load.within);
-        Running::start(load, ports, |waker| node::store(&backing, waker))
+        let store = |waker: &_| node::store(&backing, waker);
+        Running::start_polling(load, ports, Poll::Adaptive, store)
     };
     // What the first makes for all is not theirs.
     start(&files[0], 1).stop();
@@ -33,9 +42,18 @@ pub(crate) fn run(_: &Plan) -> Vec<Promise> {
         unit.serve(COMMANDS);
     }
     let served = Figures::now();
+    let (begun, used) = (Instant::now(), processor::used());
+    thread::sleep(IDLE);
+    let idle = (processor::used() - used).as_secs_f64() / begun.elapsed().as_secs_f64();
     units.into_iter().for_each(Running::stop);
     many_ports.stop();
+    processor::keep_to_one();
 
+    let idle = Promise {
+        what: format!("processor time of {UNITS} idle units that poll, of one processor"),
+        measured: Some(idle),
+        bound: Some(Bound::AtMost(IDLE_MOST)),
+    };
     let line = |what: &str, measured: f64| Promise {
         what: what.to_owned(),
         measured: Some(measured),
@@ -53,6 +71,7 @@ pub(crate) fn run(_: &Plan) -> Vec<Promise> {
         line("memory of each further port, KiB", ports / PORTS as f64),
         line("threads of a unit, fresh", threads(&fresh)),
         line("threads of a unit that has served", threads(&served)),
+        idle,
     ]
 }
 

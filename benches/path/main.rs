@@ -16,6 +16,7 @@ mod kernel;
 mod many;
 mod node;
 mod null;
+mod poll;
 mod processor;
 #[path = "../measured/promise.rs"]
 mod promise;
@@ -51,12 +52,13 @@ const QUICK: Plan = Plan {
 /// A case, and what it is called.
 type Case = (&'static str, fn(&Plan) -> Vec<Promise>);
 
-const CASES: [Case; 6] = [
+const CASES: [Case; 7] = [
     ("stages", stages::run),
     ("many", many::run),
     ("idle", idle::run),
     ("allocations", allocations::run),
     ("calls", traced::run),
+    ("poll", poll::run),
     ("disk", disk::run),
 ];
 

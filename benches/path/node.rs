@@ -62,7 +62,7 @@ pub(crate) fn unit(size: u64) -> LogicalUnit {
     })
 }
 
-fn parts<S>(size: u64, store: impl FnOnce(&Waker) -> S) -> Parts<S, Recorder> {
+fn parts<S>(size: u64, poll: Poll, store: impl FnOnce(&Waker) -> S) -> Parts<S, Recorder> {
     let waker = Waker::new().unwrap();
     let (notices, _) = unbounded();
     Parts {
@@ -73,7 +73,7 @@ fn parts<S>(size: u64, store: impl FnOnce(&Waker) -> S) -> Parts<S, Recorder> {
         waker,
         notices,
         logout_patience: Duration::ZERO,
-        poll: Poll::Off,
+        poll,
     }
 }
 
@@ -131,7 +131,7 @@ pub(crate) struct Unit<S> {
 
 impl<S: Store<Pending>> Unit<S> {
     pub(crate) fn new(load: Load, ports: usize, store: impl FnOnce(&Waker) -> S) -> Unit<S> {
-        let parts = parts(load.within, store);
+        let parts = parts(load.within, Poll::Off, store);
         let (orders, to_do) = unbounded();
         let mut worker = Worker::new(parts, (orders.clone(), to_do)).unwrap();
         let kernels = attach(load, ports, |order| orders.send(order).unwrap());
@@ -189,7 +189,19 @@ impl Running {
     where
         S: Store<Pending> + Send + 'static,
     {
-        let handle = worker::start("unit", parts(load.within, store)).unwrap();
+        Running::start_polling(load, ports, Poll::Off, store)
+    }
+
+    pub(crate) fn start_polling<S>(
+        load: Load,
+        ports: usize,
+        poll: Poll,
+        store: impl FnOnce(&Waker) -> S,
+    ) -> Running
+    where
+        S: Store<Pending> + Send + 'static,
+    {
+        let handle = worker::start("unit", parts(load.within, poll, store)).unwrap();
         let running = Running {
             kernels: attach(load, ports, |order| handle.give(order)),
             handle,

@@ -20,6 +20,14 @@ pub(crate) fn keep_to_one() {
     sched_setaffinity(this, &one).unwrap();
 }
 
+/// Lets threads that are started from now on use any.
+pub(crate) fn use_all() {
+    let mut all = CpuSet::new();
+    // Those that are not there are left out by the system.
+    (0..CpuSet::count()).for_each(|processor| all.set(processor).unwrap());
+    sched_setaffinity(Pid::from_raw(0), &all).unwrap();
+}
+
 /// What the threads of this process have used of processors.
 pub(crate) fn used() -> Duration {
     of(UsageWho::RUSAGE_SELF)

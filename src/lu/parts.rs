@@ -96,6 +96,9 @@ impl Parts {
     /// The operations that have waited and begin now.
     pub(super) fn go_on(&mut self, tasks: &mut TaskSet) -> Vec<(Request, Pending)> {
         let mut begin = Vec::new();
+        if self.waiting.is_empty() {
+            return begin;
+        }
         for one in std::mem::take(&mut self.waiting) {
             if self.must_wait(tasks, &one.part) {
                 self.waiting.push_back(one);

@@ -51,7 +51,12 @@ impl Polling {
                 Poll::Fixed(time) => time,
                 Poll::Off | Poll::Adaptive => Duration::ZERO,
             },
-            most: processors / 2,
+            most: match poll {
+                Poll::Off => 0,
+                // Whoever sends, and the kernel, need processors more.
+                Poll::Adaptive => processors / 4,
+                Poll::Fixed(_) => processors - 1,
+            },
         }
     }
 
