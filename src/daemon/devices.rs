@@ -311,7 +311,7 @@ impl Devices {
             let settings = match &state.prepared {
                 Some(Ok(settings)) if !self.unstopped().contains(backstore.name()) => *settings,
                 Some(Ok(_)) => {
-                    let reason = "its ring could not be emptied: when the process that has it open is gone, restart tcmu-pr";
+                    let reason = "its ring could not be emptied: when nobody has it or its file open any more (lsof), and no I/O hangs, restart tcmu-pr";
                     self.refuse(backstore.name(), reason.to_owned());
                     continue;
                 }

@@ -2,6 +2,8 @@
 //! for.
 
 use std::collections::BTreeSet;
+use std::fs::File;
+use std::io::ErrorKind;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -26,6 +28,9 @@ pub(super) fn backstore(name: &Name<'_>) -> Option<Backstore> {
 /// How long I/O of the last daemon may go on.
 const IO_PATIENCE: Duration = Duration::from_secs(10);
 
+/// The same of what is only read, perhaps by others too.
+const READERS_PATIENCE: Duration = Duration::from_secs(1);
+
 /// How often to look whether it does.
 const IO_INTERVAL: Duration = Duration::from_millis(10);
 
@@ -48,7 +53,7 @@ pub(super) fn stop_rings(uio: &UioPaths) -> Result<BTreeSet<BackstoreName>, tcmu
             continue;
         }
         let stop = || -> Result<(), Refusal> {
-            let _claim = uio.claim(found.minor)?;
+            let _claim = claim(uio, found.minor, deadline)?;
             wait_for_io(&found.name, deadline)?;
             backstore.block()?;
             Ok(backstore.reset_ring()?)
@@ -61,18 +66,33 @@ pub(super) fn stop_rings(uio: &UioPaths) -> Result<BTreeSet<BackstoreName>, tcmu
     Ok(unstopped)
 }
 
+/// Opens a device, as soon as the last daemon's io_uring watches it no more.
+fn claim(uio: &UioPaths, minor: u32, deadline: Instant) -> Result<File, tcmu::Error> {
+    loop {
+        match uio.claim(minor) {
+            Err(tcmu::Error::Open { source, .. })
+                if source.kind() == ErrorKind::ResourceBusy && Instant::now() < deadline =>
+            {
+                thread::sleep(IO_INTERVAL);
+            }
+            claimed => return claimed,
+        }
+    }
+}
+
 /// Waits until nobody has the backing object of a device any more. Objects that can't be looked at have no I/O.
 fn wait_for_io(uio_name: &str, deadline: Instant) -> Result<(), Refusal> {
     let options = Name::parse(uio_name).map(|name| Options::parse(name.handler));
     let Some(Ok(Options { path, disk, .. })) = options else {
         return Ok(());
     };
+    let readers_deadline = deadline.min(Instant::now() + READERS_PATIENCE);
     while matches!(Backing::is_free(&path), Ok(false)) {
-        if Instant::now() < deadline {
-            thread::sleep(IO_INTERVAL);
-        } else if disk.read_only {
+        if disk.read_only && Instant::now() >= readers_deadline {
             // Others may read it too, which can't be told apart.
             return Ok(());
+        } else if Instant::now() < deadline {
+            thread::sleep(IO_INTERVAL);
         } else {
             return Err(backing::Error::Locked { path }.into());
         }

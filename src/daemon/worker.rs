@@ -259,8 +259,10 @@ impl<S: Store<Pending>, R: Record> Worker<S, R> {
             }
             more = self.turn();
         }
-        // The last answers are out, and the kernel is told.
+        // The last answers are out, the kernel is told, and the devices can be opened by others at once.
         self.wait(true);
+        let ports: Vec<PortId> = self.ports.keys().copied().collect();
+        ports.into_iter().for_each(|id| self.bury(id));
         // The recorder ends when it has stored this.
         if let Some(to_store) = self.parts.unit.last_words() {
             self.parts.recorder.submit(to_store);
@@ -317,7 +319,9 @@ impl<S: Store<Pending>, R: Record> Worker<S, R> {
             let mut live = ports.values().filter(|port| !port.dead);
             live.any(|port| port.device.ring.has_more()) || waker.rings() || waits.may_have_come()
         };
-        if !more && woken.is_empty() && !self.polling.look(is_there) {
+        // Of those that stop, what lies on the rings is none of their business.
+        let looks = !more && woken.is_empty() && !self.stopping;
+        if !more && woken.is_empty() && !(looks && self.polling.look(is_there)) {
             self.polling.sleep(|| waits.wait(time, &mut woken));
         }
         for key in woken.drain(..) {

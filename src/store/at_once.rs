@@ -104,20 +104,15 @@ impl AtOnce {
 }
 
 fn place(backing: &Backing) -> Place {
-    if backing.mode().direct {
-        return Place::Medium;
-    }
     let file_system = fstatfs(backing.file());
     let is_in_memory = file_system.is_ok_and(|found| found.filesystem_type() == TMPFS_MAGIC);
-    if backing.kind() == Kind::File && is_in_memory {
-        return Place::Memory;
-    }
-    match vectored::tells_what_waits(backing.file()) {
-        Ok(true) => Place::Cache,
-        Ok(false) => Place::Anywhere,
-        Err(error) => {
-            log::debug!("{}: {error}", backing.path().display());
-            Place::Anywhere
-        }
+    if backing.kind() == Kind::File && is_in_memory && !backing.mode().direct {
+        Place::Memory
+    } else if !vectored::tells_what_waits(backing.file()) {
+        Place::Anywhere
+    } else if backing.mode().direct {
+        Place::Medium
+    } else {
+        Place::Cache
     }
 }

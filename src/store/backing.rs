@@ -163,10 +163,15 @@ impl Backing {
     /// Whether nobody serves the object that the path leads to. A server that has ended serves it as long as I/O of its
     /// goes on: with io_uring, that can be after its process has gone.
     pub fn is_free(path: &Path) -> Result<bool, Error> {
-        let Some(_) = object::look_at(path)? else {
+        let Some(id) = object::look_at(path)? else {
             return Ok(true);
         };
-        let file = File::open(path).map_err(fail("opening", path))?;
+        // Network file systems lock only what is open for writing; block devices tell everybody that they were.
+        let writable = matches!(id, BackingId::File { .. });
+        let file = OpenOptions::new().read(true).write(writable).open(path);
+        let file = file
+            .or_else(|_| File::open(path))
+            .map_err(fail("opening", path))?;
         match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
             Ok(_) => Ok(true),
             Err((_, nix::Error::EWOULDBLOCK)) => Ok(false),

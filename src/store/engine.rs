@@ -33,6 +33,10 @@ use crate::sys::uring::{Call, Ended, Uring};
 use crate::sys::wait::Wait;
 use crate::sys::wake::Waker;
 
+/// How many reads that are not in the page cache are left to io_uring at a time. It asks the disk for them on the thread
+/// that tells it of them, and waits with it when the disk's queue is full.
+const MISSES_MAX: usize = 32;
+
 /// Which engine is wanted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Wanted {
@@ -144,8 +148,12 @@ impl<T: Send + 'static> Engine<T> {
         let range = moved..transfer.length;
         let offset = transfer.offset.checked_add(moved)?;
         let can = match self.at_once.place() {
+            // So many may wait in the kernel for a slow disk before whoever asks it to read has to wait too.
+            Place::Cache if !transfer.is_write => {
+                self.ring.as_ref().map_or(0, Uring::going) < MISSES_MAX
+            }
             // The kernel does such writes one after the other, whatever hangs. Files need that anyway.
-            Place::Cache => !transfer.is_write || self.backing.kind() == backing::Kind::File,
+            Place::Cache => self.backing.kind() == backing::Kind::File,
             Place::Medium => {
                 let way = self.backing.goes_as_it_is(offset, data, &range);
                 way.is_some_and(|alone| alone || !transfer.is_write)
@@ -232,12 +240,19 @@ impl<T: Send + 'static> Engine<T> {
         match turn {
             Some(Turn::Yours) => self.flush(),
             Some(Turn::Nobodys(failed)) => self.end_flush(&Err(failed)),
-            // A thread can wait for one that flushes, and do again what was to be flushed.
-            Some(Turn::Others) | None => {
-                for (request, ticket) in self.flush.drain(..) {
-                    self.threads.submit(request, ticket);
-                }
+            // A thread can wait for one that flushes.
+            Some(Turn::Others) | None => self.leave_flush(),
+        }
+    }
+
+    /// Leaves to threads what a flush was for. What was written is not written again: others may have seen it, and written
+    /// something else since.
+    fn leave_flush(&mut self) {
+        for (mut request, ticket) in self.flush.drain(..) {
+            if !matches!(request.operation, Operation::Read { .. }) {
+                request.operation = Operation::Flush;
             }
+            self.threads.submit(request, ticket);
         }
     }
 
@@ -284,11 +299,21 @@ impl<T: Send + 'static> Engine<T> {
                 self.give_back(request, ticket, piece + 1);
             }
             // A thread finds another way, or why there is none.
-            (Work::Space(request, ticket, _), Err(_)) => {
+            (Work::Space(mut request, ticket, piece), Err(_)) => {
                 self.gives_back = false;
+                if let Operation::Unmap { ranges, .. } = &mut request.operation {
+                    *ranges = space::large_pieces(ranges).skip(piece).collect();
+                }
                 self.threads.submit(request, ticket);
             }
             (Work::Flush, Err(error)) if error.kind() == io::ErrorKind::Interrupted => self.flush(),
+            // The kernel had no thread for it, and has not begun.
+            (Work::Flush, Err(error)) if error.raw_os_error() == Some(libc::ECANCELED) => {
+                if self.backing.flushes().end(Ok(())).is_ok() {
+                    self.leave_flush();
+                    self.begin_flush();
+                }
+            }
             (Work::Flush, result) => {
                 let result = self.backing.flushes().end(result.map(drop));
                 self.end_flush(&result);
@@ -302,6 +327,24 @@ impl<T: Send + 'static> Engine<T> {
             data,
             result,
         });
+    }
+}
+
+impl<T> Drop for Engine<T> {
+    fn drop(&mut self) {
+        let Some(mut ring) = self.ring.take() else {
+            return;
+        };
+        // Others may wait for a flush to end, threads of this store too.
+        while ring.going() > 0 {
+            ring.wait(None, &mut Vec::new());
+            while let Some(ended) = ring.ended() {
+                if matches!(ended.ticket, Work::Flush) {
+                    let flushed = self.backing.flushes().end(ended.result.map(drop));
+                    flushed.unwrap_or_else(|error| log::error!("flushing failed: {error}"));
+                }
+            }
+        }
     }
 }
 

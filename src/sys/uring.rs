@@ -11,7 +11,7 @@ use std::ops::Range;
 use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 use std::time::Duration;
 
-use io_uring::squeue::Entry;
+use io_uring::squeue::{self, Entry};
 use io_uring::types::{Fixed, FsyncFlags, SubmitArgs, Timespec};
 use io_uring::{IoUring, cqueue, opcode};
 use nix::fcntl::FallocateFlags;
@@ -210,6 +210,14 @@ impl<T> Uring<T> {
         }
     }
 
+    /// Tells the kernel of all that was started: none of it must go to a file that gets the number of one that is closed.
+    fn submit_all(&mut self) {
+        while !self.ring.submission().is_empty() {
+            self.enter(0, None);
+            self.collect();
+        }
+    }
+
     /// Tells the kernel of what was started, and waits for as many ends, for so long at most.
     fn enter(&mut self, ends: usize, timeout: Option<Duration>) {
         if !self.is_enabled {
@@ -227,7 +235,13 @@ impl<T> Uring<T> {
         };
         if let Err(error) = entered {
             // It is asked again: a signal came, time is up, or the kernel wants ends to be collected or has no memory.
-            let passes = [libc::EINTR, libc::ETIME, libc::EBUSY, libc::EAGAIN];
+            let passes = [
+                libc::EINTR,
+                libc::ETIME,
+                libc::EBUSY,
+                libc::EAGAIN,
+                libc::ENOMEM,
+            ];
             let errno = error.raw_os_error().unwrap_or(0);
             assert!(
                 passes.contains(&errno),
@@ -247,8 +261,12 @@ impl<T> Uring<T> {
                 match self.watched.get(&key) {
                     Some(&fd) => {
                         self.came.push(key);
-                        // Not after an error, which would come again at once.
-                        if !goes_on && entry.result() >= 0 {
+                        if !goes_on && entry.result() < 0 {
+                            // It would come again at once.
+                            let error = io::Error::from_raw_os_error(-entry.result());
+                            log::warn!("descriptor {fd} is watched no more: {error}");
+                            self.watched.remove(&key);
+                        } else if !goes_on {
                             again.push((key, fd));
                         }
                     }
@@ -307,14 +325,14 @@ impl<T> Wait for Uring<T> {
 
     fn forget(&mut self, _fd: BorrowedFd<'_>, key: u64) -> io::Result<()> {
         if self.watched.remove(&key).is_none() {
-            // What is to be written to it must not go to another that gets its number.
-            self.enter(0, None);
+            self.submit_all();
             return Ok(());
         }
         // Not PollRemove, which does nothing while something comes.
         let entry = opcode::AsyncCancel::new(WATCH | key).build();
         // SAFETY: it points to nothing.
         unsafe { self.push(&entry.user_data(IGNORED)) };
+        self.submit_all();
         // The kernel has the file open until it says that it does not watch it any more.
         while !self.forgotten.contains(&key) {
             self.enter(1, None);
@@ -328,6 +346,8 @@ impl<T> Wait for Uring<T> {
         let length = u32::try_from(bytes.len()).expect("a few bytes");
         let fd = io_uring::types::Fd(fd.as_raw_fd());
         let entry = opcode::Write::new(fd, bytes.as_ptr(), length).build();
+        // That it was written is no reason to wake up.
+        let entry = entry.flags(squeue::Flags::SKIP_SUCCESS);
         // SAFETY: the bytes are there for ever.
         unsafe { self.push(&entry.user_data(IGNORED)) };
     }
@@ -355,6 +375,10 @@ impl<T> Drop for Uring<T> {
         while self.is_enabled && !self.going.is_empty() {
             self.enter(1, None);
             self.collect();
+        }
+        // The kernel takes a while to take the ring apart. The file can be locked by others at once.
+        if let Err(error) = self.ring.submitter().unregister_files() {
+            log::warn!("letting go of a file: {error}");
         }
     }
 }

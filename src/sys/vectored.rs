@@ -85,7 +85,7 @@ pub fn write(
 }
 
 /// Whether the file system can tell which reads would wait for a medium ([`Patience::None`]).
-pub fn tells_what_waits(file: &File) -> io::Result<bool> {
+pub fn tells_what_waits(file: &File) -> bool {
     let mut byte = 0u8;
     let piece = libc::iovec {
         iov_base: (&raw mut byte).cast(),
@@ -101,12 +101,8 @@ pub fn tells_what_waits(file: &File) -> io::Result<bool> {
             Patience::None.flags(),
         )
     };
-    match bytes(done) {
-        Ok(_) => Ok(true),
-        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(true),
-        Err(error) if error.raw_os_error() == Some(libc::EOPNOTSUPP) => Ok(false),
-        Err(error) => Err(error),
-    }
+    // That is said before anything else, as that a byte is too little to be read past the page cache.
+    bytes(done).err().and_then(|error| error.raw_os_error()) != Some(libc::EOPNOTSUPP)
 }
 
 /// Writes memory to `file` at byte `offset`, all of it or, even if power is lost meanwhile, none (`RWF_ATOMIC`). Gives the

@@ -62,7 +62,7 @@ impl Polling {
 
     /// Whether it would look at all.
     pub(super) fn is_on(&self) -> bool {
-        !self.time.is_zero()
+        !self.time.is_zero() && self.most > 0
     }
 
     /// Looks until there is something, for as long as it is worth. Tells whether there is.

@@ -14,6 +14,8 @@ pub(in crate::store) struct Flushes {
 struct State {
     /// Somebody flushes.
     going: bool,
+    /// How many wait to do so, who come first.
+    waiting: usize,
     /// Why data could not be put on stable storage, once that has happened.
     failed: Option<i32>,
 }
@@ -33,7 +35,7 @@ impl State {
 pub(in crate::store) enum Turn {
     /// Yes, and has to tell how that has ended.
     Yours,
-    /// Not as long as somebody else does.
+    /// Not as long as somebody else does, or waits to.
     Others,
     /// Never: a flush has failed.
     Nobodys(io::Error),
@@ -43,7 +45,7 @@ impl Flushes {
     /// Begins a flush, which is to be [ended](Flushes::end), unless somebody else has.
     pub(in crate::store) fn begin(&self) -> Turn {
         let mut state = self.lock();
-        if state.going {
+        if state.going || state.waiting > 0 {
             return Turn::Others;
         }
         state.begin().map_or_else(Turn::Nobodys, |()| Turn::Yours)
@@ -51,8 +53,12 @@ impl Flushes {
 
     /// Waits until nobody flushes, and begins a flush.
     pub(super) fn wait_and_begin(&self) -> io::Result<()> {
-        let others = self.ended.wait_while(self.lock(), |state| state.going);
-        others.unwrap_or_else(PoisonError::into_inner).begin()
+        let mut state = self.lock();
+        state.waiting += 1;
+        let others = self.ended.wait_while(state, |state| state.going);
+        let mut state = others.unwrap_or_else(PoisonError::into_inner);
+        state.waiting -= 1;
+        state.begin()
     }
 
     /// Ends a flush.
@@ -73,5 +79,51 @@ impl Flushes {
 
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::thread;
+
+    use super::*;
+
+    #[test]
+    fn those_who_wait_come_before_those_who_would_have_to() {
+        let flushes = Flushes::default();
+        assert!(matches!(flushes.begin(), Turn::Yours));
+        assert!(matches!(flushes.begin(), Turn::Others));
+        thread::scope(|scope| {
+            let waiting = scope.spawn(|| {
+                flushes.wait_and_begin().unwrap();
+                flushes.end(Ok(())).unwrap();
+            });
+            while flushes.lock().waiting == 0 {
+                thread::yield_now();
+            }
+            let mut state = flushes.lock();
+            state.going = false;
+            drop(state);
+            assert!(matches!(flushes.begin(), Turn::Others));
+            flushes.ended.notify_all();
+            waiting.join().unwrap();
+        });
+        assert!(matches!(flushes.begin(), Turn::Yours));
+    }
+
+    #[test]
+    fn nobody_flushes_after_a_failure_until_it_is_forgotten() {
+        let flushes = Flushes::default();
+        flushes.wait_and_begin().unwrap();
+        let failed = io::Error::from_raw_os_error(libc::ENOSPC);
+        assert!(flushes.end(Err(failed)).is_err());
+        let told = flushes.wait_and_begin().unwrap_err();
+        assert_eq!(told.raw_os_error(), Some(libc::ENOSPC));
+        let Turn::Nobodys(told) = flushes.begin() else {
+            panic!("one has failed")
+        };
+        assert_eq!(told.raw_os_error(), Some(libc::ENOSPC));
+        flushes.forget_failure();
+        assert!(matches!(flushes.begin(), Turn::Yours));
     }
 }

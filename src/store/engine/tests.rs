@@ -339,22 +339,67 @@ fn those_that_want_a_flush_while_one_is_going_on_get_the_next_one_together() {
 }
 
 #[test]
-fn a_flush_waits_for_that_of_a_thread() {
+fn a_flush_waits_for_that_of_a_thread_and_nothing_is_written_again() {
     for (name, mut bench) in benches() {
         if bench.engine.at_once.is_stable() {
             continue;
         }
         assert!(matches!(bench.backing.flushes().begin(), Turn::Yours));
         let data = bench.data(&[(0, 4096)]);
+        data.write_at(0, &[0x5a; 4096]);
         bench.submit(write(0, 4096, Durability::Now), data, 1);
-        // A read needs no flush, and passes it.
-        let data = bench.data(&[(4096, 4096)]);
-        bench.submit(read(0, 4096, Flush::No), data, 2);
-        assert_eq!(bench.done().ticket, 2, "{name}");
+        let mut found = [0; 4096];
+        while found != [0x5a; 4096] {
+            assert!(bench.engine.reap().is_none(), "{name}");
+            let waits = bench.engine.waits();
+            waits.wait(Some(Duration::from_millis(1)), &mut Vec::new());
+            bench.backing.read_at(&mut found, 0).unwrap();
+        }
+        // Whoever has seen that writes something else.
+        bench.backing.write_at(&[0xa5; 4096], 0).unwrap();
+        assert!(bench.engine.reap().is_none(), "{name}");
         bench.backing.flushes().end(Ok(())).unwrap();
         let done = bench.done();
         assert_eq!(done.ticket, 1);
         assert!(done.result.is_ok(), "{name}: {:?}", done.result);
+        bench.backing.read_at(&mut found, 0).unwrap();
+        assert!(found == [0xa5; 4096], "{name}");
+    }
+}
+
+#[test]
+fn dropping_ends_a_flush_that_others_wait_for() {
+    for (_, mut bench) in benches() {
+        for ticket in 0..3 {
+            let data = bench.data(&[]);
+            bench.submit(Operation::Flush, data, ticket);
+        }
+        bench
+            .engine
+            .waits()
+            .wait(Some(Duration::ZERO), &mut Vec::new());
+        let Bench {
+            engine, backing, ..
+        } = bench;
+        drop(engine);
+        assert!(matches!(backing.flushes().begin(), Turn::Yours));
+    }
+}
+
+#[test]
+fn a_backing_object_is_free_as_soon_as_its_engine_is_gone() {
+    for (name, bench) in benches() {
+        let Bench {
+            engine,
+            backing,
+            _folder,
+            ..
+        } = bench;
+        let path = backing.path().to_owned();
+        assert!(!Backing::is_free(&path).unwrap());
+        drop(engine);
+        drop(backing);
+        assert!(Backing::is_free(&path).unwrap(), "{name}");
     }
 }
 

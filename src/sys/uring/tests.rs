@@ -1,6 +1,8 @@
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, FromRawFd, OwnedFd};
 use std::sync::Arc;
+use std::time::Instant;
 
+use nix::fcntl::{FcntlArg, fcntl};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use nix::unistd::{pipe, write};
 
@@ -81,6 +83,39 @@ fn what_is_let_go_is_closed_and_wakes_no_more() {
     // What came before it was let go may still be told.
     let keys = woken(&mut uring, SOON);
     assert!(keys.contains(&2), "{keys:?}");
+}
+
+#[test]
+fn what_is_written_to_a_descriptor_wakes_nobody() {
+    let file = tempfile::tempfile().unwrap();
+    let mut uring = uring(&file);
+    let event = event();
+    const ONE: &[u8] = &[1, 0, 0, 0, 0, 0, 0, 0];
+    uring.write(event.as_fd(), ONE);
+    let begun = Instant::now();
+    let time = Duration::from_millis(10);
+    assert!(woken(&mut uring, Some(time)).is_empty());
+    assert!(begun.elapsed() >= time);
+    assert_eq!(event.read().unwrap(), 1);
+    // What is let go was told before.
+    uring.write(event.as_fd(), ONE);
+    uring.forget(event.as_fd(), 1).unwrap();
+    assert_eq!(event.read().unwrap(), 1);
+}
+
+#[test]
+fn what_cannot_be_watched_wakes_once_and_can_be_let_go() {
+    let file = tempfile::tempfile().unwrap();
+    let mut uring = uring(&file);
+    // A number that nobody else gets meanwhile.
+    let number = fcntl(event().as_fd(), FcntlArg::F_DUPFD_CLOEXEC(1000)).unwrap();
+    // SAFETY: it is new, and nobody else knows it.
+    let closed = unsafe { OwnedFd::from_raw_fd(number) };
+    uring.watch(closed.as_fd(), 1).unwrap();
+    drop(closed);
+    assert_eq!(woken(&mut uring, SOON), [1]);
+    assert!(woken(&mut uring, Some(Duration::from_millis(1))).is_empty());
+    uring.forget(event().as_fd(), 1).unwrap();
 }
 
 #[test]
