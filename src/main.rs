@@ -30,6 +30,8 @@ fn main() -> ExitCode {
             log_to_standard_error(options.log_level);
             cli::check(&options, output)
         }
+        Command::Completions(options) => cli::completions(&options, output),
+        Command::Manual(options) => cli::manual(&options),
     };
     ended(asked.map_err(|error| {
         let status = error.exit_status();

@@ -2,6 +2,7 @@
 
 mod change;
 mod check;
+mod manual;
 mod text;
 
 use std::io::{self, ErrorKind, Write};
@@ -10,12 +11,14 @@ use std::time::Duration;
 
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap_complete::Shell;
 use log::LevelFilter;
 
 use crate::control::dbus::{self, Bus};
 use crate::control::{Status, UnitStatus};
 pub use change::{Person, change};
 pub use check::{Check, check};
+pub use manual::{completions, manual};
 
 /// Serves disks of the Linux kernel's SCSI target, with persistent reservations that fence.
 ///
@@ -62,6 +65,13 @@ pub enum Command {
     ///
     /// Needs root, as `serve` does.
     Check(Check),
+    /// Print what lets a shell complete the command line
+    ///
+    /// The packages install it. Where there is none: `source <(tcmu-pr completions bash)`.
+    Completions(Completions),
+    /// Write the manual pages of all commands into a directory: for those who make packages
+    #[command(hide = true)]
+    Manual(Manual),
 }
 
 /// The options of `tcmu-pr serve`.
@@ -209,6 +219,22 @@ pub struct Resize {
     pub yes: bool,
 }
 
+/// The options of `tcmu-pr completions`.
+#[derive(Debug, PartialEq, Eq, Args)]
+pub struct Completions {
+    /// Which shell
+    #[arg(value_enum, value_name = "SHELL")]
+    pub shell: Shell,
+}
+
+/// The options of `tcmu-pr manual`.
+#[derive(Debug, PartialEq, Eq, Args)]
+pub struct Manual {
+    /// Where they go
+    #[arg(value_name = "DIRECTORY")]
+    pub directory: PathBuf,
+}
+
 /// How much of a serial number it takes: a backstore can be called `a`.
 const SERIAL_PREFIX_MIN: usize = 4;
 
@@ -262,6 +288,15 @@ pub enum Error {
     /// The answer could not be printed.
     #[error("cannot write to standard output")]
     Print(#[source] io::Error),
+    /// The manual pages could not be written.
+    #[error("cannot write the manual pages into {}", .directory.display())]
+    WriteManual {
+        /// Where they should go.
+        directory: PathBuf,
+        /// Why not.
+        #[source]
+        source: io::Error,
+    },
     /// No unit of that name.
     #[error("there is no logical unit {0:?}; `tcmu-pr status` lists those there are")]
     NoSuchUnit(String),
