@@ -1,5 +1,5 @@
 use std::os::fd::AsFd;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::*;
@@ -19,10 +19,16 @@ struct Bench {
     _folder: tempfile::TempDir,
 }
 
+/// Where this program was built: on a disk, unlike what is temporary.
+fn build_folder() -> PathBuf {
+    let program = std::env::current_exe().unwrap();
+    program.parent().unwrap().to_owned()
+}
+
 /// An engine for each that there is, on a file in memory, on one that the page cache has, and past it where that is
 /// possible. Each with its name.
 fn benches() -> Vec<(String, Bench)> {
-    let cached = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let cached = &build_folder();
     let mut benches = Vec::new();
     for wanted in [Wanted::Best, Wanted::Threads] {
         for (folder, direct) in [
@@ -217,7 +223,7 @@ fn what_is_cancelled_gives_back_no_space() {
         let request = Request {
             lane: Lane(0),
             operation: Operation::Unmap {
-                ranges: vec![0..4096],
+                ranges: vec![0..2048, 2048..4096],
                 durability: Durability::Now,
             },
             data: bench.data(&[]),
@@ -405,7 +411,7 @@ fn a_backing_object_is_free_as_soon_as_its_engine_is_gone() {
 
 #[test]
 fn what_is_only_read_is_not_flushed() {
-    let folder = tempfile::tempdir_in(env!("CARGO_MANIFEST_DIR")).unwrap();
+    let folder = tempfile::tempdir_in(build_folder()).unwrap();
     let path = folder.path().join("lun0.img");
     std::fs::write(&path, [1; 4096]).unwrap();
     let mode = Mode {
