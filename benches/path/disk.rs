@@ -1,7 +1,7 @@
 //! The whole way of a command, with the store that the daemon has, on a file in memory and on one of a disk's file system
-//! that is all in the page cache: beside the bare I/O, and beside fio.
+//! that is all in the page cache, and past that: beside the bare I/O, and beside fio.
 //!
-//! The bare I/O is one system call for each operation; for writes that may have to wait, fio's io_uring at the same depth.
+//! The bare I/O is one system call for each operation; for what may have to wait, fio's io_uring at the same depth.
 
 use std::fs;
 use std::io::Write;
@@ -20,6 +20,8 @@ use crate::{Plan, processor, shown};
 
 const SIZE: u64 = 256 << 20;
 const MEMORY: &str = "/dev/shm";
+/// Names another folder than the build's to measure a disk in.
+const FOLDER: &str = "TCMU_PR_BENCH_FOLDER";
 /// Of fio's operations for each second of the processor's.
 const LEAST: f64 = 0.7;
 /// Nanoseconds of the daemon for each command, above the I/O.
@@ -93,16 +95,19 @@ impl File {
 
 pub(crate) fn run(plan: &Plan) -> Vec<Promise> {
     // Cargo's folder for what benchmarks write: below `target`, and so on a disk as real as the sources' own.
-    let disk = Path::new(env!("CARGO_TARGET_TMPDIR"));
+    let disk = std::env::var_os(FOLDER).map_or(env!("CARGO_TARGET_TMPDIR").into(), PathBuf::from);
     let mut promises = Vec::new();
-    for folder in [Path::new(MEMORY), disk] {
-        let place = file_system(folder);
+    for (folder, direct) in [(Path::new(MEMORY), false), (&disk, false), (&disk, true)] {
+        let mut place = file_system(folder);
+        if direct {
+            place += ", past the page cache";
+        }
         let file = File::written(folder);
         for (name, load) in LOADS {
             // What is written to a disk's file system may have to wait: one thread that serves all can't just call.
-            let must_wait = load.way == Way::Write && folder == disk;
-            let figures = measure(&file.path, load, must_wait, plan);
-            for line in lines(&figures, load) {
+            let must_wait = direct || load.way == Way::Write && folder == disk;
+            let figures = measure(&file.path, load, direct, must_wait, plan);
+            for line in lines(&figures, load, direct) {
                 promises.push(Promise {
                     what: format!("{place}, {name}: {}", line.what),
                     ..line
@@ -126,13 +131,13 @@ fn file_system(folder: &Path) -> String {
 }
 
 /// All ways, in turns.
-fn measure(path: &Path, load: Load, must_wait: bool, plan: &Plan) -> Figures {
+fn measure(path: &Path, load: Load, direct: bool, must_wait: bool, plan: &Plan) -> Figures {
     let figures = Figures::default();
-    let fio = Fio::new(path, load);
-    let backing = node::backing(path, load.within);
+    let fio = Fio::new(path, load, direct);
+    let backing = node::backing_with(path, load.within, direct);
     let mut turns = Unit::new(load, 1, |waker| node::store(&backing, waker));
     let mut thread = Running::start(load, 1, |waker| node::store(&backing, waker));
-    let mut bare = Bare::new(path, load);
+    let mut bare = (!direct).then(|| Bare::new(path, load));
     for _ in 0..plan.rounds {
         let of_fio = ENGINES.iter().filter_map(|engine| {
             let rate = fio.as_ref()?.rate(engine, plan.seconds)?;
@@ -144,18 +149,28 @@ fn measure(path: &Path, load: Load, must_wait: bool, plan: &Plan) -> Figures {
         let deep_of_fio = of_fio.iter().find(|&&(is_deep, _)| is_deep);
         let by_turns = used(plan.seconds, || turns.serve(AT_A_TIME));
         let by_thread = used(plan.seconds, || thread.serve(AT_A_TIME));
-        let bare = used(plan.seconds, || bare.operate(AT_A_TIME));
-        for (case, used) in [(TURNS, &by_turns), (THREAD, &by_thread), (BARE, &bare)] {
-            figures.add_value(case, 0, 1.0 / used.all / 1e3);
+        let bare = bare
+            .as_mut()
+            .map(|bare| used(plan.seconds, || bare.operate(AT_A_TIME)));
+        for (case, used) in [
+            (TURNS, Some(&by_turns)),
+            (THREAD, Some(&by_thread)),
+            (BARE, bare.as_ref()),
+        ] {
+            if let Some(used) = used {
+                figures.add_value(case, 0, 1.0 / used.all / 1e3);
+            }
         }
         // The kernel's side is left in: it is little.
-        let io = match deep_of_fio {
-            Some((_, rate)) if must_wait => 1.0 / rate,
-            _ => bare.all,
-        };
-        figures.add_value(TURNS_ABOVE, 0, (by_turns.all - io) * 1e9);
         let of_the_daemon = by_thread.all - by_thread.this_thread;
-        figures.add_value(THREAD_ABOVE, 0, (of_the_daemon - io) * 1e9);
+        let io = match (deep_of_fio, &bare) {
+            (Some((_, rate)), _) if must_wait => Some(1.0 / rate),
+            (_, bare) => bare.as_ref().map(|bare| bare.all),
+        };
+        if let Some(io) = io {
+            figures.add_value(TURNS_ABOVE, 0, (by_turns.all - io) * 1e9);
+            figures.add_value(THREAD_ABOVE, 0, (of_the_daemon - io) * 1e9);
+        }
         if let Some(best) = best_of_fio {
             figures.add_value(TURNS_TO_FIO, 0, 1.0 / by_turns.all / best);
             figures.add_value(THREAD_TO_FIO, 0, 1.0 / of_the_daemon / best);
@@ -221,7 +236,7 @@ impl Bare {
     }
 }
 
-fn lines(figures: &Figures, load: Load) -> Vec<Promise> {
+fn lines(figures: &Figures, load: Load, direct: bool) -> Vec<Promise> {
     let is_small = load.length == 4096;
     let engines = ENGINES.iter().map(|engine| engine.name);
     let mut lines: Vec<Promise> = [TURNS, THREAD, BARE]
@@ -229,16 +244,22 @@ fn lines(figures: &Figures, load: Load) -> Vec<Promise> {
         .chain(engines)
         .map(|case| shown(figures, case, 0, "thousands a second"))
         .collect();
-    let is_read = load.way == Way::Read;
+    let is_cached_read = load.way == Way::Read && !direct;
     for (case, measure, bound, is_promised) in [
-        (TURNS_ABOVE, "ns", Bound::AtMost(MOST), is_small),
+        // A turn is over before what goes past the page cache has ended: it takes more of them.
+        (TURNS_ABOVE, "ns", Bound::AtMost(MOST), is_small && !direct),
         (THREAD_ABOVE, "ns", Bound::AtMost(MOST), is_small),
-        (TURNS_TO_FIO, "", Bound::AtLeast(LEAST), is_small && is_read),
+        (
+            TURNS_TO_FIO,
+            "",
+            Bound::AtLeast(LEAST),
+            is_small && is_cached_read,
+        ),
         (
             THREAD_TO_FIO,
             "",
             Bound::AtLeast(LEAST),
-            is_small && is_read,
+            is_small && is_cached_read,
         ),
     ] {
         lines.push(Promise {

@@ -38,16 +38,19 @@ pub(crate) const ENGINES: [Engine; 3] = [
 pub(crate) struct Fio<'a> {
     path: &'a Path,
     load: Load,
+    /// Past the page cache.
+    direct: bool,
     /// What it uses of the processor before and after its operations.
     start: Duration,
 }
 
 impl Fio<'_> {
     /// `None` if there is no fio.
-    pub(crate) fn new(path: &Path, load: Load) -> Option<Fio<'_>> {
+    pub(crate) fn new(path: &Path, load: Load, direct: bool) -> Option<Fio<'_>> {
         let mut fio = Fio {
             path,
             load,
+            direct,
             start: Duration::ZERO,
         };
         let one = format!("--io_size={}", load.length);
@@ -75,7 +78,8 @@ impl Fio<'_> {
         let output = Command::new("fio")
             .args(["--name=path", "--thread", "--output-format=json"])
             .args(["--invalidate=0", "--overwrite=1", "--fallocate=none"])
-            .args(["--norandommap", "--gtod_reduce=1", "--direct=0"])
+            .args(["--norandommap", "--gtod_reduce=1"])
+            .arg(format!("--direct={}", u8::from(self.direct)))
             .arg(format!("--filename={}", self.path.display()))
             .arg(format!("--size={}", self.load.within))
             .arg(format!("--rw={pattern}"))

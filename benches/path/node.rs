@@ -17,6 +17,7 @@ use tcmu_pr::scsi::capacity::Geometry;
 use tcmu_pr::scsi::inquiry;
 use tcmu_pr::scsi::nexus::{ItNexus, Protocol, TargetPort, TargetPorts, TransportId};
 use tcmu_pr::scsi::provisioning::Provisioning;
+use tcmu_pr::store::backing::Mode;
 use tcmu_pr::store::engine::{Engine, Wanted};
 use tcmu_pr::store::{Backing, Store, saved};
 use tcmu_pr::sys::wake::Waker;
@@ -37,8 +38,17 @@ impl Keep for Nowhere {
 
 /// The backing object of a unit of so many bytes.
 pub(crate) fn backing(path: &Path, size: u64) -> Arc<Backing> {
+    backing_with(path, size, false)
+}
+
+/// The same, past the page cache or not.
+pub(crate) fn backing_with(path: &Path, size: u64, direct: bool) -> Arc<Backing> {
     let block = u32::try_from(BLOCK).unwrap();
-    Arc::new(Backing::open(path, size, block).unwrap())
+    let mode = Mode {
+        direct,
+        ..Mode::default()
+    };
+    Arc::new(Backing::open_with(path, size, block, mode).unwrap())
 }
 
 /// The store of a unit, as the daemon makes it.
