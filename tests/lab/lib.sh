@@ -160,7 +160,7 @@ daemon_start() {
     # Descriptors of our own: bash closes the coprocess's when it ends.
     exec {from}<&"${lab_await[0]}" {to}>&"${lab_await[1]}"
     read -r -u "$from" word
-    NOTIFY_SOCKET=$socket "$TCMU_PR_BIN" serve --engine "${TCMU_PR_ENGINE:-best}" "$@" </dev/null >>"$daemon_log" 2>&1 {from}<&- {to}>&- &
+    NOTIFY_SOCKET=$socket "$TCMU_PR_BIN" serve "$@" --engine "${TCMU_PR_ENGINE:-best}" </dev/null >>"$daemon_log" 2>&1 {from}<&- {to}>&- &
     daemon_pid=$!
     echo "$daemon_pid" >&"$to"
     read -r -u "$from" word
