@@ -9,7 +9,8 @@ use crate::null::Null;
 use crate::promise::{Bound, Promise};
 use crate::{Plan, stages};
 
-const WARM_UP: usize = 10_000;
+/// Enough for the ring to come round, which takes one more note of what lies on it.
+const WARM_UP: usize = 20_000;
 const COMMANDS: usize = 10_000;
 
 pub(crate) fn run(_: &Plan) -> Vec<Promise> {
