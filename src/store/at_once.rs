@@ -28,8 +28,6 @@ pub(super) enum Place {
 #[derive(Debug)]
 pub(super) struct AtOnce {
     place: Place,
-    /// The file system can tell whether a write would wait.
-    tells_of_writes: bool,
 }
 
 /// An operation that moves data.
@@ -63,7 +61,6 @@ impl AtOnce {
     pub(super) fn of(backing: &Backing) -> AtOnce {
         AtOnce {
             place: place(backing),
-            tells_of_writes: true,
         }
     }
 
@@ -78,7 +75,10 @@ impl AtOnce {
 
     /// Moves what can be moved without waiting, and gives how many bytes. Of what fails, nothing is said: who does the
     /// rest finds out.
-    pub(super) fn move_data(&mut self, backing: &Backing, transfer: Transfer, data: &Data) -> u64 {
+    ///
+    /// Of writes, only those to memory: where a file system is frozen, for a snapshot, a write waits until it is not, whatever
+    /// it is told (`RWF_NOWAIT`).
+    pub(super) fn move_data(&self, backing: &Backing, transfer: Transfer, data: &Data) -> u64 {
         let Transfer {
             offset,
             length,
@@ -86,19 +86,15 @@ impl AtOnce {
         } = transfer;
         let patience = match self.place {
             Place::Memory => Patience::Any,
-            Place::Cache if !is_write || self.tells_of_writes => Patience::None,
+            Place::Cache if !is_write => Patience::None,
             Place::Cache | Place::Medium | Place::Anywhere => return 0,
         };
         let file = backing.file();
         let moved = if is_write {
-            vectored::write(file, offset, data, 0..length, patience)
+            vectored::write(file, offset, data, 0..length)
         } else {
             vectored::read(file, offset, data, 0..length, patience)
         };
-        if let Err(error) = &moved {
-            let cannot_tell = error.raw_os_error() == Some(libc::EOPNOTSUPP);
-            self.tells_of_writes &= !(is_write && cannot_tell);
-        }
         moved.unwrap_or(0)
     }
 }

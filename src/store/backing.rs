@@ -203,7 +203,7 @@ impl Backing {
     pub(super) fn write(&self, offset: u64, data: &Data, range: Range<u64>) -> io::Result<u64> {
         match &self.direct {
             Some(direct) => direct.write(&self.file, offset, data, range),
-            None => vectored::write(&self.file, offset, data, range, Patience::Any),
+            None => vectored::write(&self.file, offset, data, range),
         }
     }
 

@@ -4,7 +4,7 @@
 //! | where the data is | read | write | flush |
 //! |---|---|---|---|
 //! | in memory (tmpfs) | at once | at once | nothing to be done |
-//! | perhaps in the page cache | at once what is there, the rest by io_uring | the same, where the file system can tell what would wait | io_uring |
+//! | perhaps in the page cache | at once what is there, the rest by io_uring | io_uring | io_uring |
 //! | the same of a block device | the same | threads | io_uring |
 //! | on a medium (`direct=1`), aligned | io_uring | io_uring | io_uring |
 //! | nobody can tell (network file systems) | threads | threads | io_uring |
@@ -128,8 +128,9 @@ impl<T: Send + 'static> Engine<T> {
         let Some(transfer) = Transfer::of(&request.operation) else {
             return self.threads.submit(request, ticket);
         };
-        let (at_once, backing) = (&mut self.at_once, &self.backing);
-        let moved = at_once.move_data(backing, transfer, &request.data);
+        let moved = self
+            .at_once
+            .move_data(&self.backing, transfer, &request.data);
         if moved == transfer.length {
             return self.moved(request, ticket);
         }

@@ -18,12 +18,12 @@ const LENGTH_MAX: usize = 0x7fff_f000;
 /// The pieces of a buffer, as system calls want them. That many are no allocation.
 type Pieces = SmallVec<[libc::iovec; 64]>;
 
-/// Whether a call may wait.
+/// Whether a read may wait.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Patience {
-    /// Until it has moved something, for a medium if need be.
+    /// Until it has read something, for a medium if need be.
     Any,
-    /// Not at all: it moves what it can without (`RWF_NOWAIT`), and fails with EAGAIN if that is nothing, or with EOPNOTSUPP
+    /// Not at all: it reads what it can without (`RWF_NOWAIT`), and fails with EAGAIN if that is nothing, or with EOPNOTSUPP
     /// where the file system can't tell.
     None,
 }
@@ -63,13 +63,7 @@ pub fn read(
 
 /// Writes a range of the buffer to `file` from byte `offset` on. Gives the number of bytes that were written,
 /// which may be fewer than asked for.
-pub fn write(
-    file: &File,
-    offset: u64,
-    data: &Data,
-    range: Range<u64>,
-    patience: Patience,
-) -> io::Result<u64> {
+pub fn write(file: &File, offset: u64, data: &Data, range: Range<u64>) -> io::Result<u64> {
     let pieces = iovecs(data, range);
     // SAFETY: as in `read`; the kernel only reads the pieces.
     let done = unsafe {
@@ -78,7 +72,7 @@ pub fn write(
             pieces.as_ptr(),
             count(&pieces),
             signed(offset)?,
-            patience.flags(),
+            0,
         )
     };
     bytes(done)
@@ -200,14 +194,8 @@ mod tests {
         data.write_at(0, &pattern);
         let file = tempfile::tempfile().unwrap();
 
-        assert_eq!(
-            write(&file, 10, &data, 0..32000, Patience::Any).unwrap(),
-            16384
-        );
-        assert_eq!(
-            write(&file, 16394, &data, 16384..32000, Patience::Any).unwrap(),
-            15616
-        );
+        assert_eq!(write(&file, 10, &data, 0..32000).unwrap(), 16384);
+        assert_eq!(write(&file, 16394, &data, 16384..32000).unwrap(), 15616);
 
         let mut written = vec![0; 32000];
         file.read_exact_at(&mut written, 10).unwrap();
@@ -283,7 +271,7 @@ mod tests {
         )
         .unwrap();
         let file = tempfile::tempfile().unwrap();
-        let error = write(&file, u64::MAX, &data, 0..1, Patience::Any).unwrap_err();
+        let error = write(&file, u64::MAX, &data, 0..1).unwrap_err();
         assert_eq!(error.raw_os_error(), Some(libc::EFBIG));
     }
 }

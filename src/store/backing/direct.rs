@@ -154,7 +154,7 @@ impl Direct {
         if as_it_is > 0 {
             let _held = self.hold(offset..offset + as_it_is);
             let range = range.start..range.start + as_it_is;
-            return vectored::write(file, offset, data, range, Patience::Any);
+            return vectored::write(file, offset, data, range);
         }
         self.write_between(file, offset, range.end - range.start, |bytes| {
             data.read_at(range.start, bytes);
