@@ -320,8 +320,8 @@ impl<S: Store<Pending>, R: Record> Worker<S, R> {
             live.any(|port| port.device.ring.has_more()) || waker.rings() || waits.may_have_come()
         };
         // Of those that stop, what lies on the rings is none of their business.
-        let looks = !more && woken.is_empty() && !self.stopping;
-        if !more && woken.is_empty() && !(looks && self.polling.look(is_there)) {
+        let is_quiet = !more && woken.is_empty();
+        if is_quiet && (self.stopping || !self.polling.look(is_there)) {
             self.polling.sleep(|| waits.wait(time, &mut woken));
         }
         for key in woken.drain(..) {

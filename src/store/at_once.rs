@@ -24,12 +24,6 @@ pub(super) enum Place {
     Anywhere,
 }
 
-/// What can be done of operations at once.
-#[derive(Debug)]
-pub(super) struct AtOnce {
-    place: Place,
-}
-
 /// An operation that moves data.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Transfer {
@@ -57,20 +51,24 @@ impl Transfer {
     }
 }
 
-impl AtOnce {
-    pub(super) fn of(backing: &Backing) -> AtOnce {
-        AtOnce {
-            place: place(backing),
+impl Place {
+    pub(super) fn of(backing: &Backing) -> Place {
+        let file_system = fstatfs(backing.file());
+        let is_in_memory = file_system.is_ok_and(|found| found.filesystem_type() == TMPFS_MAGIC);
+        if backing.kind() == Kind::File && is_in_memory && !backing.mode().direct {
+            Place::Memory
+        } else if !vectored::tells_what_waits(backing.file()) {
+            Place::Anywhere
+        } else if backing.mode().direct {
+            Place::Medium
+        } else {
+            Place::Cache
         }
     }
 
-    pub(super) fn place(&self) -> Place {
-        self.place
-    }
-
     /// Whether what is written is as stable as it will ever be.
-    pub(super) fn is_stable(&self) -> bool {
-        self.place == Place::Memory
+    pub(super) fn is_stable(self) -> bool {
+        self == Place::Memory
     }
 
     /// Moves what can be moved without waiting, and gives how many bytes. Of what fails, nothing is said: who does the
@@ -78,13 +76,13 @@ impl AtOnce {
     ///
     /// Of writes, only those to memory: where a file system is frozen, for a snapshot, a write waits until it is not, whatever
     /// it is told (`RWF_NOWAIT`).
-    pub(super) fn move_data(&self, backing: &Backing, transfer: Transfer, data: &Data) -> u64 {
+    pub(super) fn move_at_once(self, backing: &Backing, transfer: Transfer, data: &Data) -> u64 {
         let Transfer {
             offset,
             length,
             is_write,
         } = transfer;
-        let patience = match self.place {
+        let patience = match self {
             Place::Memory => Patience::Any,
             Place::Cache if !is_write => Patience::None,
             Place::Cache | Place::Medium | Place::Anywhere => return 0,
@@ -96,19 +94,5 @@ impl AtOnce {
             vectored::read(file, offset, data, 0..length, patience)
         };
         moved.unwrap_or(0)
-    }
-}
-
-fn place(backing: &Backing) -> Place {
-    let file_system = fstatfs(backing.file());
-    let is_in_memory = file_system.is_ok_and(|found| found.filesystem_type() == TMPFS_MAGIC);
-    if backing.kind() == Kind::File && is_in_memory && !backing.mode().direct {
-        Place::Memory
-    } else if !vectored::tells_what_waits(backing.file()) {
-        Place::Anywhere
-    } else if backing.mode().direct {
-        Place::Medium
-    } else {
-        Place::Cache
     }
 }

@@ -221,18 +221,10 @@ impl Backing {
         self.direct.as_ref().is_none_or(Direct::writes_alone)
     }
 
-    /// Whether a range of the buffer can be moved from or to byte `offset` on by one system call on the open file. If so,
-    /// whether a write need not mind others that write its neighbours too.
-    pub(super) fn goes_as_it_is(
-        &self,
-        offset: u64,
-        data: &Data,
-        range: &Range<u64>,
-    ) -> Option<bool> {
-        match &self.direct {
-            Some(direct) => direct.goes_as_it_is(offset, data, range),
-            None => Some(true),
-        }
+    /// Whether a range of the buffer can be moved from or to byte `offset` on by one system call on the open file.
+    pub(super) fn goes_as_it_is(&self, offset: u64, data: &Data, range: &Range<u64>) -> bool {
+        let direct = self.direct.as_ref();
+        direct.is_none_or(|direct| direct.goes_as_it_is(offset, data, range))
     }
 
     /// Reads from byte `offset` into memory, as [`Backing::read`] does.

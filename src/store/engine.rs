@@ -24,7 +24,7 @@ use std::fmt;
 use std::io;
 use std::sync::Arc;
 
-use super::at_once::{AtOnce, Place, Transfer};
+use super::at_once::{Place, Transfer};
 use super::backing::{self, Turn};
 use super::blocking::Blocking;
 use super::{Backing, Done, Durability, Failure, Flush, Operation, Outcome, Request, Store, space};
@@ -72,7 +72,7 @@ impl fmt::Display for Kind {
 #[derive(Debug)]
 pub struct Engine<T> {
     backing: Arc<Backing>,
-    at_once: AtOnce,
+    place: Place,
     ring: Option<Uring<Work<T>>>,
     threads: Blocking<T>,
     /// io_uring gives back space.
@@ -112,7 +112,7 @@ impl<T: Send + 'static> Engine<T> {
         };
         let engine = Engine {
             backing: Arc::clone(backing),
-            at_once: AtOnce::of(backing),
+            place: Place::of(backing),
             ring,
             threads: Blocking::new(backing, waker)?,
             gives_back: false,
@@ -129,8 +129,8 @@ impl<T: Send + 'static> Engine<T> {
             return self.threads.submit(request, ticket);
         };
         let moved = self
-            .at_once
-            .move_data(&self.backing, transfer, &request.data);
+            .place
+            .move_at_once(&self.backing, transfer, &request.data);
         if moved == transfer.length {
             return self.moved(request, ticket);
         }
@@ -148,7 +148,7 @@ impl<T: Send + 'static> Engine<T> {
     fn call(&self, transfer: Transfer, data: &Data, moved: u64) -> Option<Call> {
         let range = moved..transfer.length;
         let offset = transfer.offset.checked_add(moved)?;
-        let can = match self.at_once.place() {
+        let can = match self.place {
             // So many may wait in the kernel for a slow disk before whoever asks it to read has to wait too.
             Place::Cache if !transfer.is_write => {
                 self.ring.as_ref().map_or(0, Uring::going) < MISSES_MAX
@@ -156,8 +156,8 @@ impl<T: Send + 'static> Engine<T> {
             // The kernel does such writes one after the other, whatever hangs. Files need that anyway.
             Place::Cache => self.backing.kind() == backing::Kind::File,
             Place::Medium => {
-                let way = self.backing.goes_as_it_is(offset, data, &range);
-                way.is_some_and(|alone| alone || !transfer.is_write)
+                self.backing.goes_as_it_is(offset, data, &range)
+                    && (!transfer.is_write || self.backing.is_written_alone())
             }
             // In memory it was done at once, unless it has failed.
             Place::Memory | Place::Anywhere => false,
@@ -181,7 +181,7 @@ impl<T: Send + 'static> Engine<T> {
             | Operation::Unmap {
                 durability: Durability::Now,
                 ..
-            } if !self.at_once.is_stable() => self.want_flush(request, ticket),
+            } if !self.place.is_stable() => self.want_flush(request, ticket),
             _ => self.end(request.data, ticket, Ok(Outcome::Done)),
         }
     }
@@ -351,7 +351,7 @@ impl<T> Drop for Engine<T> {
 
 impl<T: Send + 'static> Store<T> for Engine<T> {
     fn submit(&mut self, request: Request, ticket: T) {
-        let is_stable = self.at_once.is_stable();
+        let is_stable = self.place.is_stable();
         match request.operation {
             Operation::Flush if is_stable => self.end(request.data, ticket, Ok(Outcome::Done)),
             Operation::Flush => self.want_flush(request, ticket),

@@ -107,16 +107,9 @@ impl Direct {
         self.alignment
     }
 
-    /// Whether all of the range can go as it is; if so, whether it concerns nothing but what it writes, and nobody else
-    /// writes that as its neighbour.
-    pub(super) fn goes_as_it_is(
-        &self,
-        offset: u64,
-        data: &Data,
-        range: &Range<u64>,
-    ) -> Option<bool> {
-        let is_whole = self.aligned(offset, data, range) == range.end - range.start;
-        is_whole.then_some(self.writes_alone())
+    /// Whether all of the range can go as it is.
+    pub(super) fn goes_as_it_is(&self, offset: u64, data: &Data, range: &Range<u64>) -> bool {
+        self.aligned(offset, data, range) == range.end - range.start
     }
 
     /// Whether a write changes nothing but what it writes.

@@ -100,6 +100,19 @@ impl Bench {
         }
     }
 
+    /// The tickets of the next so many that are done, in order; all of them have ended well.
+    fn all_done(&mut self, count: usize, name: &str) -> Vec<u32> {
+        let mut tickets: Vec<u32> = (0..count)
+            .map(|_| {
+                let done = self.done();
+                assert!(done.result.is_ok(), "{name}: {:?}", done.result);
+                done.ticket
+            })
+            .collect();
+        tickets.sort_unstable();
+        tickets
+    }
+
     fn run(&mut self, operation: Operation, data: Data) -> Done<u32> {
         self.submit(operation, data, 1);
         let done = self.done();
@@ -191,15 +204,7 @@ fn space_is_given_back_piece_by_piece() {
                 let data = bench.data(&[]);
                 bench.submit(unmap.clone(), data, ticket);
             }
-            let mut tickets: Vec<u32> = (0..3)
-                .map(|_| {
-                    let done = bench.done();
-                    assert!(done.result.is_ok(), "{name}: {:?}", done.result);
-                    done.ticket
-                })
-                .collect();
-            tickets.sort_unstable();
-            assert_eq!(tickets, [0, 1, 2]);
+            assert_eq!(bench.all_done(3, &name), [0, 1, 2]);
         }
         for (place, expected) in places.into_iter().zip([
             [[0x5a; 4096], [0; 4096]],
@@ -250,15 +255,8 @@ fn much_can_be_going_on() {
                 _ => bench.submit(read(place, 4096, Flush::First), data, ticket),
             }
         }
-        let mut tickets: Vec<u32> = (0..1000)
-            .map(|_| {
-                let done = bench.done();
-                assert!(done.result.is_ok(), "{name}: {:?}", done.result);
-                done.ticket
-            })
-            .collect();
-        tickets.sort_unstable();
-        assert_eq!(tickets, (0..1000).collect::<Vec<u32>>(), "{name}");
+        let expected: Vec<u32> = (0..1000).collect();
+        assert_eq!(bench.all_done(1000, &name), expected, "{name}");
     }
 }
 
@@ -291,7 +289,7 @@ fn a_failed_write_tells_where_and_why() {
 #[test]
 fn after_a_failed_flush_nothing_is_told_to_be_stable() {
     for (name, mut bench) in benches() {
-        if bench.engine.at_once.is_stable() {
+        if bench.engine.place.is_stable() {
             continue;
         }
         assert!(matches!(bench.backing.flushes().begin(), Turn::Yours));
@@ -322,7 +320,7 @@ fn after_a_failed_flush_nothing_is_told_to_be_stable() {
 #[test]
 fn those_that_want_a_flush_while_one_is_going_on_get_the_next_one_together() {
     for (_, mut bench) in benches() {
-        if bench.engine.at_once.is_stable() || bench.engine.ring.is_none() {
+        if bench.engine.place.is_stable() || bench.engine.ring.is_none() {
             continue;
         }
         for ticket in 0..10 {
@@ -347,7 +345,7 @@ fn those_that_want_a_flush_while_one_is_going_on_get_the_next_one_together() {
 #[test]
 fn a_flush_waits_for_that_of_a_thread_and_nothing_is_written_again() {
     for (name, mut bench) in benches() {
-        if bench.engine.at_once.is_stable() {
+        if bench.engine.place.is_stable() {
             continue;
         }
         assert!(matches!(bench.backing.flushes().begin(), Turn::Yours));
