@@ -59,7 +59,7 @@ const WORKER_PATIENCE: Duration = Duration::from_secs(2);
 const FOREIGN_PATIENCE: Duration = Duration::from_secs(10);
 
 pub(super) use links::Link;
-pub(super) use resting::Resting;
+pub(super) use resting::{Found, Resting};
 use settings::Resizes;
 
 struct Port {
@@ -74,7 +74,7 @@ struct Port {
     write_cache: bool,
     /// Whose commands come through it, or what the administrator must change.
     link: Result<Link, String>,
-    /// The I_T nexus that it has served.
+    /// The I_T nexus that it has served, or the last daemon has.
     served: Option<ItNexus>,
     /// Its ring can't be served any more.
     failed: Option<String>,
@@ -215,6 +215,7 @@ impl Devices {
                     self.remove(id);
                 }
                 self.unstopped.remove(backstore.name());
+                self.resting.forget(backstore.name());
                 let uio = Uio {
                     minor: event.minor,
                     name: event.device,
@@ -569,7 +570,7 @@ impl Devices {
         };
         let id = PortId(self.next_port);
         self.next_port += 1;
-        self.leave_backlog(unit, backstore.name());
+        let served = self.leave_backlog(unit, backstore.name());
         self.units[&unit].worker.give(Order::AddPort(id, device));
         if let (None, Ok(notes)) = (&options.nexus, &self.tap) {
             self.units[&unit].tap(id, uio.minor, notes);
@@ -583,7 +584,7 @@ impl Devices {
             label: options.nexus,
             write_cache: settings.write_cache,
             link: Err("its links have not been looked at yet".to_owned()),
-            served: None,
+            served,
             failed: None,
         };
         self.refused.remove(backstore.name());

@@ -10,8 +10,9 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::Sender;
 
 use super::chain;
+use super::devices;
 use super::records::Records;
-use super::records::handover::{Handover, RestingRing, now};
+use super::records::handover::{Found, Handover, now};
 use super::refusal::Refusal;
 use crate::store::backing::{self, Backing};
 use crate::tcmu::config::{Name, Options};
@@ -42,12 +43,12 @@ const IO_INTERVAL: Duration = Duration::from_millis(10);
 pub(super) struct Left {
     handover: Handover,
     /// Where the backstores of rings are told that are still so.
-    resting: Sender<BackstoreName>,
+    resting: Sender<devices::Found>,
 }
 
 impl Left {
     /// Takes what was left: it is there once.
-    pub(super) fn take(records: &Records, resting: Sender<BackstoreName>) -> Left {
+    pub(super) fn take(records: &Records, resting: Sender<devices::Found>) -> Left {
         let handover = records.take_over().unwrap_or_else(|error| {
             log::error!("{}", chain(&error));
             Handover::default()
@@ -55,8 +56,8 @@ impl Left {
         Left { handover, resting }
     }
 
-    /// Whether a ring is as it was left. Then its backstore is told, and the kernel need not end anything. `claim` is its
-    /// device, which nobody else has open.
+    /// Whether a ring is as it was left. Then that is told, and the kernel need not end anything. `claim` is its device,
+    /// which nobody else has open.
     fn has(
         &self,
         uios: &UioPaths,
@@ -68,16 +69,14 @@ impl Left {
         let claim = claim.try_clone().ok();
         let device = claim.and_then(|claim| uios.map(uio.minor, claim).ok());
         let tail = device.and_then(|device| device.ring.at_rest());
-        let Some(found) = tail.and_then(|tail| RestingRing::of(uios, uio, tail)) else {
-            return Ok(false);
-        };
-        let command_timeout_s = backstore.settings()?.command_timeout_s;
-        let has = self.handover.has(&found, command_timeout_s, now());
-        if has {
+        let timeout_s = backstore.settings()?.command_timeout_s;
+        let found = tail.and_then(|tail| Found::of(uios, uio, tail, timeout_s));
+        let nexus = found.and_then(|found| self.handover.nexus(&found, now()));
+        if let Some(nexus) = nexus {
             // Nobody is there to be told if we have stopped already.
-            let _ = self.resting.send(backstore.name().clone());
+            let _ = self.resting.send((backstore.name().clone(), nexus.clone()));
         }
-        Ok(has)
+        Ok(nexus.is_some())
     }
 }
 
@@ -89,7 +88,10 @@ impl Left {
 /// the ring's data. So it may when the process has ended, since the kernel ends io_uring's after it.
 ///
 /// Gives those whose rings could not be emptied: what is on them is no record of what is pending.
-pub(super) fn stop_rings(uio: &UioPaths, left: &Left) -> Result<BTreeSet<BackstoreName>, tcmu::Error> {
+pub(super) fn stop_rings(
+    uio: &UioPaths,
+    left: &Left,
+) -> Result<BTreeSet<BackstoreName>, tcmu::Error> {
     let deadline = Instant::now() + IO_PATIENCE;
     let mut unstopped = BTreeSet::new();
     for found in uio.scan()? {
