@@ -126,13 +126,9 @@ pub fn run(config: &Config) -> Result<(), Error> {
     // First the names: while another handler has them, the kernel's messages are none of our business.
     let (service, mut lost) = dbus::serve(&config.bus, &orders)?;
     let (listener, replier) = netlink::open(netlink::PARAMETERS.as_ref())?;
-    let (unstopped, unstopped_at_start) = bounded(1);
-    let stop_rings = move || match rings::stop_rings(&UioPaths::default()) {
-        // Nobody is there to be told if we have stopped already.
-        Ok(names) => drop(unstopped.send(names)),
-        Err(error) => log::error!("{}", chain(&error)),
-    };
-    let (walks, again) = watch::start(configfs::ROOT.as_ref(), WALK_INTERVAL, stop_rings)?;
+    let (waiting, who_waits) = unbounded();
+    let empty_rings = rings::empty_left_rings(UioPaths::default(), waiting);
+    let (walks, again) = watch::start(configfs::ROOT.as_ref(), WALK_INTERVAL, empty_rings)?;
     let (notices, noticed) = unbounded();
     let mut devices = Devices::new(
         records,
@@ -141,7 +137,7 @@ pub fn run(config: &Config) -> Result<(), Error> {
         notices,
         again,
         started,
-        unstopped_at_start,
+        who_waits,
     );
     // Whether there is a tap decides which backstores can be served.
     if let Ok(first) = happened.recv() {

@@ -1,15 +1,15 @@
 //! The rings of devices that were there before us, and work in the kernel's tree that the main thread must not wait
 //! for.
 
-use std::collections::BTreeSet;
-use std::fs::File;
-use std::io::ErrorKind;
+use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use crossbeam_channel::Sender;
+
 use super::chain;
-use super::refusal::Refusal;
-use crate::store::backing::{self, Backing};
+use crate::store::backing::Backing;
 use crate::tcmu::config::{Name, Options};
 use crate::tcmu::configfs::{self, Backstore, BackstoreName};
 use crate::tcmu::{self, UioPaths};
@@ -25,79 +25,151 @@ pub(super) fn backstore(name: &Name<'_>) -> Option<Backstore> {
     Backstore::new(configfs::ROOT.as_ref(), name.backstore()).ok()
 }
 
-/// How long I/O of the last daemon may go on.
-const IO_PATIENCE: Duration = Duration::from_secs(10);
+/// How long the first walk waits for I/O of the last daemon. What goes on for longer is waited for from walk to walk,
+/// and keeps nobody else from being served.
+const PATIENCE: Duration = Duration::from_secs(1);
 
-/// The same of what is only read, perhaps by others too.
-const READERS_PATIENCE: Duration = Duration::from_secs(1);
-
-/// How often to look whether it does.
+/// How often to look meanwhile whether it goes on.
 const IO_INTERVAL: Duration = Duration::from_millis(10);
 
-/// Ends with BUSY what the last daemon has left on the rings of our devices, and has the kernel answer BUSY until
-/// they are [unblocked](unblock). All of them before any is served, since several may be ports of one unit.
-///
-/// A device that another process has open is left alone, and one whose backing object is: I/O of that process may touch
-/// the ring's data. So it may when the process has ended, since the kernel ends io_uring's after it.
-///
-/// Gives those whose rings could not be emptied: what is on them is no record of what is pending.
-pub(super) fn stop_rings(uio: &UioPaths) -> Result<BTreeSet<BackstoreName>, tcmu::Error> {
-    let deadline = Instant::now() + IO_PATIENCE;
-    let mut unstopped = BTreeSet::new();
-    for found in uio.scan()? {
-        let Some(backstore) = ours(&found.name) else {
-            continue;
-        };
-        // One that is being made has nothing on its ring, and is about to be announced.
-        if !matches!(backstore.is_enabled(), Ok(true)) {
-            continue;
-        }
-        let stop = || -> Result<(), Refusal> {
-            let _claim = claim(uio, found.minor, deadline)?;
-            wait_for_io(&found.name, deadline)?;
-            backstore.block()?;
-            Ok(backstore.reset_ring()?)
-        };
-        if let Err(error) = stop() {
-            log::error!("backstore {}: {}", backstore.name(), chain(&error));
-            unstopped.insert(backstore.name().clone());
-        }
-    }
-    Ok(unstopped)
-}
+/// Backstores whose rings can't be emptied yet, and what is waited for.
+pub(super) type Waiting = BTreeMap<BackstoreName, String>;
 
-/// Opens a device, as soon as the last daemon's io_uring watches it no more.
-fn claim(uio: &UioPaths, minor: u32, deadline: Instant) -> Result<File, tcmu::Error> {
-    loop {
-        match uio.claim(minor) {
-            Err(tcmu::Error::Open { source, .. })
-                if source.kind() == ErrorKind::ResourceBusy && Instant::now() < deadline =>
-            {
-                thread::sleep(IO_INTERVAL);
-            }
-            claimed => return claimed,
-        }
-    }
-}
-
-/// Waits until nobody has the backing object of a device any more. Objects that can't be looked at have no I/O.
-fn wait_for_io(uio_name: &str, deadline: Instant) -> Result<(), Refusal> {
-    let options = Name::parse(uio_name).map(|name| Options::parse(name.handler));
-    let Some(Ok(Options { path, disk, .. })) = options else {
-        return Ok(());
-    };
-    let readers_deadline = deadline.min(Instant::now() + READERS_PATIENCE);
-    while matches!(Backing::is_free(&path), Ok(false)) {
-        if disk.read_only && Instant::now() >= readers_deadline {
-            // Others may read it too, which can't be told apart.
-            return Ok(());
-        } else if Instant::now() < deadline {
-            thread::sleep(IO_INTERVAL);
+/// What is to be done before each walk: [empties](LeftRings::empty) what rings the last daemon has left, and tells who
+/// waits whenever that changes, before the walk. Gives whether any is left.
+pub(super) fn empty_left_rings(uio: UioPaths, who_waits: Sender<Waiting>) -> impl FnMut() -> bool {
+    let mut rings: Option<LeftRings> = None;
+    let mut told = None;
+    move || {
+        let patience = if rings.is_none() {
+            PATIENCE
         } else {
-            return Err(backing::Error::Locked { path }.into());
+            Duration::ZERO
+        };
+        if rings.is_none() {
+            match LeftRings::find(uio.clone()) {
+                Ok(found) => rings = Some(found),
+                Err(error) => {
+                    log::error!("{}", chain(&error));
+                    return true;
+                }
+            }
+        }
+        let waiting = rings
+            .as_mut()
+            .map_or_else(Waiting::new, |rings| rings.empty(patience));
+        let any = !waiting.is_empty();
+        if told.as_ref() != Some(&waiting) {
+            // Nobody is there to be told if we have stopped already.
+            let _ = who_waits.send(waiting.clone());
+            told = Some(waiting);
+        }
+        any
+    }
+}
+
+/// The rings of our devices as the last daemon has left them.
+struct LeftRings {
+    uio: UioPaths,
+    left: Vec<LeftRing>,
+}
+
+struct LeftRing {
+    minor: u32,
+    incarnation: u64,
+    uio_name: String,
+    backstore: Backstore,
+    io_has_ended: bool,
+}
+
+/// Why a ring can't be emptied yet.
+#[derive(Debug, thiserror::Error)]
+enum Hindrance {
+    #[error(
+        "I/O of the last tcmu-pr goes on in {path}, or another process has locked it (lsof {path} shows which)"
+    )]
+    Io { path: PathBuf },
+    #[error(transparent)]
+    Device(#[from] tcmu::Error),
+    #[error(transparent)]
+    Backstore(#[from] configfs::Error),
+}
+
+impl LeftRings {
+    fn find(uio: UioPaths) -> Result<LeftRings, tcmu::Error> {
+        let found = uio.scan()?.into_iter().filter_map(|found| {
+            let backstore = ours(&found.name)?;
+            // One that is being made has nothing on its ring, and is about to be announced.
+            let enabled = matches!(backstore.is_enabled(), Ok(true));
+            Some(LeftRing {
+                minor: found.minor,
+                incarnation: uio.incarnation(found.minor).filter(|_| enabled)?,
+                uio_name: found.name,
+                backstore,
+                io_has_ended: false,
+            })
+        });
+        let left = found.collect();
+        Ok(LeftRings { uio, left })
+    }
+
+    /// Ends with BUSY what is on them, and has the kernel answer BUSY until they are [unblocked](unblock). Waits so long
+    /// for I/O of the last daemon, and gives those that have to wait longer: what is on them is no record of what is
+    /// pending.
+    fn empty(&mut self, patience: Duration) -> Waiting {
+        let began = Instant::now();
+        loop {
+            let last = began.elapsed() >= patience;
+            let mut waiting = Waiting::new();
+            self.left.retain_mut(|ring| {
+                // One that was made anew under this name, or with this number, is empty.
+                if self.uio.incarnation(ring.minor) != Some(ring.incarnation) {
+                    return false;
+                }
+                let hindrance = ring.empty(&self.uio, last).err();
+                if let Some(hindrance) = &hindrance {
+                    let why = format!(
+                        "its ring has to be emptied before it is served, which is done as soon as it can be: {}",
+                        chain(hindrance)
+                    );
+                    waiting.insert(ring.backstore.name().clone(), why);
+                }
+                hindrance.is_some()
+            });
+            if waiting.is_empty() || last {
+                return waiting;
+            }
+            thread::sleep(IO_INTERVAL);
         }
     }
-    Ok(())
+}
+
+impl LeftRing {
+    /// Empties it, unless another process has the device or its backing object: I/O of that process may touch the ring's
+    /// data. So it may when the process has ended, since the kernel ends io_uring's after it.
+    fn empty(&mut self, uio: &UioPaths, with_readers: bool) -> Result<(), Hindrance> {
+        // Later it may be we who have the object, for another port of its unit.
+        if !self.io_has_ended {
+            self.look_for_io(with_readers)?;
+            self.io_has_ended = true;
+        }
+        let _claim = uio.claim(self.minor)?;
+        self.backstore.block()?;
+        Ok(self.backstore.reset_ring()?)
+    }
+
+    /// Whether somebody has the backing object. Objects that can't be looked at have no I/O.
+    fn look_for_io(&self, with_readers: bool) -> Result<(), Hindrance> {
+        let options = Name::parse(&self.uio_name).map(|name| Options::parse(name.handler));
+        let Some(Ok(Options { path, disk, .. })) = options else {
+            return Ok(());
+        };
+        // Others may read what is only read, which can't be told apart.
+        match Backing::is_free(&path) {
+            Ok(false) if !(disk.read_only && with_readers) => Err(Hindrance::Io { path }),
+            _ => Ok(()),
+        }
+    }
 }
 
 /// Lets commands come to us. On a thread of its own: the kernel may hold what is to be written until the main
@@ -127,28 +199,152 @@ pub(super) fn aside(
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
+    use crate::tcmu::configfs::tests::Tree;
+
+    /// A device of the last daemon's, on a ring that nobody has emptied yet.
+    struct Left {
+        tree: Tree,
+        rings: LeftRings,
+        path: PathBuf,
+    }
+
+    const ACTIONS: &str = "core/user_0/lun0/action";
+
+    impl Left {
+        fn new(more_options: &str) -> Left {
+            let tree = Tree::new();
+            let path = tree.root().join("lun0.img");
+            let uio_name = format!("tcm-user/0/lun0/pr/{}{more_options}", path.display());
+            tree.file("class/uio0/name", &uio_name).file("dev/uio0", "");
+            let uio = UioPaths {
+                class: tree.root().join("class"),
+                nodes: tree.root().join("dev"),
+            };
+            let ring = LeftRing {
+                minor: 0,
+                incarnation: uio.incarnation(0).unwrap(),
+                uio_name,
+                backstore: tree.backstore("user_0", "lun0"),
+                io_has_ended: false,
+            };
+            Left {
+                rings: LeftRings {
+                    uio,
+                    left: vec![ring],
+                },
+                path,
+                tree,
+            }
+        }
+
+        fn what_is_waited_for(&mut self) -> Option<String> {
+            let waiting = self.rings.empty(Duration::ZERO);
+            assert_eq!(self.rings.left.len(), waiting.len());
+            waiting.into_values().next()
+        }
+
+        fn is_emptied(&self) -> bool {
+            let [blocked, reset] = ["block_dev", "reset_ring"]
+                .map(|file| self.tree.content(&format!("{ACTIONS}/{file}")));
+            assert_eq!(blocked == "1", reset == "1");
+            reset == "1"
+        }
+    }
+
+    #[test]
+    fn a_ring_is_emptied_at_once_where_no_io_goes_on() {
+        let mut left = Left::new("");
+        assert_eq!(left.what_is_waited_for(), None);
+        assert!(left.is_emptied());
+    }
 
     #[test]
     fn a_ring_is_left_alone_while_its_backing_object_is_in_use() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("lun0.img");
-        let name = format!("tcm-user/0/lun0/pr/{}", path.display());
-        let read_only = format!("{name};read_only=1");
-        let now = Instant::now();
-        assert!(wait_for_io(&name, now).is_ok(), "there is none");
+        let mut left = Left::new("");
+        let backing = Backing::open(&left.path, 1 << 20, 512).unwrap();
+        for _ in 0..2 {
+            let why = left.what_is_waited_for().unwrap();
+            assert!(why.contains("I/O of the last tcmu-pr goes on in"), "{why}");
+            assert!(!left.is_emptied());
+        }
+        drop(backing);
+        assert_eq!(left.what_is_waited_for(), None);
+        assert!(left.is_emptied());
+    }
 
-        let backing = Backing::open(&path, 1 << 20, 512).unwrap();
-        let refusal = wait_for_io(&name, now).unwrap_err().to_string();
-        assert!(refusal.contains("another process serves it"), "{refusal}");
-        assert!(wait_for_io(&read_only, now).is_ok());
-
-        let later = now + Duration::from_secs(20);
+    #[test]
+    fn io_that_ends_soon_is_waited_for() {
+        let mut left = Left::new("");
+        let backing = Backing::open(&left.path, 1 << 20, 512).unwrap();
+        let began = Instant::now();
         thread::scope(|scope| {
-            let waiting = scope.spawn(|| wait_for_io(&name, later));
+            let emptying = scope.spawn(|| left.rings.empty(Duration::from_secs(20)).len());
             drop(backing);
-            assert!(waiting.join().unwrap().is_ok());
+            assert_eq!(emptying.join().unwrap(), 0);
         });
-        assert!(Instant::now() < later);
+        assert!(began.elapsed() < Duration::from_secs(20));
+    }
+
+    #[test]
+    fn readers_are_not_waited_for_in_the_end() {
+        let mut left = Left::new(";read_only=1");
+        let _backing = Backing::open(&left.path, 1 << 20, 512).unwrap();
+        assert_eq!(left.what_is_waited_for(), None);
+        assert!(left.is_emptied());
+    }
+
+    #[test]
+    fn io_that_has_ended_once_is_not_looked_for_again() {
+        let mut left = Left::new("");
+        let node = left.tree.root().join("dev/uio0");
+        fs::remove_file(&node).unwrap();
+        let why = left.what_is_waited_for().unwrap();
+        assert!(
+            why.contains("dev/uio0: another process may have it open"),
+            "{why}"
+        );
+        // It is served through another port.
+        let _backing = Backing::open(&left.path, 1 << 20, 512).unwrap();
+        left.tree.file("dev/uio0", "");
+        assert_eq!(left.what_is_waited_for(), None);
+        assert!(left.is_emptied());
+    }
+
+    #[test]
+    fn a_device_that_is_gone_or_made_anew_is_not_waited_for() {
+        for is_made_anew in [false, true] {
+            let mut left = Left::new("");
+            let _backing = Backing::open(&left.path, 1 << 20, 512).unwrap();
+            assert!(left.what_is_waited_for().is_some());
+            // Renamed, so that its inode is not given out again.
+            let old = left.tree.root().join("class/uio0");
+            fs::rename(&old, left.tree.root().join("class/old")).unwrap();
+            if is_made_anew {
+                left.tree
+                    .file("class/uio0/name", &left.rings.left[0].uio_name);
+            }
+            assert_eq!(left.what_is_waited_for(), None);
+            assert!(!left.is_emptied());
+        }
+    }
+
+    #[test]
+    fn who_waits_is_told_when_that_changes() {
+        let tree = Tree::new();
+        let (sender, told) = crossbeam_channel::unbounded();
+        let nowhere = UioPaths {
+            class: tree.root().join("class"),
+            nodes: tree.root().join("dev"),
+        };
+        let mut before_walk = empty_left_rings(nowhere, sender);
+        assert!(before_walk(), "there is nothing to look at");
+        assert!(told.is_empty());
+        fs::create_dir(tree.root().join("class")).unwrap();
+        assert!(!before_walk());
+        assert!(!before_walk());
+        assert_eq!(told.try_iter().collect::<Vec<_>>(), [Waiting::new()]);
     }
 }

@@ -12,7 +12,7 @@ pub mod watch;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -151,6 +151,12 @@ impl UioPaths {
             .custom_flags(libc::O_NONBLOCK)
             .open(&path)
             .map_err(|source| Error::Open { path, source })
+    }
+
+    /// What tells a device from any other that had its number, or will have it. `None` if there is none.
+    pub fn incarnation(&self, minor: u32) -> Option<u64> {
+        let directory = self.class.join(format!("uio{minor}"));
+        Some(std::fs::metadata(directory).ok()?.ino())
     }
 
     fn node(&self, minor: u32) -> PathBuf {
