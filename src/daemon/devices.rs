@@ -7,6 +7,7 @@
 
 mod domains;
 mod links;
+mod resting;
 mod settings;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -27,7 +28,7 @@ use super::sessions::Reserves;
 use super::status;
 use super::tap;
 use super::unit::{Unit, context, geometry, mode, on_medium, provisioning, watch};
-use super::worker::{self, Notice, Order, Parts, PortId};
+use super::worker::{self, Notice, Order, Parts, PortId, Rests};
 use crate::control::{Administration, PortStatus, RefusedStatus, Status, TapStatus, UnitStatus};
 use crate::lu::{Alteration, LogicalUnit, Setup, ToStore, UnitState, Unknown};
 use crate::nexus;
@@ -58,6 +59,7 @@ const WORKER_PATIENCE: Duration = Duration::from_secs(2);
 const FOREIGN_PATIENCE: Duration = Duration::from_secs(10);
 
 pub(super) use links::Link;
+pub(super) use resting::Resting;
 use settings::Resizes;
 
 struct Port {
@@ -109,6 +111,7 @@ pub(super) struct Devices {
     who_waits: Receiver<Waiting>,
     /// Whose rings can't be emptied yet; `None` before they were looked at.
     waiting: Option<Waiting>,
+    resting: Resting,
     reserves: Reserves,
     resizes: Resizes,
     /// What the nexus tap notes, or why there is none.
@@ -125,6 +128,7 @@ impl Devices {
         again: Again,
         started: Instant,
         who_waits: Receiver<Waiting>,
+        resting: Resting,
     ) -> Devices {
         Devices {
             records,
@@ -144,6 +148,7 @@ impl Devices {
             next_port: 0,
             who_waits,
             waiting: None,
+            resting,
             resizes: Resizes::default(),
             tap: Err("it is not attached yet".to_owned()),
         }
@@ -257,14 +262,19 @@ impl Devices {
             self.look_since.get_or_insert(walk.began);
         }
         let look = self.look_since.is_some_and(|since| walk.began >= since);
+        self.resting.take_note();
         let found = if look {
             self.look_for_devices(&walk)
         } else {
             Vec::new()
         };
         self.look_for_sessions(&walk);
+        let looked = look && walk.backstores.is_ok();
         self.walk = Some(walk);
         self.resolve();
+        if looked {
+            self.take_backlogs();
+        }
         unblock(found);
     }
 
@@ -326,6 +336,10 @@ impl Devices {
                 }
                 None => continue,
             };
+            if self.resting.is_emptying(backstore.name()) {
+                self.look_since = Some(walk.began);
+                continue;
+            }
             // What is refused is listed, with the reason, and stays blocked.
             match self.add_or_refuse(uio, &backstore, settings, walk.began) {
                 Ok(()) => added.push(backstore),
@@ -471,14 +485,17 @@ impl Devices {
         for unit in self.units.values() {
             unit.worker.give(Order::Stop);
         }
+        let mut rests = Rests::new();
         for unit in std::mem::take(&mut self.units).into_values() {
-            if !unit.worker.stop(STOP_PATIENCE) {
-                log::error!(
+            match unit.worker.end(STOP_PATIENCE) {
+                Some(of_unit) => rests.extend(of_unit),
+                None => log::error!(
                     "{}: I/O hangs; it is left behind",
                     unit.backing.path().display()
-                );
+                ),
             }
         }
+        self.hand_over(rests);
     }
 
     fn add_or_refuse(
@@ -548,6 +565,7 @@ impl Devices {
         };
         let id = PortId(self.next_port);
         self.next_port += 1;
+        self.leave_backlog(unit, backstore.name());
         self.units[&unit].worker.give(Order::AddPort(id, device));
         if let (None, Ok(notes)) = (&options.nexus, &self.tap) {
             self.units[&unit].tap(id, uio.minor, notes);

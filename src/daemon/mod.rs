@@ -32,7 +32,7 @@ use crate::store::engine::Wanted;
 use crate::sys::process;
 use crate::tcmu::netlink::{self, Event, Listener};
 use crate::tcmu::{UioPaths, configfs, watch};
-use devices::Devices;
+use devices::{Devices, Resting};
 use records::Records;
 use worker::Poll;
 
@@ -127,7 +127,9 @@ pub fn run(config: &Config) -> Result<(), Error> {
     let (service, mut lost) = dbus::serve(&config.bus, &orders)?;
     let (listener, replier) = netlink::open(netlink::PARAMETERS.as_ref())?;
     let (waiting, who_waits) = unbounded();
-    let empty_rings = rings::empty_left_rings(UioPaths::default(), waiting);
+    let (resting, found_resting) = unbounded();
+    let left = rings::Left::take(&records, resting);
+    let empty_rings = rings::empty_left_rings(UioPaths::default(), left, waiting);
     let (walks, again) = watch::start(configfs::ROOT.as_ref(), WALK_INTERVAL, empty_rings)?;
     let (notices, noticed) = unbounded();
     let mut devices = Devices::new(
@@ -138,6 +140,7 @@ pub fn run(config: &Config) -> Result<(), Error> {
         again,
         started,
         who_waits,
+        Resting::new(found_resting),
     );
     // Whether there is a tap decides which backstores can be served.
     if let Ok(first) = happened.recv() {

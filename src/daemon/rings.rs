@@ -2,6 +2,7 @@
 //! for.
 
 use std::collections::BTreeMap;
+use std::fs::File;
 use std::path::PathBuf;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -9,10 +10,12 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::Sender;
 
 use super::chain;
+use super::records::Records;
+use super::records::handover::{Handover, RestingRing, now};
 use crate::store::backing::Backing;
 use crate::tcmu::config::{Name, Options};
 use crate::tcmu::configfs::{self, Backstore, BackstoreName};
-use crate::tcmu::{self, UioPaths};
+use crate::tcmu::{self, Uio, UioPaths};
 
 /// The backstore behind a UIO name, if it is one of ours.
 pub(super) fn ours(uio_name: &str) -> Option<Backstore> {
@@ -32,32 +35,73 @@ const PATIENCE: Duration = Duration::from_secs(1);
 /// How often to look meanwhile whether it goes on.
 const IO_INTERVAL: Duration = Duration::from_millis(10);
 
+/// What the last daemon has left in order.
+pub(super) struct Left {
+    handover: Handover,
+    /// Where the backstores of rings are told that are still so.
+    resting: Sender<BackstoreName>,
+}
+
+impl Left {
+    /// Takes what was left: it is there once.
+    pub(super) fn take(records: &Records, resting: Sender<BackstoreName>) -> Left {
+        let handover = records.take_over().unwrap_or_else(|error| {
+            log::error!("{}", chain(&error));
+            Handover::default()
+        });
+        Left { handover, resting }
+    }
+
+    /// Whether a ring is as it was left. Then its backstore is told, and the kernel need not end anything. `claim` is its
+    /// device, which nobody else has open.
+    fn has(
+        &self,
+        uios: &UioPaths,
+        uio: &Uio,
+        claim: &File,
+        backstore: &Backstore,
+    ) -> Result<bool, configfs::Error> {
+        // Where it can't be mapped, it can't be served: whoever wants to do that says why.
+        let claim = claim.try_clone().ok();
+        let device = claim.and_then(|claim| uios.map(uio.minor, claim).ok());
+        let tail = device.and_then(|device| device.ring.at_rest());
+        let Some(found) = tail.and_then(|tail| RestingRing::of(uios, uio, tail)) else {
+            return Ok(false);
+        };
+        let command_timeout_s = backstore.settings()?.command_timeout_s;
+        let has = self.handover.has(&found, command_timeout_s, now());
+        if has {
+            // Nobody is there to be told if we have stopped already.
+            let _ = self.resting.send(backstore.name().clone());
+        }
+        Ok(has)
+    }
+}
+
 /// Backstores whose rings can't be emptied yet, and what is waited for.
 pub(super) type Waiting = BTreeMap<BackstoreName, String>;
 
 /// What is to be done before each walk: [empties](LeftRings::empty) what rings the last daemon has left, and tells who
 /// waits whenever that changes, before the walk. Gives whether any is left.
-pub(super) fn empty_left_rings(uio: UioPaths, who_waits: Sender<Waiting>) -> impl FnMut() -> bool {
-    let mut rings: Option<LeftRings> = None;
+pub(super) fn empty_left_rings(
+    uio: UioPaths,
+    in_order: Left,
+    who_waits: Sender<Waiting>,
+) -> impl FnMut() -> bool {
+    let mut rings = LeftRings {
+        uio,
+        in_order,
+        left: None,
+    };
     let mut told = None;
     move || {
-        let patience = if rings.is_none() {
-            PATIENCE
-        } else {
-            Duration::ZERO
-        };
-        if rings.is_none() {
-            match LeftRings::find(uio.clone()) {
-                Ok(found) => rings = Some(found),
-                Err(error) => {
-                    log::error!("{}", chain(&error));
-                    return true;
-                }
+        let waiting = match rings.empty(PATIENCE) {
+            Ok(waiting) => waiting,
+            Err(error) => {
+                log::error!("{}", chain(&error));
+                return true;
             }
-        }
-        let waiting = rings
-            .as_mut()
-            .map_or_else(Waiting::new, |rings| rings.empty(patience));
+        };
         let any = !waiting.is_empty();
         if told.as_ref() != Some(&waiting) {
             // Nobody is there to be told if we have stopped already.
@@ -71,13 +115,14 @@ pub(super) fn empty_left_rings(uio: UioPaths, who_waits: Sender<Waiting>) -> imp
 /// The rings of our devices as the last daemon has left them.
 struct LeftRings {
     uio: UioPaths,
-    left: Vec<LeftRing>,
+    in_order: Left,
+    /// Those that were not emptied yet; `None` before they were looked for.
+    left: Option<Vec<LeftRing>>,
 }
 
 struct LeftRing {
-    minor: u32,
+    uio: Uio,
     incarnation: u64,
-    uio_name: String,
     backstore: Backstore,
     io_has_ended: bool,
 }
@@ -96,48 +141,53 @@ enum Hindrance {
 }
 
 impl LeftRings {
-    fn find(uio: UioPaths) -> Result<LeftRings, tcmu::Error> {
-        let found = uio.scan()?.into_iter().filter_map(|found| {
-            let backstore = ours(&found.name)?;
+    fn find(&self) -> Result<Vec<LeftRing>, tcmu::Error> {
+        let found = self.uio.scan()?.into_iter().filter_map(|uio| {
+            let backstore = ours(&uio.name)?;
             // One that is being made has nothing on its ring, and is about to be announced.
             let enabled = matches!(backstore.is_enabled(), Ok(true));
             Some(LeftRing {
-                minor: found.minor,
-                incarnation: uio.incarnation(found.minor).filter(|_| enabled)?,
-                uio_name: found.name,
+                incarnation: self.uio.incarnation(uio.minor).filter(|_| enabled)?,
+                uio,
                 backstore,
                 io_has_ended: false,
             })
         });
-        let left = found.collect();
-        Ok(LeftRings { uio, left })
+        Ok(found.collect())
     }
 
-    /// Ends with BUSY what is on them, and has the kernel answer BUSY until they are [unblocked](unblock). Waits so long
-    /// for I/O of the last daemon, and gives those that have to wait longer: what is on them is no record of what is
-    /// pending.
-    fn empty(&mut self, patience: Duration) -> Waiting {
+    /// Ends with BUSY what is on them, and has the kernel answer BUSY until they are [unblocked](unblock). But those that
+    /// were left in order stay as they are.
+    ///
+    /// Waits for I/O of the last daemon, for so long the first time, and gives those that have to wait longer: what is on
+    /// them is no record of what is pending.
+    fn empty(&mut self, patience: Duration) -> Result<Waiting, tcmu::Error> {
+        let (mut left, patience) = match self.left.take() {
+            Some(left) => (left, Duration::ZERO),
+            None => (self.find()?, patience),
+        };
         let began = Instant::now();
         loop {
             let last = began.elapsed() >= patience;
             let mut waiting = Waiting::new();
-            self.left.retain_mut(|ring| {
+            left.retain_mut(|ring| {
                 // One that was made anew under this name, or with this number, is empty.
-                if self.uio.incarnation(ring.minor) != Some(ring.incarnation) {
+                if self.uio.incarnation(ring.uio.minor) != Some(ring.incarnation) {
                     return false;
                 }
-                let hindrance = ring.empty(&self.uio, last).err();
-                if let Some(hindrance) = &hindrance {
-                    let why = format!(
-                        "its ring has to be emptied before it is served, which is done as soon as it can be: {}",
-                        chain(hindrance)
-                    );
-                    waiting.insert(ring.backstore.name().clone(), why);
-                }
-                hindrance.is_some()
+                let Err(hindrance) = ring.empty(&self.uio, &self.in_order, last) else {
+                    return false;
+                };
+                let why = format!(
+                    "its ring has to be emptied before it is served, which is done as soon as it can be: {}",
+                    chain(&hindrance)
+                );
+                waiting.insert(ring.backstore.name().clone(), why);
+                true
             });
             if waiting.is_empty() || last {
-                return waiting;
+                self.left = Some(left);
+                return Ok(waiting);
             }
             thread::sleep(IO_INTERVAL);
         }
@@ -147,20 +197,28 @@ impl LeftRings {
 impl LeftRing {
     /// Empties it, unless another process has the device or its backing object: I/O of that process may touch the ring's
     /// data. So it may when the process has ended, since the kernel ends io_uring's after it.
-    fn empty(&mut self, uio: &UioPaths, with_readers: bool) -> Result<(), Hindrance> {
+    fn empty(
+        &mut self,
+        uio: &UioPaths,
+        in_order: &Left,
+        with_readers: bool,
+    ) -> Result<(), Hindrance> {
         // Later it may be we who have the object, for another port of its unit.
         if !self.io_has_ended {
             self.look_for_io(with_readers)?;
             self.io_has_ended = true;
         }
-        let _claim = uio.claim(self.minor)?;
+        let claim = uio.claim(self.uio.minor)?;
+        if in_order.has(uio, &self.uio, &claim, &self.backstore)? {
+            return Ok(());
+        }
         self.backstore.block()?;
         Ok(self.backstore.reset_ring()?)
     }
 
     /// Whether somebody has the backing object. Objects that can't be looked at have no I/O.
     fn look_for_io(&self, with_readers: bool) -> Result<(), Hindrance> {
-        let options = Name::parse(&self.uio_name).map(|name| Options::parse(name.handler));
+        let options = Name::parse(&self.uio.name).map(|name| Options::parse(name.handler));
         let Some(Ok(Options { path, disk, .. })) = options else {
             return Ok(());
         };
@@ -205,35 +263,42 @@ mod tests {
     use crate::tcmu::configfs::tests::Tree;
 
     /// A device of the last daemon's, on a ring that nobody has emptied yet.
-    struct Left {
+    struct Node {
         tree: Tree,
         rings: LeftRings,
         path: PathBuf,
     }
 
+    fn nothing() -> Left {
+        Left {
+            handover: Handover::default(),
+            resting: crossbeam_channel::unbounded().0,
+        }
+    }
+
     const ACTIONS: &str = "core/user_0/lun0/action";
 
-    impl Left {
-        fn new(more_options: &str) -> Left {
+    impl Node {
+        fn new(more_options: &str) -> Node {
             let tree = Tree::new();
             let path = tree.root().join("lun0.img");
-            let uio_name = format!("tcm-user/0/lun0/pr/{}{more_options}", path.display());
-            tree.file("class/uio0/name", &uio_name).file("dev/uio0", "");
+            let name = format!("tcm-user/0/lun0/pr/{}{more_options}", path.display());
+            tree.file("class/uio0/name", &name).file("dev/uio0", "");
             let uio = UioPaths {
                 class: tree.root().join("class"),
                 nodes: tree.root().join("dev"),
             };
             let ring = LeftRing {
-                minor: 0,
+                uio: Uio { minor: 0, name },
                 incarnation: uio.incarnation(0).unwrap(),
-                uio_name,
                 backstore: tree.backstore("user_0", "lun0"),
                 io_has_ended: false,
             };
-            Left {
+            Node {
                 rings: LeftRings {
                     uio,
-                    left: vec![ring],
+                    in_order: nothing(),
+                    left: Some(vec![ring]),
                 },
                 path,
                 tree,
@@ -241,8 +306,9 @@ mod tests {
         }
 
         fn what_is_waited_for(&mut self) -> Option<String> {
-            let waiting = self.rings.empty(Duration::ZERO);
-            assert_eq!(self.rings.left.len(), waiting.len());
+            let waiting = self.rings.empty(Duration::ZERO).unwrap();
+            let left = self.rings.left.as_ref().map(Vec::len);
+            assert_eq!(left, Some(waiting.len()));
             waiting.into_values().next()
         }
 
@@ -256,78 +322,76 @@ mod tests {
 
     #[test]
     fn a_ring_is_emptied_at_once_where_no_io_goes_on() {
-        let mut left = Left::new("");
-        assert_eq!(left.what_is_waited_for(), None);
-        assert!(left.is_emptied());
+        let mut node = Node::new("");
+        assert_eq!(node.what_is_waited_for(), None);
+        assert!(node.is_emptied());
     }
 
     #[test]
     fn a_ring_is_left_alone_while_its_backing_object_is_in_use() {
-        let mut left = Left::new("");
-        let backing = Backing::open(&left.path, 1 << 20, 512).unwrap();
+        let mut node = Node::new("");
+        let backing = Backing::open(&node.path, 1 << 20, 512).unwrap();
         for _ in 0..2 {
-            let why = left.what_is_waited_for().unwrap();
+            let why = node.what_is_waited_for().unwrap();
             assert!(why.contains("I/O of the last tcmu-pr goes on in"), "{why}");
-            assert!(!left.is_emptied());
+            assert!(!node.is_emptied());
         }
         drop(backing);
-        assert_eq!(left.what_is_waited_for(), None);
-        assert!(left.is_emptied());
+        assert_eq!(node.what_is_waited_for(), None);
+        assert!(node.is_emptied());
     }
 
     #[test]
     fn io_that_ends_soon_is_waited_for() {
-        let mut left = Left::new("");
-        let backing = Backing::open(&left.path, 1 << 20, 512).unwrap();
-        let began = Instant::now();
-        thread::scope(|scope| {
-            let emptying = scope.spawn(|| left.rings.empty(Duration::from_secs(20)).len());
-            drop(backing);
-            assert_eq!(emptying.join().unwrap(), 0);
-        });
-        assert!(began.elapsed() < Duration::from_secs(20));
+        let mut node = Node::new("");
+        let mut ring = node.rings.left.take().unwrap().remove(0);
+        let backing = Backing::open(&node.path, 1 << 20, 512).unwrap();
+        assert!(ring.empty(&node.rings.uio, &nothing(), false).is_err());
+        drop(backing);
+        assert!(ring.empty(&node.rings.uio, &nothing(), false).is_ok());
+        assert!(node.is_emptied());
     }
 
     #[test]
     fn readers_are_not_waited_for_in_the_end() {
-        let mut left = Left::new(";read_only=1");
-        let _backing = Backing::open(&left.path, 1 << 20, 512).unwrap();
-        assert_eq!(left.what_is_waited_for(), None);
-        assert!(left.is_emptied());
+        let mut node = Node::new(";read_only=1");
+        let _backing = Backing::open(&node.path, 1 << 20, 512).unwrap();
+        assert_eq!(node.what_is_waited_for(), None);
+        assert!(node.is_emptied());
     }
 
     #[test]
     fn io_that_has_ended_once_is_not_looked_for_again() {
-        let mut left = Left::new("");
-        let node = left.tree.root().join("dev/uio0");
+        let mut node = Node::new("");
+        let node = node.tree.root().join("dev/uio0");
         fs::remove_file(&node).unwrap();
-        let why = left.what_is_waited_for().unwrap();
+        let why = node.what_is_waited_for().unwrap();
         assert!(
             why.contains("dev/uio0: another process may have it open"),
             "{why}"
         );
         // It is served through another port.
-        let _backing = Backing::open(&left.path, 1 << 20, 512).unwrap();
-        left.tree.file("dev/uio0", "");
-        assert_eq!(left.what_is_waited_for(), None);
-        assert!(left.is_emptied());
+        let _backing = Backing::open(&node.path, 1 << 20, 512).unwrap();
+        node.tree.file("dev/uio0", "");
+        assert_eq!(node.what_is_waited_for(), None);
+        assert!(node.is_emptied());
     }
 
     #[test]
     fn a_device_that_is_gone_or_made_anew_is_not_waited_for() {
         for is_made_anew in [false, true] {
-            let mut left = Left::new("");
-            let _backing = Backing::open(&left.path, 1 << 20, 512).unwrap();
-            assert!(left.what_is_waited_for().is_some());
+            let mut node = Node::new("");
+            let _backing = Backing::open(&node.path, 1 << 20, 512).unwrap();
+            assert!(node.what_is_waited_for().is_some());
+            let name = node.tree.content("class/uio0/name");
             // Renamed, so that its inode is not given out again.
-            let old = left.tree.root().join("class/uio0");
-            fs::rename(&old, left.tree.root().join("class/old")).unwrap();
+            let old = node.tree.root().join("class/uio0");
+            fs::rename(&old, node.tree.root().join("class/old")).unwrap();
             if is_made_anew {
-                left.tree
-                    .file("class/uio0/name", &left.rings.left[0].uio_name);
+                node.tree.file("class/uio0/name", &name);
             }
-            assert_eq!(left.what_is_waited_for(), None);
-            assert!(!left.is_emptied());
+            assert_eq!(node.what_is_waited_for(), None);
+            assert!(!node.is_emptied());
         }
     }
 
@@ -339,7 +403,7 @@ mod tests {
             class: tree.root().join("class"),
             nodes: tree.root().join("dev"),
         };
-        let mut before_walk = empty_left_rings(nowhere, sender);
+        let mut before_walk = empty_left_rings(nowhere, nothing(), sender);
         assert!(before_walk(), "there is nothing to look at");
         assert!(told.is_empty());
         fs::create_dir(tree.root().join("class")).unwrap();

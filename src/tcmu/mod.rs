@@ -131,9 +131,13 @@ impl UioPaths {
 
     /// Opens and maps a device.
     pub fn open(&self, minor: u32) -> Result<Device, Error> {
+        self.map(minor, self.claim(minor)?)
+    }
+
+    /// Maps a device that is open.
+    pub fn map(&self, minor: u32, file: File) -> Result<Device, Error> {
         let length = self.map_size(minor)?;
         let path = self.node(minor);
-        let file = self.claim(minor)?;
         let region = Region::map(&file, length).map_err(|source| Error::Map {
             path: path.clone(),
             length,
