@@ -151,6 +151,8 @@ wait_until() {
 daemon_log=$lab_scratch/daemon.log
 daemon_pid=
 daemon_listener=
+# shellcheck disable=SC2034 # when it was executed, in microseconds, for the tests
+daemon_began_us=
 daemon_start() {
     local word socket=$lab_scratch/notify from to
     [[ -n ${TCMU_PR_BIN:-} ]] || give_up "there is no daemon: cargo build makes one, or TCMU_PR_BIN names it"
@@ -160,6 +162,8 @@ daemon_start() {
     # Descriptors of our own: bash closes the coprocess's when it ends.
     exec {from}<&"${lab_await[0]}" {to}>&"${lab_await[1]}"
     read -r -u "$from" word
+    # shellcheck disable=SC2034
+    daemon_began_us=${EPOCHREALTIME/[.,]/}
     NOTIFY_SOCKET=$socket "$TCMU_PR_BIN" serve "$@" --engine "${TCMU_PR_ENGINE:-best}" </dev/null >>"$daemon_log" 2>&1 {from}<&- {to}>&- &
     daemon_pid=$!
     echo "$daemon_pid" >&"$to"
