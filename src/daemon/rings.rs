@@ -65,9 +65,11 @@ impl Left {
         // Where it can't be mapped, it can't be served: whoever wants to do that says why.
         let claim = claim.try_clone().ok();
         let device = claim.and_then(|claim| uios.map(uio.minor, claim).ok());
-        let tail = device.and_then(|device| device.ring.at_rest());
+        let Some(tail) = device.and_then(|device| device.ring.at_rest()) else {
+            return Ok(false);
+        };
         let timeout_s = backstore.settings()?.command_timeout_s;
-        let found = tail.and_then(|tail| Found::of(uios, uio, tail, timeout_s));
+        let found = Found::of(uios, uio, tail, timeout_s);
         let nexus = found.and_then(|found| self.handover.nexus(&found, now()));
         if let Some(nexus) = nexus {
             // Nobody is there to be told if we have stopped already.
@@ -256,7 +258,6 @@ pub(super) fn aside(
 
 #[cfg(test)]
 mod tests {
-    use std::fs;
 
     use super::*;
     use crate::tcmu::configfs::tests::Tree;
@@ -362,8 +363,7 @@ mod tests {
     #[test]
     fn io_that_has_ended_once_is_not_looked_for_again() {
         let mut node = Node::new("");
-        let node = node.tree.root().join("dev/uio0");
-        fs::remove_file(&node).unwrap();
+        node.tree.remove("dev/uio0");
         let why = node.what_is_waited_for().unwrap();
         assert!(
             why.contains("dev/uio0: another process may have it open"),
