@@ -258,7 +258,6 @@ pub(super) fn aside(
 
 #[cfg(test)]
 mod tests {
-
     use super::*;
     use crate::tcmu::configfs::tests::Tree;
 
