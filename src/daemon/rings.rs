@@ -363,8 +363,7 @@ mod tests {
     #[test]
     fn io_that_has_ended_once_is_not_looked_for_again() {
         let mut node = Node::new("");
-        let node = node.tree.root().join("dev/uio0");
-        fs::remove_file(&node).unwrap();
+        node.tree.remove("dev/uio0");
         let why = node.what_is_waited_for().unwrap();
         assert!(
             why.contains("dev/uio0: another process may have it open"),
