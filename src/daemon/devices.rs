@@ -20,6 +20,7 @@ use nix::errno::Errno;
 
 use super::Effort;
 use super::chain;
+use super::performance::performance;
 use super::recorder::Recorder;
 use super::records::{self, Keep, Records};
 use super::refusal::Refusal;
@@ -28,6 +29,7 @@ use super::sessions::Reserves;
 use super::status;
 use super::tap;
 use super::unit::{Unit, context, geometry, mode, on_medium, provisioning, watch};
+use super::unix_s;
 use super::worker::{self, Notice, Order, Parts, PortId, Rests};
 use crate::control::{Administration, PortStatus, RefusedStatus, Status, TapStatus, UnitStatus};
 use crate::lu::{Alteration, LogicalUnit, Setup, ToStore, UnitState, Unknown};
@@ -116,6 +118,8 @@ pub(super) struct Devices {
     resizes: Resizes,
     /// What the nexus tap notes, or why there is none.
     tap: Result<Notes, String>,
+    /// When the daemon was started, in seconds since 1970.
+    started_unix_s: u64,
 }
 
 impl Devices {
@@ -151,6 +155,7 @@ impl Devices {
             resting,
             resizes: Resizes::default(),
             tap: Err("it is not attached yet".to_owned()),
+            started_unix_s: unix_s(),
         }
     }
 
@@ -466,6 +471,7 @@ impl Devices {
             });
         Status {
             version: env!("CARGO_PKG_VERSION").to_owned(),
+            started_unix_s: self.started_unix_s,
             tap: match &self.tap {
                 Ok(_) => TapStatus::Attached,
                 Err(reason) => TapStatus::Missing {
@@ -853,6 +859,7 @@ impl Devices {
             counters: report.as_ref().map(status::counters).unwrap_or_default(),
             in_flight: report.as_ref().map_or(0, |report| report.in_flight as u64),
             waiting: report.as_ref().map(status::waiting).unwrap_or_default(),
+            performance: report.as_ref().map(performance),
         }
     }
 }
