@@ -5,12 +5,15 @@
 
 mod caller;
 pub mod dbus;
+pub mod journal;
 pub mod systemd;
 
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded, unbounded};
 use serde::{Deserialize, Serialize};
+
+use crate::history::Found;
 
 /// How long the daemon may take to answer. targetcli gives up after 25 seconds.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
@@ -32,6 +35,13 @@ pub enum Order {
     Status {
         /// All of it.
         reply: Sender<Status>,
+    },
+    /// What was registered and reserved by whom when?
+    History {
+        /// The unit serial number.
+        serial: String,
+        /// What stands in its history, or why that can't be read.
+        reply: Sender<Result<Found, String>>,
     },
     /// Change a logical unit.
     Administer {
@@ -95,6 +105,11 @@ impl Orders {
     /// Asks how things are.
     pub fn status(&self) -> Result<Status, Error> {
         self.ask(ANSWER_TIMEOUT, |reply| Order::Status { reply })
+    }
+
+    /// Asks for the history of the logical unit with this serial number.
+    pub fn history(&self, serial: String) -> Result<Result<Found, String>, Error> {
+        self.ask(ANSWER_TIMEOUT, |reply| Order::History { serial, reply })
     }
 
     /// Has the logical unit with this serial number changed.
@@ -410,6 +425,7 @@ pub(crate) mod tests {
                 match order {
                     Order::CheckConfig { config, reply } => reply.send(Err(config)).is_ok(),
                     Order::Status { reply } => reply.send(example()).is_ok(),
+                    Order::History { reply, .. } => reply.send(Ok(Found::default())).is_ok(),
                     Order::Administer {
                         serial,
                         action,

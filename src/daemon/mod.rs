@@ -5,6 +5,7 @@
 //! touches what a worker owns: it gives orders.
 
 mod devices;
+pub mod history;
 pub mod recorder;
 pub mod records;
 mod refusal;
@@ -137,7 +138,7 @@ pub fn run(config: &Config) -> Result<(), Error> {
     let (walks, again) = watch::start(configfs::ROOT.as_ref(), WALK_INTERVAL, stop_rings)?;
     let (notices, noticed) = unbounded();
     let mut devices = Devices::new(
-        records,
+        records.clone(),
         config.effort,
         replier,
         notices,
@@ -190,6 +191,7 @@ pub fn run(config: &Config) -> Result<(), Error> {
                 Ok(Order::Administer { serial, action, reply }) => {
                     devices.administer(&serial, action, reply);
                 }
+                Ok(Order::History { serial, reply }) => history::answer(&records, serial, reply),
                 Ok(Order::Status { reply }) => {
                     let _ = reply.send(devices.status());
                 }

@@ -89,7 +89,10 @@ impl Left {
 /// the ring's data. So it may when the process has ended, since the kernel ends io_uring's after it.
 ///
 /// Gives those whose rings could not be emptied: what is on them is no record of what is pending.
-pub(super) fn stop_rings(uio: &UioPaths, left: &Left) -> Result<BTreeSet<BackstoreName>, tcmu::Error> {
+pub(super) fn stop_rings(
+    uio: &UioPaths,
+    left: &Left,
+) -> Result<BTreeSet<BackstoreName>, tcmu::Error> {
     let deadline = Instant::now() + IO_PATIENCE;
     let mut unstopped = BTreeSet::new();
     for found in uio.scan()? {
@@ -110,7 +113,7 @@ pub(super) fn stop_rings(uio: &UioPaths, left: &Left) -> Result<BTreeSet<Backsto
             Ok(backstore.reset_ring()?)
         };
         if let Err(error) = stop() {
-            log::error!("backstore {}: {}", backstore.name(), chain(&error));
+            log::error!(TCMU_PR_BACKSTORE:% = backstore.name(); "backstore {}: {}", backstore.name(), chain(&error));
             unstopped.insert(backstore.name().clone());
         }
     }

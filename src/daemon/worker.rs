@@ -8,6 +8,7 @@
 mod backlog;
 mod copies;
 mod polling;
+mod refusals;
 mod reserve;
 mod words;
 
@@ -35,6 +36,7 @@ pub use copies::{Peer, Peers, Question};
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded, unbounded};
 pub use polling::Poll;
 use polling::Polling;
+use refusals::{Refusals, refusals};
 pub use words::{Identity, Notice, Order, PortId, Report};
 
 /// How many entries are taken from one ring before the others get their turn.
@@ -195,6 +197,7 @@ pub struct Worker<S, R> {
     stopping: bool,
     backlog: Backlog,
     polling: Polling,
+    refusals: Refusals,
 }
 
 /// Starts the thread of a logical unit.
@@ -254,6 +257,7 @@ impl<S: Store<Pending>, R: Record> Worker<S, R> {
             stopping: false,
             backlog: Backlog::None,
             polling,
+            refusals: refusals(),
         })
     }
 
@@ -292,7 +296,9 @@ impl<S: Store<Pending>, R: Record> Worker<S, R> {
         let mut more = self.take_entries();
         self.take_done();
         more |= self.follow_reserve();
-        more | self.publish()
+        more |= self.publish();
+        self.tell_refused();
+        more
     }
 
     /// Lets one tick of time pass for what waits in the unit.
@@ -323,7 +329,7 @@ impl<S: Store<Pending>, R: Record> Worker<S, R> {
         } else if self.parts.unit.needs_ticks() {
             Some(TICK)
         } else {
-            None
+            self.until_refused_is_told()
         };
         let leaves_rings = self.leaves_rings();
         let mut woken = std::mem::take(&mut self.woken);

@@ -53,7 +53,7 @@ impl Devices {
     /// To be called before a device becomes a port: what is on its ring waits until all ports are there, if it is at rest.
     pub(super) fn leave_backlog(&self, unit: BackingId, name: &BackstoreName) {
         if self.resting.names.contains(name) {
-            log::info!("backstore {name}: goes on with what is on its ring");
+            log::info!(TCMU_PR_BACKSTORE:% = name; "backstore {name}: goes on with what is on its ring");
             self.units[&unit].worker.give(Order::LeaveBacklog);
         }
     }
@@ -74,7 +74,7 @@ impl Devices {
     }
 
     fn empty(&self, name: BackstoreName) {
-        log::warn!("backstore {name}: is not served as before: initiators repeat their commands");
+        log::warn!(TCMU_PR_BACKSTORE:% = name; "backstore {name}: is not served as before: initiators repeat their commands");
         let (uio, again) = (self.uio.clone(), self.again.clone());
         let emptying = Arc::clone(&self.resting.emptying);
         names(&emptying).insert(name.clone());
