@@ -14,9 +14,10 @@
 //! | [`lu`] | a logical unit, where commands, reservations and blocks meet | `pr`, `scsi`, `store`, `sys` |
 //! | [`tcmu`] | the kernel's side: rings, devices, messages, the target configuration | `sys` |
 //! | [`nexus`] | who sent a command | `scsi`, `sys`, `tcmu` |
-//! | [`control`] | what an operator touches: the bus, systemd, the status | |
-//! | [`daemon`] | the threads: the main loop, and a worker for each logical unit | `control`, `lu`, `nexus`, `pr`, `scsi`, `store`, `sys`, `tcmu` |
-//! | [`cli`] | the command line | `control`, `nexus`, `tcmu` |
+//! | [`history`] | the audit trail of the fence, a file for each logical unit | `pr`, `scsi` |
+//! | [`control`] | what an operator touches: the bus, systemd, the log, the status | `history` |
+//! | [`daemon`] | the threads: the main loop, and a worker for each logical unit | `control`, `history`, `lu`, `nexus`, `pr`, `scsi`, `store`, `sys`, `tcmu` |
+//! | [`cli`] | the command line | `control`, `history`, `nexus`, `tcmu` |
 //!
 //! `main` puts [`cli`], [`control`] and [`daemon`] together. `tests/tidy.rs` holds the code to this table: an
 //! import that it does not name fails, and so does a name that nothing imports any more.
@@ -49,6 +50,7 @@
 pub mod cli;
 pub mod control;
 pub mod daemon;
+pub mod history;
 pub mod lu;
 pub mod nexus;
 pub mod pr;

@@ -6,9 +6,9 @@ use std::panic;
 use std::process::{ExitCode, abort};
 
 use clap::Parser;
-use log::LevelFilter;
 use tcmu_pr::cli::{self, Cli, Command, Engine, Person, Serve};
 use tcmu_pr::control::dbus::Bus;
+use tcmu_pr::control::journal;
 use tcmu_pr::daemon::worker::Poll;
 use tcmu_pr::daemon::{self, Config, Effort};
 use tcmu_pr::nexus::tap::Faults;
@@ -22,12 +22,13 @@ fn main() -> ExitCode {
         }
         Command::Status(options) => cli::status(&options, bus, output),
         Command::Show(options) => cli::show(&options, bus, output),
+        Command::History(options) => cli::history(&options, bus, output),
         Command::Clear(options) => cli::change(options, bus, person(), output),
         Command::Preempt(options) => cli::change(options, bus, person(), output),
         Command::ClearFlushFailure(options) => cli::change(options, bus, person(), output),
         Command::Resize(options) => cli::change(options, bus, person(), output),
         Command::Check(options) => {
-            log_to_standard_error(options.log_level);
+            journal::start(options.log_level);
             cli::check(&options, output)
         }
         Command::Completions(options) => cli::completions(&options, output),
@@ -57,7 +58,7 @@ fn person() -> Person<io::StdinLock<'static>> {
 }
 
 fn serve(options: &Serve) -> Result<(), Box<dyn Error>> {
-    log_to_standard_error(options.log_level);
+    journal::start(options.log_level);
     die_with_any_thread();
     daemon::run(&Config {
         run_directory: options.run_directory.clone(),
@@ -80,14 +81,6 @@ fn serve(options: &Serve) -> Result<(), Box<dyn Error>> {
         },
     })?;
     Ok(())
-}
-
-fn log_to_standard_error(level: LevelFilter) {
-    // RUST_LOG can say more of a single part: tcmu_pr::daemon::worker=trace names every command and who sends it.
-    env_logger::Builder::new()
-        .filter_level(level)
-        .parse_default_env()
-        .init();
 }
 
 /// A panic is a broken invariant. The process ends, whichever thread it was; systemd starts it again, and it

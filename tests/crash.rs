@@ -63,6 +63,7 @@ fn to_store(change: &Change) -> ToStore {
         attentions: Vec::new(),
         state: None,
         set_aside: false,
+        cause: None,
     }
 }
 
@@ -77,6 +78,7 @@ fn start(files: &SimFiles, boot_id: &str) -> (Reservations, Keeper<SimFiles>) {
         attentions: kept.attentions,
         state: None,
         set_aside: false,
+        cause: None,
     };
     keeper.save(&to_store).expect("nothing is wrong any more");
     (kept.reservations, keeper)
@@ -150,6 +152,7 @@ fn node(before: &Reservations) -> (SimFiles, Keeper<SimFiles>) {
         attentions: Vec::new(),
         state: None,
         set_aside: false,
+        cause: None,
     };
     keeper.save(&to_store).unwrap();
     (files, keeper)
@@ -377,6 +380,7 @@ fn a_record_that_cannot_be_read_is_never_lost_nor_taken_for_an_empty_one() {
         attentions: Vec::new(),
         state: None,
         set_aside: true,
+        cause: None,
     };
     let damaged = || {
         let files = SimFiles::default();
@@ -454,6 +458,7 @@ fn state_to_store(state: UnitState) -> ToStore {
         attentions: Vec::new(),
         state: Some(state),
         set_aside: false,
+        cause: None,
     }
 }
 

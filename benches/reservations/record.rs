@@ -87,6 +87,7 @@ fn changes(size: usize, aptpl: bool) -> [ToStore; 2] {
             attentions: Vec::new(),
             state: None,
             set_aside: false,
+            cause: None,
         }
     })
 }

@@ -16,7 +16,7 @@ const SECTION: &str = "8";
 const FILES: [(&str, &str); 3] = [
     (
         "/var/lib/tcmu-pr",
-        "which disk is which, and the reservations that outlive a loss of power: keep it with the disks",
+        "which disk is which, the reservations that outlive a loss of power, and the history of all: keep it with the disks",
     ),
     (
         "/run/tcmu-pr",
@@ -105,10 +105,11 @@ mod tests {
     use clap_complete::Shell;
 
     /// What `tcmu-pr` can be asked to do, by hand: each has a page and is completed.
-    const COMMANDS: [&str; 9] = [
+    const COMMANDS: [&str; 10] = [
         "serve",
         "status",
         "show",
+        "history",
         "clear",
         "preempt",
         "clear-flush-failure",

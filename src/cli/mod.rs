@@ -2,6 +2,7 @@
 
 mod change;
 mod check;
+mod history;
 mod manual;
 mod performance;
 mod text;
@@ -21,6 +22,7 @@ use crate::control::dbus::{self, Bus};
 use crate::control::{Status, UnitStatus};
 pub use change::{Person, change};
 pub use check::{Check, check};
+pub use history::{History, history};
 pub use manual::{completions, manual};
 
 /// Serves disks of the Linux kernel's SCSI target, with persistent reservations that fence.
@@ -43,6 +45,12 @@ pub enum Command {
     Status(StatusOptions),
     /// Show who is registered with a logical unit, and who holds its reservation
     Show(Show),
+    /// Show who has registered, reserved and preempted whom at a logical unit, when, and whom it has refused
+    ///
+    /// The newest is last. It goes back over restarts and boots, as far as two files of a megabyte reach.
+    ///
+    /// Works without the daemon too: as root, for a unit that is named by its path or serial number.
+    History(History),
     /// Remove the reservation of a logical unit and every registration
     ///
     /// Where the record of the reservations can't be read, it is set aside, and the unit goes on without registrations.
@@ -325,6 +333,9 @@ pub enum Error {
         /// The keys that there are.
         keys: Vec<String>,
     },
+    /// The history could not be read.
+    #[error(transparent)]
+    History(#[from] history::Error),
     /// Nobody who could be asked.
     #[error(
         "nobody is there to be asked: standard input is no terminal; give --yes if you are sure"

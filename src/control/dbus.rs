@@ -4,7 +4,7 @@
 //! |---|---|---|---|
 //! | `org.kernel.TCMUService1` | `/org/kernel/TCMUService1` | ObjectManager | GetManagedObjects |
 //! | | `/org/kernel/TCMUService1/pr` | `org.kernel.TCMUService1` | ConfigDesc, CheckConfig(s) → (b, s) |
-//! | `org.tcmupr.Control1` | `/org/tcmupr/Control1` | `org.tcmupr.Control1` | Status() → s (JSON), Clear(s), Preempt(s, t), ClearFlushFailure(s), Resize(s, t, b) |
+//! | `org.tcmupr.Control1` | `/org/tcmupr/Control1` | `org.tcmupr.Control1` | Status() → s (JSON), History(s) → s (JSON), Clear(s), Preempt(s, t), ClearFlushFailure(s), Resize(s, t, b) |
 //!
 //! All but Status take the unit serial number of a logical unit, Preempt a reservation key too, and Resize the size in bytes
 //! (0: that of the backing object) and whether it may become smaller. They answer when what they have changed is stored, and
@@ -30,6 +30,7 @@ use zbus::zvariant::DynamicType;
 use zbus::{MatchRule, Message, interface};
 
 use super::{Administration, Orders, Status, caller};
+use crate::history::Found;
 
 const HANDLER_NAME: &str = "org.kernel.TCMUService1";
 const HANDLER_ROOT: &str = "/org/kernel/TCMUService1";
@@ -234,6 +235,13 @@ pub fn status(bus: &Bus) -> Result<Status, Error> {
     serde_json::from_str(&text).map_err(Error::Answer)
 }
 
+/// Asks a running daemon for the history of the logical unit with this serial number.
+pub fn history(bus: &Bus, serial: &str) -> Result<Found, Error> {
+    let answer = call(bus, "History", &(serial,))?;
+    let text: String = answer.body().deserialize().map_err(call_error)?;
+    serde_json::from_str(&text).map_err(Error::Answer)
+}
+
 /// Has a running daemon change the logical unit with this serial number.
 pub fn administer(bus: &Bus, serial: &str, action: Administration) -> Result<(), Error> {
     match action {
@@ -340,6 +348,21 @@ impl Control {
         serde_json::to_string(&status).map_err(|error| fdo::Error::Failed(error.to_string()))
     }
 
+    async fn history(
+        &self,
+        #[zbus(connection)] bus: &zbus::Connection,
+        #[zbus(header)] header: Header<'_>,
+        serial: String,
+    ) -> fdo::Result<String> {
+        caller::check(bus, &header).await?;
+        let orders = self.orders.clone();
+        let found = unblock(move || orders.history(serial)).await;
+        let found = found
+            .map_err(|error| fdo::Error::Failed(error.to_string()))?
+            .map_err(fdo::Error::Failed)?;
+        serde_json::to_string(&found).map_err(|error| fdo::Error::Failed(error.to_string()))
+    }
+
     async fn clear(
         &self,
         #[zbus(connection)] bus: &zbus::Connection,
@@ -396,6 +419,7 @@ pub(crate) mod tests {
     use super::*;
     use crate::control::Order;
     use crate::control::tests::example;
+    use crate::history::{Entry, Kind, Other, State};
 
     const SOON: Duration = Duration::from_secs(10);
 
@@ -472,6 +496,9 @@ pub(crate) mod tests {
                         reply.send(answer).expect("the bus waits");
                     }
                     Order::Status { reply } => reply.send(example()).expect("the bus waits"),
+                    Order::History { serial, reply } => {
+                        reply.send(history_of(&serial)).expect("the bus waits");
+                    }
                     Order::Administer {
                         serial,
                         action,
@@ -486,6 +513,19 @@ pub(crate) mod tests {
                 }
             }
         });
+    }
+
+    /// Unit 6001405a has been started; no other has a history.
+    fn history_of(serial: &str) -> Result<Found, String> {
+        if serial != "6001405a" {
+            return Err(format!("{serial} has no history"));
+        }
+        let started = Kind::Other(Other::Started);
+        let time = jiff::Timestamp::from_second(1_796_036_400).expect("it is in range");
+        Ok(Found {
+            entries: vec![Entry::new(time, started, State::default())],
+            unreadable: 0,
+        })
     }
 
     fn check_config(connection: &Connection, config: &str) -> (bool, String) {

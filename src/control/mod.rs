@@ -5,6 +5,7 @@
 
 mod caller;
 pub mod dbus;
+pub mod journal;
 pub mod metrics;
 pub mod performance;
 pub mod systemd;
@@ -14,6 +15,8 @@ use std::time::Duration;
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded, unbounded};
 use performance::PerformanceStatus;
 use serde::{Deserialize, Serialize};
+
+use crate::history::Found;
 
 /// How long the daemon may take to answer. targetcli gives up after 25 seconds.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
@@ -35,6 +38,13 @@ pub enum Order {
     Status {
         /// All of it.
         reply: Sender<Status>,
+    },
+    /// What was registered and reserved by whom when?
+    History {
+        /// The unit serial number.
+        serial: String,
+        /// What stands in its history, or why that can't be read.
+        reply: Sender<Result<Found, String>>,
     },
     /// Change a logical unit.
     Administer {
@@ -103,6 +113,11 @@ impl Orders {
     /// Asks how things are, and waits no longer than that for the answer.
     pub fn status_within(&self, patience: Duration) -> Result<Status, Error> {
         self.ask(patience, |reply| Order::Status { reply })
+    }
+
+    /// Asks for the history of the logical unit with this serial number.
+    pub fn history(&self, serial: String) -> Result<Result<Found, String>, Error> {
+        self.ask(ANSWER_TIMEOUT, |reply| Order::History { serial, reply })
     }
 
     /// Has the logical unit with this serial number changed.
@@ -424,6 +439,7 @@ pub(crate) mod tests {
                 match order {
                     Order::CheckConfig { config, reply } => reply.send(Err(config)).is_ok(),
                     Order::Status { reply } => reply.send(example()).is_ok(),
+                    Order::History { reply, .. } => reply.send(Ok(Found::default())).is_ok(),
                     Order::Administer {
                         serial,
                         action,

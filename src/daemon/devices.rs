@@ -20,6 +20,7 @@ use nix::errno::Errno;
 
 use super::Effort;
 use super::chain;
+use super::history::{self, Noting, tell_unit};
 use super::performance::performance;
 use super::recorder::Recorder;
 use super::records::{self, Keep, Records};
@@ -31,6 +32,7 @@ use super::tap;
 use super::unit::{Unit, context, geometry, mode, on_medium, provisioning, watch};
 use super::unix_s;
 use super::worker::{self, Notice, Order, Parts, PortId, Rests};
+use crate::control::journal::{self, MessageId};
 use crate::control::{Administration, PortStatus, RefusedStatus, Status, TapStatus, UnitStatus};
 use crate::lu::{Alteration, LogicalUnit, Setup, ToStore, UnitState, Unknown};
 use crate::nexus;
@@ -170,7 +172,8 @@ impl Devices {
             tap::Event::Missing(why) => {
                 let shared = self.ports.values().any(|port| port.label.is_none());
                 let level = if shared { Level::Error } else { Level::Info };
-                log::log!(level, "nexus tap: {why}");
+                let text = format_args!("nexus tap: {why}");
+                journal::tell(level, MessageId::TapMissing, &[], text);
                 self.tap = Err(why);
                 self.resolve();
             }
@@ -250,7 +253,7 @@ impl Devices {
 
     fn reply(&mut self, name: &BackstoreName, request: Request, outcome: Result<(), Errno>) {
         if let Err(error) = self.replier.reply(request, outcome) {
-            log::error!("backstore {name}: {}", chain(&error));
+            log::error!(TCMU_PR_BACKSTORE:% = name; "backstore {name}: {}", chain(&error));
         }
     }
 
@@ -436,7 +439,7 @@ impl Devices {
             return;
         };
         let reason = format!("{}; restart tcmu-pr, which empties the ring", chain(why));
-        log::error!("backstore {}: {reason}", port.backstore.name());
+        log::error!(TCMU_PR_BACKSTORE:% = port.backstore.name(); "backstore {}: {reason}", port.backstore.name());
         port.failed = Some(reason);
         let backstore = port.backstore.clone();
         aside("block", move || backstore.block());
@@ -514,7 +517,7 @@ impl Devices {
     ) -> Result<(), Errno> {
         match self.add(uio, backstore, settings, since) {
             Ok(()) => {
-                log::info!("backstore {}: served", backstore.name());
+                log::info!(TCMU_PR_BACKSTORE:% = backstore.name(); "backstore {}: served", backstore.name());
                 self.last_refused = None;
                 Ok(())
             }
@@ -529,7 +532,7 @@ impl Devices {
         // rtslib writes again what was refused: one creation, two announcements.
         let refused = Some((name.clone(), reason.clone()));
         if self.last_refused != refused && self.refused.get(name) != Some(&reason) {
-            log::error!("backstore {name} is refused: {reason}");
+            log::error!(TCMU_PR_BACKSTORE:% = name; "backstore {name} is refused: {reason}");
             self.last_refused = refused;
         }
         self.refused.insert(name.clone(), reason);
@@ -623,6 +626,7 @@ impl Devices {
                     attentions: kept.attentions.clone(),
                     state: None,
                     set_aside: false,
+                    cause: None,
                 };
                 let mut keeper = self.records.keeper(&record.serial);
                 keeper.save(&to_store).map_err(records::Error::from)?;
@@ -630,7 +634,7 @@ impl Devices {
             }
             Err(error) => {
                 let reason = chain(&error);
-                log::error!("{}: {reason}", backing.path().display());
+                tell_unit(&record, MessageId::RecordUnreadable, &reason);
                 unreadable = Some(reason);
                 (Err(Unknown), Vec::new(), false)
             }
@@ -647,10 +651,8 @@ impl Devices {
             }
         });
         if state.flush_failed {
-            log::error!(
-                "{}: a flush has failed: writes are refused until `tcmu-pr clear-flush-failure`",
-                backing.path().display()
-            );
+            let text = "a flush has failed: writes are refused until `tcmu-pr clear-flush-failure`";
+            tell_unit(&record, MessageId::FlushFailed, text);
         }
         let start = |source| Refusal::Start {
             path: backing.path().to_owned(),
@@ -658,6 +660,8 @@ impl Devices {
         };
         let waker = Waker::new().map_err(start)?;
         let (store, engine) = Engine::new(&backing, &waker, self.effort.engine).map_err(start)?;
+        let history = history::begin(&self.records, &record, reservations.as_ref().ok(), power_on);
+        let keeper = Noting::new(self.records.keeper(&record.serial), history);
         let parts = Parts {
             unit: LogicalUnit::new(Setup {
                 identity: inquiry::Identity::new(&record.serial),
@@ -672,8 +676,7 @@ impl Devices {
             }),
             store,
             medium: Some(Arc::<Backing>::clone(&backing)),
-            recorder: Recorder::start(self.records.keeper(&record.serial), &waker)
-                .map_err(start)?,
+            recorder: Recorder::start(keeper, &waker).map_err(start)?,
             waker,
             notices: self.notices.clone(),
             logout_patience: worker::LOGOUT_PATIENCE,
@@ -758,7 +761,7 @@ impl Devices {
                 port.backstore.name()
             );
         }
-        log::info!("backstore {}: removed", port.backstore.name());
+        log::info!(TCMU_PR_BACKSTORE:% = port.backstore.name(); "backstore {}: removed", port.backstore.name());
         if self.ports.values().any(|other| other.unit == port.unit) {
             self.agree_on_write_cache(port.unit);
             return;

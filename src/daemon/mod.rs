@@ -5,6 +5,7 @@
 //! touches what a worker owns: it gives orders.
 
 mod devices;
+pub mod history;
 mod performance;
 pub mod recorder;
 pub mod records;
@@ -142,7 +143,7 @@ pub fn run(config: &Config) -> Result<(), Error> {
     let (walks, again) = watch::start(configfs::ROOT.as_ref(), WALK_INTERVAL, empty_rings)?;
     let (notices, noticed) = unbounded();
     let mut devices = Devices::new(
-        records,
+        records.clone(),
         config.effort,
         replier,
         notices,
@@ -195,6 +196,7 @@ pub fn run(config: &Config) -> Result<(), Error> {
                 Ok(Order::Administer { serial, action, reply }) => {
                     devices.administer(&serial, action, reply);
                 }
+                Ok(Order::History { serial, reply }) => history::answer(&records, serial, reply),
                 Ok(Order::Status { reply }) => {
                     let _ = reply.send(devices.status());
                 }

@@ -2,14 +2,27 @@
 //! nothing but the command that has changed them.
 
 use std::io;
+use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 
-use crossbeam_channel::{Receiver, Sender, unbounded};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, unbounded};
 
-use super::chain;
 use super::records::Keep;
-use crate::lu::ToStore;
+use crate::history::Withheld;
+use crate::lu::{RefusedCommands, ToStore};
+use crate::scsi::nexus::ItNexus;
 use crate::sys::wake::Waker;
+
+/// What happens that whoever keeps the history has to know.
+#[derive(Debug)]
+pub enum Note {
+    /// This is in force.
+    InForce(Box<ToStore>),
+    /// Commands were refused.
+    Refused(RefusedCommands),
+    /// More were than were told: of an I_T nexus, its PERSISTENT RESERVE OUT or the others.
+    MoreRefused(Withheld<(Arc<ItNexus>, bool)>),
+}
 
 /// Stores records, one at a time, without ever blocking the thread that owns the logical unit.
 pub trait Record {
@@ -18,13 +31,23 @@ pub trait Record {
 
     /// How it ended: whether it is stored. `None` until then.
     fn reap(&mut self) -> Option<bool>;
+
+    /// Passes on what has happened.
+    fn take_note(&mut self, _note: Note) {}
+}
+
+/// What the thread has to do.
+#[derive(Debug)]
+enum Job {
+    Store(ToStore),
+    Note(Note),
 }
 
 /// Stores records on a thread of its own. Dropping it waits until what it has is stored.
 #[derive(Debug)]
 pub struct Recorder {
     /// `None` only while it is dropped.
-    jobs: Option<Sender<ToStore>>,
+    jobs: Option<Sender<Job>>,
     done: Receiver<bool>,
     thread: Option<JoinHandle<()>>,
 }
@@ -32,25 +55,30 @@ pub struct Recorder {
 impl Recorder {
     /// A recorder that calls `waker` when something is stored, or can't be.
     pub fn start(mut keeper: impl Keep + Send + 'static, waker: &Waker) -> io::Result<Recorder> {
-        let (jobs, to_do) = unbounded::<ToStore>();
+        let (jobs, to_do) = unbounded();
         let (stored, done) = unbounded();
         let waker = waker.clone();
         let thread = thread::Builder::new()
             .name("record".to_owned())
             .spawn(move || {
-                for to_store in to_do {
-                    let outcome = keeper.save(&to_store);
-                    if let Err(error) = &outcome {
-                        log::error!(
-                            "the record of the unit could not be stored: {}",
-                            chain(error)
-                        );
+                while let Some(job) = next(&to_do, &keeper) {
+                    match job {
+                        Some(Job::Store(to_store)) => {
+                            let is_stored = keeper.save(&to_store).is_ok();
+                            if stored.send(is_stored).is_err() {
+                                break;
+                            }
+                            waker.wake();
+                            if is_stored || is_incident(&to_store) {
+                                keeper.take_note(Note::InForce(Box::new(to_store)));
+                            }
+                        }
+                        Some(Job::Note(note)) => keeper.take_note(note),
+                        None => {}
                     }
-                    if stored.send(outcome.is_ok()).is_err() {
-                        return;
-                    }
-                    waker.wake();
+                    keeper.tell_due();
                 }
+                keeper.end();
             })?;
         Ok(Recorder {
             jobs: Some(jobs),
@@ -60,13 +88,41 @@ impl Recorder {
     }
 }
 
-impl Record for Recorder {
-    fn submit(&mut self, to_store: ToStore) {
-        let sent = self.jobs.as_ref().map(|jobs| jobs.send(to_store));
+/// Whether what is to be stored is so in any case.
+fn is_incident(to_store: &ToStore) -> bool {
+    let cause = to_store.cause.as_ref();
+    cause.is_some_and(|cause| cause.act.is_incident())
+}
+
+/// What to do next: `Some(None)` is what has become due, and `None` that nothing will come any more.
+fn next(to_do: &Receiver<Job>, keeper: &impl Keep) -> Option<Option<Job>> {
+    let Some(due) = keeper.due() else {
+        return to_do.recv().ok().map(Some);
+    };
+    match to_do.recv_deadline(due) {
+        Ok(job) => Some(Some(job)),
+        Err(RecvTimeoutError::Timeout) => Some(None),
+        Err(RecvTimeoutError::Disconnected) => None,
+    }
+}
+
+impl Recorder {
+    fn give(&self, job: Job) {
+        let sent = self.jobs.as_ref().map(|jobs| jobs.send(job));
         assert!(
             matches!(sent, Some(Ok(()))),
             "the thread lives as long as the recorder"
         );
+    }
+}
+
+impl Record for Recorder {
+    fn submit(&mut self, to_store: ToStore) {
+        self.give(Job::Store(to_store));
+    }
+
+    fn take_note(&mut self, note: Note) {
+        self.give(Job::Note(note));
     }
 
     fn reap(&mut self) -> Option<bool> {

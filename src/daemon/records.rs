@@ -5,6 +5,7 @@
 //! /var/lib/tcmu-pr/<serial>.pr          reservations that outlive a loss of power: while APTPL is on
 //! /run/tcmu-pr/<serial>.pr              reservations that outlive the daemon: always
 //! /var/lib/tcmu-pr/<serial>.mode        mode parameters that initiators have saved
+//! /var/lib/tcmu-pr/<serial>.history     who has changed the reservations when: see [`crate::history`]
 //! /run/tcmu-pr/<serial>.mode            those that they have set, and whether a flush has failed: see [`state`]
 //! /run/tcmu-pr/handover                 rings at rest, between a daemon's end and the start of the next: see [`handover`]
 //! ```
@@ -24,10 +25,13 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
+use super::recorder::Note;
+use crate::history;
 use crate::lu::ToStore;
 use crate::pr::image::{self, Image};
 use crate::pr::{Reservations, Save};
@@ -279,6 +283,11 @@ impl<F: Files> Records<F> {
         Ok(())
     }
 
+    /// Where the history of the unit with this serial number is.
+    pub fn history(&self, serial: &str) -> PathBuf {
+        history::path(&self.state, serial)
+    }
+
     fn unit_path(&self, backing: &Path) -> PathBuf {
         let digest: [u8; 32] = Sha256::digest(backing.as_os_str().as_bytes()).into();
         let [a, b, c, d, e, f, g, h, ..] = digest;
@@ -304,6 +313,20 @@ fn random_serial() -> Result<String, Error> {
 pub trait Keep {
     /// Stores what is to be stored. After an error, what was stored before still is.
     fn save(&mut self, to_store: &ToStore) -> Result<(), saved::Error>;
+
+    /// Takes note of what has happened, once whoever waits for it has been told.
+    fn take_note(&mut self, _note: Note) {}
+
+    /// When [`Keep::tell_due`] is worth a call; `None` if it is not.
+    fn due(&self) -> Option<Instant> {
+        None
+    }
+
+    /// Tells what has waited long enough.
+    fn tell_due(&mut self) {}
+
+    /// Nothing will come any more.
+    fn end(&mut self) {}
 }
 
 /// Keeps them in files.

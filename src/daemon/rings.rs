@@ -258,6 +258,8 @@ pub(super) fn aside(
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
     use crate::tcmu::configfs::tests::Tree;
 

@@ -9,6 +9,7 @@ mod backlog;
 mod copies;
 pub mod measure;
 mod polling;
+mod refusals;
 mod reserve;
 mod words;
 
@@ -37,6 +38,7 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded, unbounded};
 use measure::{InFlight, Measure};
 pub use polling::Poll;
 use polling::Polling;
+use refusals::{Refusals, refusals};
 pub use words::{Identity, Notice, Order, PortId, Report};
 
 /// How many entries are taken from one ring before the others get their turn.
@@ -200,6 +202,7 @@ pub struct Worker<S, R> {
     backlog: Backlog,
     polling: Polling,
     measure: Measure,
+    refusals: Refusals,
 }
 
 /// Starts the thread of a logical unit.
@@ -260,6 +263,7 @@ impl<S: Store<Pending>, R: Record> Worker<S, R> {
             backlog: Backlog::None,
             polling,
             measure: Measure::new(Instant::now()),
+            refusals: refusals(),
         })
     }
 
@@ -300,6 +304,7 @@ impl<S: Store<Pending>, R: Record> Worker<S, R> {
         more |= self.follow_reserve();
         more |= self.publish();
         self.end_turn();
+        self.tell_refused();
         more
     }
 
@@ -331,7 +336,7 @@ impl<S: Store<Pending>, R: Record> Worker<S, R> {
         } else if self.parts.unit.needs_ticks() || self.measure.needs_looks() {
             Some(TICK)
         } else {
-            None
+            self.until_refused_is_told()
         };
         let leaves_rings = self.leaves_rings();
         let mut woken = std::mem::take(&mut self.woken);

@@ -11,6 +11,7 @@ use super::mode::{Alteration, UnitState};
 use super::task::{NexusId, Reply, Response, Tag, Task, Ticket};
 use super::{LogicalUnit, Step};
 use crate::pr::admin::Action;
+use crate::pr::event::{Act, Cause};
 use crate::pr::{Change, Reservations, Save};
 use crate::scsi::nexus::ItNexus;
 use crate::scsi::sense::Sense;
@@ -34,6 +35,8 @@ pub struct ToStore {
     pub state: Option<UnitState>,
     /// Whether what stands there can't be read, and is to be set aside before.
     pub set_aside: bool,
+    /// What changes the reservations, if anything does.
+    pub cause: Option<Cause>,
 }
 
 /// Why an order of the administrator's came to nothing.
@@ -65,6 +68,19 @@ pub(super) enum Origin {
     Administrator(Ticket),
     /// Nobody: a reset, or the loss of an I_T nexus.
     Event,
+}
+
+/// Who changes the reservations, and by what.
+#[derive(Debug)]
+pub(super) struct By {
+    act: Act,
+    nexus: Option<Arc<ItNexus>>,
+}
+
+impl By {
+    fn administrator(act: Act) -> By {
+        By { act, nexus: None }
+    }
 }
 
 /// A change that is being stored.
@@ -132,15 +148,17 @@ impl LogicalUnit {
             Awaited::Command(task) => self.run(task),
             Awaited::Order(action, ticket) => self.carry_out(action, ticket),
             Awaited::Alteration(alteration, origin) => self.store_alteration(alteration, origin),
-            Awaited::Reset => self.event(self.reservations.released_by_reset()),
-            Awaited::NexusLoss(nexus) => {
-                self.event(self.reservations.released_by_nexus_loss(&nexus))
+            Awaited::Reset => {
+                let by = By {
+                    act: Act::Reset,
+                    nexus: None,
+                };
+                self.event(self.reservations.released_by_reset(), by)
             }
+            Awaited::NexusLoss(nexus) => self.end_reserve(nexus),
             // It may have sent another while this has waited.
             Awaited::SessionLoss(_, number) if number != self.reserves.number => Step::Held,
-            Awaited::SessionLoss(nexus, _) => {
-                self.event(self.reservations.released_by_nexus_loss(&nexus))
-            }
+            Awaited::SessionLoss(nexus, _) => self.end_reserve(nexus),
         })
     }
 
@@ -222,6 +240,7 @@ impl LogicalUnit {
             attentions: self.attentions(),
             state: None,
             set_aside: false,
+            cause: None,
         })
     }
 
@@ -244,11 +263,17 @@ impl LogicalUnit {
     }
 
     /// Has a change stored, if it is to be, and then takes it up.
-    pub(super) fn store(&mut self, change: Change, origin: Origin) -> Step {
+    pub(super) fn store(&mut self, change: Change, origin: Origin, by: By) -> Step {
         if change.save == Save::Nothing {
             return self.conclude(change, origin, false);
         }
-        self.store_and_set_aside(change, origin, false)
+        self.store_and_set_aside(change, origin, by)
+    }
+
+    /// Has the change of a command stored that does `act`, if it is to be, and then takes it up.
+    pub(super) fn store_of(&mut self, change: Change, task: Task, act: Act) -> Step {
+        let nexus = self.nexuses[task.nexus.0].nexus.clone();
+        self.store(change, Origin::Command(task), By { act, nexus })
     }
 
     /// Holds back a reply that tells, or lets conclude, who has access now, while commands are in flight that were let
@@ -299,7 +324,8 @@ impl LogicalUnit {
         }
     }
 
-    fn store_and_set_aside(&mut self, change: Change, origin: Origin, set_aside: bool) -> Step {
+    fn store_and_set_aside(&mut self, change: Change, origin: Origin, by: By) -> Step {
+        let set_aside = by.act == Act::RecordSetAside;
         let nexuses = &self.nexuses;
         let is_owed = |nexus: &super::Nexus| !nexus.attentions.is_empty();
         self.owed.retain(|&id| nexuses.get(id).is_some_and(is_owed));
@@ -311,6 +337,11 @@ impl LogicalUnit {
             attentions,
             state: None,
             set_aside,
+            cause: Some(Cause {
+                act: by.act,
+                by: by.nexus,
+                before: self.reservations.clone(),
+            }),
         };
         self.storing = Some(Storing {
             what: What::Reservations(change),
@@ -321,25 +352,39 @@ impl LogicalUnit {
         Step::Store(to_store)
     }
 
-    fn event(&mut self, change: Option<Change>) -> Step {
-        change.map_or(Step::Held, |change| self.store(change, Origin::Event))
+    fn event(&mut self, change: Option<Change>, by: By) -> Step {
+        change.map_or(Step::Held, |change| self.store(change, Origin::Event, by))
+    }
+
+    /// Ends the RESERVE of an I_T nexus that is lost.
+    fn end_reserve(&mut self, nexus: ItNexus) -> Step {
+        let change = self.reservations.released_by_nexus_loss(&nexus);
+        let by = By {
+            act: Act::NexusLoss,
+            nexus: Some(Arc::new(nexus)),
+        };
+        self.event(change, by)
     }
 
     fn carry_out(&mut self, action: Action, ticket: Ticket) -> Step {
         let refused = |why| Step::Administered(ticket, Err(why));
-        let change = match action {
+        let (change, act) = match action {
             Action::Clear if self.fenced => return self.start_afresh(ticket),
             Action::Preempt { .. } if self.fenced => return refused(Unfulfilled::Unreadable),
-            Action::Clear => self.reservations.cleared(None),
+            Action::Clear => (self.reservations.cleared(None), Act::AdministratorClear),
             Action::Preempt { key } => {
                 let mut registrants = self.reservations.registrants().iter();
                 if !registrants.any(|registrant| registrant.key == key) {
                     return refused(Unfulfilled::NoSuchKey(key));
                 }
-                self.reservations.removed(key)
+                (self.reservations.removed(key), Act::AdministratorPreempt)
             }
         };
-        self.store(change, Origin::Administrator(ticket))
+        self.store(
+            change,
+            Origin::Administrator(ticket),
+            By::administrator(act),
+        )
     }
 
     /// Goes on without the record that can't be read. Whoever may have been registered is told.
@@ -354,7 +399,8 @@ impl LogicalUnit {
                 .collect(),
             abort: Vec::new(),
         };
-        self.store_and_set_aside(change, Origin::Administrator(ticket), true)
+        let by = By::administrator(Act::RecordSetAside);
+        self.store_and_set_aside(change, Origin::Administrator(ticket), by)
     }
 
     /// Puts a change in force, and tells whoever asked for it, once it is true.

@@ -1,8 +1,8 @@
 //! What each command does, once it may run.
 
-use super::change::Origin;
 use super::task::{Pending, Reply, Response, Task, Told};
 use super::{LogicalUnit, NexusId, Step};
+use crate::pr::event::Act;
 use crate::pr::{self, Change, Refusal};
 use crate::scsi::cdb::{self, ByteCheck, CacheRange, Command};
 use crate::scsi::commands::Row;
@@ -462,7 +462,8 @@ impl LogicalUnit {
                 if matches!(command, Command::Reserve) {
                     self.reserves.number += 1;
                 }
-                self.store(change, Origin::Command(task))
+                let act = Act::of_cdb(&task.cdb).expect("it is one that can");
+                self.store_of(change, task, act)
             }
             Err(Refusal::Conflict) if self.is_doubtful(&task, command) => self.doubt(task),
             Err(Refusal::Conflict) => self.conflict(task),
@@ -472,7 +473,7 @@ impl LogicalUnit {
 
     /// Refuses a command that changes reservations, since it conflicts with them.
     pub(super) fn conflict(&mut self, task: Task) -> Step {
-        self.counters.conflicts += 1;
+        self.refuse(&task);
         self.tell(task, Response::Status(Status::ReservationConflict))
     }
 

@@ -17,6 +17,7 @@ mod lend;
 mod mode;
 mod parts;
 mod provision;
+mod refused;
 mod reserve;
 pub mod task;
 
@@ -49,6 +50,8 @@ pub use lend::{Lent, LoanId, Role, Wish};
 use mode::Draining;
 pub use mode::{Alteration, UnitState};
 use parts::Parts;
+use refused::Refusals;
+pub use refused::{Attempt, RefusedCommands};
 pub use reserve::LOOK_PATIENCE;
 use reserve::Reserves;
 use task::{
@@ -208,6 +211,7 @@ pub struct LogicalUnit {
     /// Copies end with their next chunk.
     is_ending: bool,
     counters: Counters,
+    refusals: Refusals,
 }
 
 impl LogicalUnit {
@@ -246,6 +250,7 @@ impl LogicalUnit {
             peers: HashMap::new(),
             is_ending: false,
             counters: Counters::default(),
+            refusals: Refusals::default(),
         };
         for (nexus, condition) in setup.attentions {
             unit.establish(&nexus, condition);
@@ -504,7 +509,7 @@ impl LogicalUnit {
             return Err(Sense::manual_intervention_required().into());
         }
         if !nexus.standing.admits(row.access_of(&task.cdb)) {
-            self.counters.conflicts += 1;
+            self.refuse(task);
             return Err(Response::Status(Status::ReservationConflict).into());
         }
         if reports && !nexus.attentions.is_empty() {
@@ -612,9 +617,14 @@ impl LogicalUnit {
     fn failed(&mut self, failure: &Failure) -> Response {
         let (error, of_the_medium) = match failure {
             Failure::Flush(error) => {
-                log::error!(
-                    "flushing failed: {error}; writes are refused until `tcmu-pr clear-flush-failure`"
-                );
+                // Of those that were under way, others fail too.
+                if !self.state.flush_failed {
+                    log::error!(
+                        TCMU_PR_UNIT = self.identity.serial.as_str();
+                        "logical unit {}: flushing failed: {error}; writes are refused until `tcmu-pr clear-flush-failure`",
+                        self.identity.serial
+                    );
+                }
                 self.flush_has_failed();
                 return Sense::write_error().into();
             }

@@ -241,7 +241,7 @@ impl LogicalUnit {
         let access = Access::Write;
         self.refresh(task.nexus);
         if !self.nexuses[task.nexus.0].standing.admits(access) {
-            self.counters.conflicts += 1;
+            self.refuse(&task);
             let conflict = Response::Status(Status::ReservationConflict);
             return Some(Step::Answer(task.answer(conflict)));
         }
@@ -292,6 +292,7 @@ impl LogicalUnit {
             attentions,
             state: Some(self.state_after(&alteration)),
             set_aside: false,
+            cause: None,
         };
         self.storing = Some(Storing {
             what: What::Unit(alteration),

@@ -15,6 +15,7 @@ mod nexuses;
 mod order;
 mod provision;
 mod reads;
+mod refused;
 mod reserve;
 mod resize;
 mod verify;

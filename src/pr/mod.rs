@@ -12,6 +12,7 @@
 //! | [`read`] | PERSISTENT RESERVE IN: the four answers |
 //! | [`spc2`] | RESERVE and RELEASE, and how they meet registrations |
 //! | [`admin`] | what the administrator may do, who is no I_T nexus |
+//! | [`event`] | what a change was, for those who want to know later |
 //! | [`image`] | reservations ⇄ versioned, checksummed text |
 //!
 //! Nothing here does I/O, reads a clock, logs, or blocks.
@@ -25,6 +26,7 @@ use crate::scsi::nexus::ItNexus;
 use crate::scsi::sense::Sense;
 
 pub mod admin;
+pub mod event;
 pub mod gate;
 pub mod image;
 pub mod out;

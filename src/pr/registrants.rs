@@ -4,9 +4,11 @@ use std::fmt;
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
+use imbl::ordmap::DiffItem;
 use imbl::{HashMap, OrdMap, OrdSet};
 use serde::{Deserialize, Serialize};
 
+use super::event::Registration;
 use super::{REGISTRANTS_MAX, Violation};
 use crate::scsi::nexus::{IscsiName, ItNexus, TransportId};
 
@@ -105,6 +107,29 @@ impl Registrants {
         if let TransportId::Iscsi { name, .. } = &gone.nexus.initiator_port {
             self.by_name.remove(&(name.clone(), number));
         }
+    }
+
+    /// What is other in `after`, which was made of this: in the order of registration.
+    pub(super) fn differences(&self, after: &Registrants) -> Vec<Registration> {
+        let keys = |before: Option<&Registrant>, after: Option<&Registrant>| {
+            let nexus = &before.or(after)?.nexus;
+            Some(Registration {
+                nexus: Arc::clone(nexus),
+                before: before.map(|registrant| registrant.key),
+                after: after.map(|registrant| registrant.key),
+            })
+        };
+        let differing = self.list.diff(&after.list);
+        differing
+            .filter_map(|item| match item {
+                DiffItem::Add(_, new) => keys(None, Some(new)),
+                DiffItem::Update {
+                    old: (_, old),
+                    new: (_, new),
+                } => keys(Some(old), Some(new)),
+                DiffItem::Remove(_, old) => keys(Some(old), None),
+            })
+            .collect()
     }
 
     /// The part of [`Reservations::check`](super::Reservations::check) that concerns registrants alone.

@@ -319,6 +319,7 @@ impl Node {
                 attentions: kept.attentions.clone(),
                 state: None,
                 set_aside: false,
+                cause: None,
             })
             .expect("the disk is well when the daemon starts");
         let attentions = kept.attentions.iter().map(|(nexus, condition)| {

@@ -162,7 +162,7 @@ impl Devices {
         };
         let order = match &link {
             Ok(Link::One(resolved)) => {
-                log::info!("backstore {name}: {}", resolved.nexus);
+                log::info!(TCMU_PR_BACKSTORE:% = name; "backstore {name}: {}", resolved.nexus);
                 port.served = Some(resolved.nexus.clone());
                 identify(Some(Identity {
                     nexus: Some(resolved.nexus.clone()),
@@ -172,14 +172,14 @@ impl Devices {
             Ok(Link::Shared(through)) => {
                 let through = through.iter().map(ToString::to_string);
                 let through = through.collect::<Vec<_>>().join(" ");
-                log::info!("backstore {name}: all initiators of {through}");
+                log::info!(TCMU_PR_BACKSTORE:% = name; "backstore {name}: all initiators of {through}");
                 Order::Share {
                     port: id,
                     target_ports: target_ports.clone(),
                 }
             }
             Err(reason) => {
-                log::info!("backstore {name}: {reason}");
+                log::info!(TCMU_PR_BACKSTORE:% = name; "backstore {name}: {reason}");
                 identify(None)
             }
         };

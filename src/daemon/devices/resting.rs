@@ -64,7 +64,7 @@ impl Devices {
     /// Tells whose commands are on it.
     pub(super) fn leave_backlog(&self, unit: BackingId, name: &BackstoreName) -> Option<ItNexus> {
         let nexus = self.resting.left.get(name)?;
-        log::info!("backstore {name}: goes on with what is on its ring");
+        log::info!(TCMU_PR_BACKSTORE:% = name; "backstore {name}: goes on with what is on its ring");
         self.units[&unit].worker.give(Order::LeaveBacklog);
         Some(nexus.clone())
     }
@@ -85,7 +85,7 @@ impl Devices {
     }
 
     fn empty(&self, name: BackstoreName) {
-        log::warn!("backstore {name}: is not served as before: initiators repeat their commands");
+        log::warn!(TCMU_PR_BACKSTORE:% = name; "backstore {name}: is not served as before: initiators repeat their commands");
         let (uio, again) = (self.uio.clone(), self.again.clone());
         let emptying = Arc::clone(&self.resting.emptying);
         names(&emptying).insert(name.clone());

@@ -82,7 +82,7 @@ impl Devices {
         match outcome {
             Ok(geometry) => self.grow(unit, geometry, Whom::Kernel(name.clone(), request)),
             Err(reason) => {
-                log::error!("backstore {name}: its size can't be set to {size} bytes: {reason}");
+                log::error!(TCMU_PR_BACKSTORE:% = name; "backstore {name}: its size can't be set to {size} bytes: {reason}");
                 self.reply(name, request, Err(Errno::EINVAL));
             }
         }
@@ -165,7 +165,7 @@ impl Devices {
             (Ok(()), whom) => self.resize(unit, geometry, whom),
             (Err(reason), Whom::Administrator(reply)) => drop(reply.send(Err(reason))),
             (Err(reason), Whom::Kernel(name, request)) => {
-                log::error!("backstore {name}: its size can't be set: {reason}");
+                log::error!(TCMU_PR_BACKSTORE:% = name; "backstore {name}: its size can't be set: {reason}");
                 self.reply(&name, request, Err(Errno::EINVAL));
             }
         }

@@ -76,6 +76,7 @@ fn to_store(next: &Reservations, save: Save) -> ToStore {
         attentions: Vec::new(),
         state: None,
         set_aside: false,
+        cause: None,
     }
 }
 
@@ -290,6 +291,7 @@ fn records_that_cannot_be_read_are_set_aside_and_others_take_their_place() {
     let to_store = ToStore {
         state: None,
         set_aside: true,
+        cause: None,
         ..to_store(&Reservations::default(), Save::Durable)
     };
     keeper.save(&to_store).unwrap();
