@@ -135,15 +135,11 @@ pub fn run(config: &Config) -> Result<(), Error> {
         log::error!("no metrics at {}: {error}", socket.display());
     }
     let (listener, replier) = netlink::open(netlink::PARAMETERS.as_ref())?;
-    let (unstopped, unstopped_at_start) = bounded(1);
+    let (waiting, who_waits) = unbounded();
     let (resting, found_resting) = unbounded();
     let left = rings::Left::take(&records, resting);
-    let stop_rings = move || match rings::stop_rings(&UioPaths::default(), &left) {
-        // Nobody is there to be told if we have stopped already.
-        Ok(names) => drop(unstopped.send(names)),
-        Err(error) => log::error!("{}", chain(&error)),
-    };
-    let (walks, again) = watch::start(configfs::ROOT.as_ref(), WALK_INTERVAL, stop_rings)?;
+    let empty_rings = rings::empty_left_rings(UioPaths::default(), left, waiting);
+    let (walks, again) = watch::start(configfs::ROOT.as_ref(), WALK_INTERVAL, empty_rings)?;
     let (notices, noticed) = unbounded();
     let mut devices = Devices::new(
         records,
@@ -152,7 +148,7 @@ pub fn run(config: &Config) -> Result<(), Error> {
         notices,
         again,
         started,
-        unstopped_at_start,
+        who_waits,
         Resting::new(found_resting),
     );
     // Whether there is a tap decides which backstores can be served.
