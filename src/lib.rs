@@ -14,7 +14,7 @@
 //! | [`lu`] | a logical unit, where commands, reservations and blocks meet | `pr`, `scsi`, `store`, `sys` |
 //! | [`tcmu`] | the kernel's side: rings, devices, messages, the target configuration | `sys` |
 //! | [`nexus`] | who sent a command | `scsi`, `sys`, `tcmu` |
-//! | [`control`] | what an operator touches: the bus, systemd, the status | |
+//! | [`control`] | what an operator touches: the bus, systemd, the status, the configuration file | `tcmu` |
 //! | [`daemon`] | the threads: the main loop, and a worker for each logical unit | `control`, `lu`, `nexus`, `pr`, `scsi`, `store`, `sys`, `tcmu` |
 //! | [`cli`] | the command line | `control`, `nexus`, `tcmu` |
 //!
