@@ -15,7 +15,7 @@
 //! | [`tcmu`] | the kernel's side: rings, devices, messages, the target configuration | `sys` |
 //! | [`nexus`] | who sent a command | `scsi`, `sys`, `tcmu` |
 //! | [`history`] | the audit trail of the fence, a file for each logical unit | `pr`, `scsi` |
-//! | [`control`] | what an operator touches: the bus, systemd, the log, the status | `history` |
+//! | [`control`] | what an operator touches: the bus, systemd, the log, the status, the configuration file | `history`, `tcmu` |
 //! | [`daemon`] | the threads: the main loop, and a worker for each logical unit | `control`, `history`, `lu`, `nexus`, `pr`, `scsi`, `store`, `sys`, `tcmu` |
 //! | [`cli`] | the command line | `control`, `history`, `nexus`, `tcmu` |
 //!

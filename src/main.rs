@@ -1,18 +1,18 @@
 //! The `tcmu-pr` program: arguments, log, run, exit status.
 
+use std::env;
 use std::error::Error;
 use std::io::{self, IsTerminal};
 use std::panic;
 use std::process::{ExitCode, abort};
 
 use clap::Parser;
-use tcmu_pr::cli::{self, Cli, Command, Engine, Person, Serve};
+use log::LevelFilter;
+use tcmu_pr::cli::{self, Cli, Command, Person, Serve};
 use tcmu_pr::control::dbus::Bus;
 use tcmu_pr::control::journal;
-use tcmu_pr::daemon::worker::Poll;
-use tcmu_pr::daemon::{self, Config, Effort};
+use tcmu_pr::daemon::{self, Config, Flags};
 use tcmu_pr::nexus::tap::Faults;
-use tcmu_pr::store::engine::Wanted;
 
 fn main() -> ExitCode {
     let (bus, output) = (&Bus::System, &mut io::stdout());
@@ -58,22 +58,30 @@ fn person() -> Person<io::StdinLock<'static>> {
 }
 
 fn serve(options: &Serve) -> Result<(), Box<dyn Error>> {
-    journal::start(options.log_level);
+    // RUST_LOG can say more of a single part: tcmu_pr::daemon::worker=trace names every command and who sends it.
+    let by_environment = env::var_os(env_logger::DEFAULT_FILTER_ENV).is_some();
+    let level = if by_environment {
+        options.log_level.unwrap_or(LevelFilter::Info)
+    } else {
+        // How much of that is said, the daemon tells by and by.
+        LevelFilter::Trace
+    };
+    journal::start(level);
     die_with_any_thread();
     daemon::run(&Config {
         run_directory: options.run_directory.clone(),
         state_directory: options.state_directory.clone(),
         bus: Bus::System,
-        effort: Effort {
-            engine: match options.engine {
-                Engine::Best => Wanted::Best,
-                Engine::Threads => Wanted::Threads,
-            },
-            poll: match options.poll {
-                cli::Poll::Off => Poll::Off,
-                cli::Poll::Adaptive => Poll::Adaptive,
-                cli::Poll::Fixed(time) => Poll::Fixed(time),
-            },
+        file: options.config.clone(),
+        flags: Flags {
+            log_level: options.log_level,
+            engine: options.engine,
+            poll: options.poll,
+        },
+        set_log_level: if by_environment {
+            |_| {}
+        } else {
+            log::set_max_level
         },
         faults: Faults {
             late: options.fault_late,

@@ -14,11 +14,13 @@ use std::thread;
 use std::time::Duration;
 
 use clap::builder::{PossibleValuesParser, TypedValueParser};
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, Parser, Subcommand};
 use clap_complete::Shell;
 use log::LevelFilter;
 
 use crate::control::dbus::{self, Bus};
+use crate::control::file::{self, poll};
+pub use crate::control::file::{Engine, Poll};
 use crate::control::{Status, UnitStatus};
 pub use change::{Person, change};
 pub use check::{Check, check};
@@ -70,9 +72,10 @@ pub enum Command {
     /// A file is extended if it is smaller. A block device must have been made that large before. Nothing is cut off from
     /// either.
     Resize(Resize),
-    /// Look whether this node can tell initiators apart that share a backstore, and what slows it down
+    /// Look whether this node is as it should be: kernel, service, files, access, backstores, speed
     ///
-    /// Says of each what is missing, and what to do. Changes nothing.
+    /// Says of each what is wrong, and what to do: a problem, or a note about what can be meant so. Changes nothing. The
+    /// exit status is 1 if there is a problem.
     ///
     /// Needs root, as `serve` does.
     Check(Check),
@@ -88,9 +91,14 @@ pub enum Command {
 /// The options of `tcmu-pr serve`.
 #[derive(Debug, PartialEq, Eq, Args)]
 pub struct Serve {
-    /// How much to say on standard error
-    #[arg(long, value_name = "LEVEL", default_value = "info", value_parser = log_level())]
-    pub log_level: LevelFilter,
+    /// The node's configuration file
+    ///
+    /// What it says about the three options below holds where they are not given. One that is not there says nothing.
+    #[arg(long, value_name = "FILE", default_value = file::PATH)]
+    pub config: PathBuf,
+    /// How much to say on standard error [default: info]
+    #[arg(long, value_name = "LEVEL", value_parser = log_level())]
+    pub log_level: Option<LevelFilter>,
     /// Where reservations are kept that outlive the daemon, but not the machine
     #[arg(
         long,
@@ -107,55 +115,20 @@ pub struct Serve {
         hide = true
     )]
     pub state_directory: PathBuf,
-    /// What does I/O that has to wait: io_uring, unless it is missing or forbidden, or helper threads in any case
-    #[arg(long, value_enum, default_value_t = Engine::Best)]
-    pub engine: Engine,
+    /// What does I/O that has to wait: io_uring, unless it is missing or forbidden, or helper threads in any case [default:
+    /// best]
+    #[arg(long, value_enum)]
+    pub engine: Option<Engine>,
     /// Whether a disk's thread looks for more commands before it sleeps: off, adaptive (for up to 50 microseconds, while
-    /// that helps), or for so many microseconds (1 to 1000)
-    #[arg(long, value_name = "off|adaptive|MICROSECONDS", default_value = "adaptive", value_parser = poll)]
-    pub poll: Poll,
+    /// that helps), or for so many microseconds (1 to 1000) [default: adaptive]
+    #[arg(long, value_name = "off|adaptive|MICROSECONDS", value_parser = poll)]
+    pub poll: Option<Poll>,
     /// For tests: let the nexus tap note commands only after they can be seen, so many steps of a loop later
     #[arg(long, value_name = "STEPS", default_value_t = 0, hide = true)]
     pub fault_late: u32,
     /// For tests: let the nexus tap leave out about one of so many notes
     #[arg(long, value_name = "NUMBER", default_value_t = 0, hide = true)]
     pub fault_every: u32,
-}
-
-/// What does I/O that has to wait.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum Engine {
-    /// io_uring, and threads where it is missing or forbidden.
-    Best,
-    /// Helper threads.
-    Threads,
-}
-
-/// Whether a disk's thread looks for more commands before it sleeps.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Poll {
-    /// It sleeps at once.
-    Off,
-    /// As long as it helps.
-    Adaptive,
-    /// So long.
-    Fixed(Duration),
-}
-
-/// The longest that a disk's thread may be told to look for more commands, in microseconds.
-const POLL_MAX: u64 = 1000;
-
-fn poll(text: &str) -> Result<Poll, String> {
-    match text {
-        "off" => Ok(Poll::Off),
-        "adaptive" => Ok(Poll::Adaptive),
-        _ => match text.parse() {
-            Ok(time @ 1..=POLL_MAX) => Ok(Poll::Fixed(Duration::from_micros(time))),
-            _ => Err(format!(
-                "write off, adaptive, or a number of microseconds from 1 to {POLL_MAX}"
-            )),
-        },
-    }
 }
 
 /// The options of `tcmu-pr status`.
@@ -442,6 +415,8 @@ fn print(output: &mut impl Write, text: &str) -> Result<(), Error> {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
     use crate::control::Orders;
     use crate::control::dbus::tests::{PrivateBus, daemon};
@@ -460,11 +435,12 @@ mod tests {
     #[test]
     fn serve_has_sensible_defaults() {
         let expected = Serve {
-            log_level: LevelFilter::Info,
+            config: "/etc/tcmu-pr.toml".into(),
+            log_level: None,
             run_directory: "/run/tcmu-pr".into(),
             state_directory: "/var/lib/tcmu-pr".into(),
-            engine: Engine::Best,
-            poll: Poll::Adaptive,
+            engine: None,
+            poll: None,
             fault_late: 0,
             fault_every: 0,
         };
@@ -476,7 +452,7 @@ mod tests {
         else {
             panic!("not serve");
         };
-        assert_eq!(debug.log_level, LevelFilter::Debug);
+        assert_eq!(debug.log_level, Some(LevelFilter::Debug));
         for (text, expected) in [
             ("off", Poll::Off),
             ("adaptive", Poll::Adaptive),

@@ -29,6 +29,9 @@ pub(super) fn status(status: &Status) -> String {
         TapStatus::Missing { reason } => format!("no nexus tap: {reason}"),
     };
     let _ = writeln!(text, "tcmu-pr {}, {tap}", status.version);
+    for warning in &status.warnings {
+        let _ = writeln!(text, "WARNING: {warning}");
+    }
     text
 }
 
@@ -350,6 +353,17 @@ tcmu-pr 0.1.0, no nexus tap: it was taken out
             status(&idle),
             "no logical units\n\ntcmu-pr 0.1.0, no nexus tap: \n"
         );
+    }
+
+    #[test]
+    fn what_is_wrong_with_the_node_comes_last() {
+        let warned = Status {
+            warnings: vec!["one thing".into(), "another".into()],
+            ..example()
+        };
+        let text = status(&warned);
+        let end = "\ntcmu-pr 0.1.0, nexus tap attached\nWARNING: one thing\nWARNING: another\n";
+        assert!(text.ends_with(end), "{text}");
     }
 
     #[test]

@@ -226,6 +226,17 @@ fn report(sender: &Sender<Lost>, lost: Lost) {
     }
 }
 
+/// Who is the handler of TCMU devices for targetcli: the program and its process id, if there is one.
+pub fn handler(bus: &Bus) -> Result<Option<String>, Error> {
+    let connection = bus.connect()?;
+    let asked = || -> zbus::Result<bool> {
+        let name = WellKnownName::from_static_str(HANDLER_NAME)?;
+        Ok(DBusProxy::new(&connection)?.name_has_owner(name.into())?)
+    };
+    let is_there = asked().map_err(Error::Connect)?;
+    Ok(is_there.then(|| owner(&connection, HANDLER_NAME)))
+}
+
 /// Asks a running daemon how things are.
 pub fn status(bus: &Bus) -> Result<Status, Error> {
     let text: String = call(bus, "Status", &())?
@@ -643,6 +654,17 @@ pub(crate) mod tests {
         let names = DBusProxy::new(&other).expect("the bus is there");
         let name = WellKnownName::from_static_str(HANDLER_NAME).expect("it is one");
         assert!(!names.name_has_owner(name.into()).expect("the bus is there"));
+    }
+
+    #[test]
+    fn the_handler_is_known_by_its_program() {
+        let bus = PrivateBus::new();
+        assert_eq!(handler(&bus.bus).expect("the bus is there"), None);
+        let (orders, _daemon) = Orders::new();
+        let (_service, _lost) = serve(&bus.bus, &orders).expect("the names are free");
+        let found = handler(&bus.bus).expect("the bus is there");
+        let own = format!("(process {})", std::process::id());
+        assert!(found.is_some_and(|found| found.ends_with(&own)));
     }
 
     #[test]

@@ -5,6 +5,7 @@
 
 mod caller;
 pub mod dbus;
+pub mod file;
 pub mod journal;
 pub mod metrics;
 pub mod performance;
@@ -160,6 +161,8 @@ pub struct Status {
     pub units: Vec<UnitStatus>,
     /// Backstores of ours that belong to no logical unit, because they were refused or have failed.
     pub refused: Vec<RefusedStatus>,
+    /// What is wrong with the node as a whole, and what to do: a sentence for each.
+    pub warnings: Vec<String>,
 }
 
 /// Whether the kernel tells who sends a command.
@@ -428,6 +431,7 @@ pub(crate) mod tests {
                 backstore: "user_7/odd".into(),
                 reason: "the config string has no nexus label".into(),
             }],
+            warnings: Vec::new(),
         }
     }
 

@@ -7,6 +7,7 @@
 
 mod domains;
 mod links;
+mod node;
 mod resting;
 mod settings;
 
@@ -18,8 +19,8 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 use log::Level;
 use nix::errno::Errno;
 
-use super::Effort;
 use super::chain;
+use super::configuration::Node;
 use super::history::{self, Noting, tell_unit};
 use super::performance::performance;
 use super::recorder::Recorder;
@@ -31,6 +32,7 @@ use super::status;
 use super::tap;
 use super::unit::{Unit, context, geometry, mode, on_medium, provisioning, watch};
 use super::unix_s;
+use super::warnings::Warnings;
 use super::worker::{self, Notice, Order, Parts, PortId, Rests};
 use crate::control::journal::{self, MessageId};
 use crate::control::{Administration, PortStatus, RefusedStatus, Status, TapStatus, UnitStatus};
@@ -95,7 +97,8 @@ struct Foreign {
 /// All backstores of ours, and the logical units that they are ports of.
 pub(super) struct Devices {
     records: Records,
-    effort: Effort,
+    node: Node,
+    warnings: Warnings,
     uio: UioPaths,
     replier: Replier,
     notices: Sender<Notice>,
@@ -128,7 +131,6 @@ impl Devices {
     /// An empty table. The first walk that began after `started` brings the devices that were there before us.
     pub(super) fn new(
         records: Records,
-        effort: Effort,
         replier: Replier,
         notices: Sender<Notice>,
         again: Again,
@@ -138,7 +140,8 @@ impl Devices {
     ) -> Devices {
         Devices {
             records,
-            effort,
+            node: Node::default(),
+            warnings: Warnings::default(),
             uio: UioPaths::default(),
             replier,
             notices,
@@ -229,11 +232,12 @@ impl Devices {
                     name: event.device,
                 };
                 let added = self.announced(&uio, &backstore);
-                if added.is_err() {
+                let waited = self.reply(backstore.name(), event.request, added);
+                if waited && added.is_err() {
                     // The kernel unmakes it: there is nothing left to be refused.
                     self.refused.remove(backstore.name());
                 }
-                added
+                return self.resolve();
             }
             Change::Removed => {
                 self.refused.remove(backstore.name());
@@ -251,15 +255,10 @@ impl Devices {
         self.resolve();
     }
 
-    fn reply(&mut self, name: &BackstoreName, request: Request, outcome: Result<(), Errno>) {
-        if let Err(error) = self.replier.reply(request, outcome) {
-            log::error!(TCMU_PR_BACKSTORE:% = name; "backstore {name}: {}", chain(&error));
-        }
-    }
-
     /// Does what is due by the clock.
     pub(super) fn tick(&mut self, now: Instant) {
         self.answer_for_foreign(now);
+        self.warnings.tick();
         // A walk may have become too old to be trusted.
         self.resolve();
     }
@@ -363,6 +362,7 @@ impl Devices {
         let checked = Options::parse_config(config)
             .map_err(Refusal::from)
             .and_then(|options| {
+                let options = options.with(&self.node.defaults);
                 self.check_tap(&options)?;
                 let served =
                     Backing::identify(&options.path)?.and_then(|id| self.units.get_key_value(&id));
@@ -450,10 +450,11 @@ impl Devices {
     pub(super) fn summary(&self) -> String {
         let serving = self.ports.values().filter(|port| port.link.is_ok()).count();
         format!(
-            "{} logical units, {} backstores, {serving} of them serving, {} refused",
+            "{} logical units, {} backstores, {serving} of them serving, {} refused{}",
             self.units.len(),
             self.ports.len(),
-            self.refused.len()
+            self.refused.len(),
+            self.warnings.summary()
         )
     }
 
@@ -483,6 +484,7 @@ impl Devices {
             },
             units,
             refused: refused.collect(),
+            warnings: self.warnings.list(),
         }
     }
 
@@ -549,7 +551,7 @@ impl Devices {
         let handler = Name::parse(&uio.name)
             .map(|name| name.handler)
             .unwrap_or_default();
-        let options = Options::parse(handler)?;
+        let options = self.options(handler)?;
         self.check_tap(&options)?;
         if options.nexus.is_none() && uio.minor >= nexus::tap::DEVICES {
             return Err(Refusal::TooManyDevices);
@@ -659,7 +661,8 @@ impl Devices {
             source,
         };
         let waker = Waker::new().map_err(start)?;
-        let (store, engine) = Engine::new(&backing, &waker, self.effort.engine).map_err(start)?;
+        let (store, engine) =
+            Engine::new(&backing, &waker, self.node.effort.engine).map_err(start)?;
         let history = history::begin(&self.records, &record, reservations.as_ref().ok(), power_on);
         let keeper = Noting::new(self.records.keeper(&record.serial), history);
         let parts = Parts {
@@ -680,7 +683,7 @@ impl Devices {
             waker,
             notices: self.notices.clone(),
             logout_patience: worker::LOGOUT_PATIENCE,
-            poll: self.effort.poll,
+            poll: self.node.effort.poll,
         };
         let worker = worker::start("unit", parts).map_err(start)?;
         worker.give(Order::ExpectLooks);
@@ -702,6 +705,7 @@ impl Devices {
                 options: options.reservations,
                 copy_domain: options.copy_domain.clone(),
                 disk: options.disk,
+                defaults: self.node.defaults,
                 _watch: watch,
                 served_ports: None,
                 unreadable,

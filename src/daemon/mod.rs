@@ -4,6 +4,7 @@
 //! devices, what changes in the target configuration, what the bus asks, and what workers report. It never
 //! touches what a worker owns: it gives orders.
 
+mod configuration;
 mod devices;
 pub mod history;
 mod performance;
@@ -17,6 +18,7 @@ mod status;
 mod tap;
 mod tapped;
 mod unit;
+mod warnings;
 pub mod worker;
 
 use std::io;
@@ -25,18 +27,19 @@ use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use crossbeam_channel::{Receiver, Sender, bounded, never, select, tick, unbounded};
+use log::LevelFilter;
 use nix::sys::signal::{SigSet, Signal};
 
 use crate::control::dbus::{self, Bus};
 use crate::control::{Order, Orders, metrics, systemd};
 use crate::nexus::tap::Faults;
-use crate::store::engine::Wanted;
 use crate::sys::process;
 use crate::tcmu::netlink::{self, Event, Listener};
 use crate::tcmu::{UioPaths, configfs, watch};
+use configuration::Configuration;
+pub use configuration::Flags;
 use devices::{Devices, Resting};
 use records::Records;
-use worker::Poll;
 
 /// How often the main thread looks at what has waited long enough.
 const TICK: Duration = Duration::from_secs(5);
@@ -56,19 +59,14 @@ pub struct Config {
     pub state_directory: PathBuf,
     /// The bus to be found on.
     pub bus: Bus,
-    /// What is done for speed.
-    pub effort: Effort,
+    /// The node's configuration file.
+    pub file: PathBuf,
+    /// What the command line says instead of it.
+    pub flags: Flags,
+    /// Sets how much is logged.
+    pub set_log_level: fn(LevelFilter),
     /// Faults of the nexus tap, for tests.
     pub faults: Faults,
-}
-
-/// What is done for speed.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Effort {
-    /// What does I/O that has to wait.
-    pub engine: Wanted,
-    /// Whether rings are looked at again before their thread sleeps.
-    pub poll: Poll,
 }
 
 /// Why the daemon could not start, or ended.
@@ -118,15 +116,17 @@ pub fn chain(error: &dyn std::error::Error) -> String {
 /// Serves until it is told to stop by SIGTERM or SIGINT, or can't any more.
 pub fn run(config: &Config) -> Result<(), Error> {
     let started = Instant::now();
-    let stop = block_signals()?;
+    let awaited = block_signals()?;
+    let mut configuration = Configuration::start(config);
     // While there is no other thread that could load programs into the kernel.
     let happened = tap::start(config.faults)?;
-    let signals = signals(stop)?;
+    let signals = signals(awaited)?;
     // A disk of this node may be one of ours: to free memory by writing to it must not need memory of us.
     if let Err(error) = process::become_io_flusher() {
         log::warn!("memory can run out under a disk that this node itself uses: {error}");
     }
     let records = Records::open(&config.run_directory, &config.state_directory)?;
+    configuration.keep();
     let (orders, asked) = Orders::new();
     // First the names: while another handler has them, the kernel's messages are none of our business.
     let (service, mut lost) = dbus::serve(&config.bus, &orders)?;
@@ -144,7 +144,6 @@ pub fn run(config: &Config) -> Result<(), Error> {
     let (notices, noticed) = unbounded();
     let mut devices = Devices::new(
         records.clone(),
-        config.effort,
         replier,
         notices,
         again,
@@ -152,6 +151,8 @@ pub fn run(config: &Config) -> Result<(), Error> {
         who_waits,
         Resting::new(found_resting),
     );
+    devices.configure(configuration.node());
+    devices.warn_of_file(configuration.warning());
     // Whether there is a tap decides which backstores can be served.
     if let Ok(first) = happened.recv() {
         devices.tapped(first);
@@ -164,12 +165,14 @@ pub fn run(config: &Config) -> Result<(), Error> {
     let watchdog = systemd::alive_interval().map_or_else(never, tick);
     let ended = loop {
         select! {
-            recv(signals) -> signal => {
-                if let Ok(signal) = signal {
+            recv(signals) -> signal => match signal {
+                Ok(Signal::SIGHUP) => reload(&mut configuration, &mut devices),
+                Ok(signal) => {
                     log::info!("{signal}: stopping");
+                    break Ok(());
                 }
-                break Ok(());
-            }
+                Err(_) => break Ok(()),
+            },
             recv(events) -> event => match event {
                 Ok(Ok(event)) => heard(&mut devices, event),
                 Ok(Err(error)) => log::error!("{}", chain(&error)),
@@ -240,6 +243,15 @@ fn unix_s() -> u64 {
     since.map_or(0, |since| since.as_secs())
 }
 
+/// Reads the node's configuration file anew.
+fn reload(configuration: &mut Configuration, devices: &mut Devices) {
+    systemd::reloading();
+    configuration.reload();
+    devices.configure(configuration.node());
+    devices.warn_of_file(configuration.warning());
+    systemd::ready(&devices.summary());
+}
+
 fn heard(devices: &mut Devices, event: Event) {
     match event {
         Event::Device(event) => devices.event(event, Instant::now()),
@@ -248,11 +260,12 @@ fn heard(devices: &mut Devices, event: Event) {
     systemd::status(&devices.summary());
 }
 
-/// Blocks SIGTERM and SIGINT for this thread and those it starts. To be called while there is one thread only.
+/// Blocks SIGTERM, SIGINT and SIGHUP for this thread and those it starts. To be called while there is one thread only.
 fn block_signals() -> Result<SigSet, Error> {
     let mut set = SigSet::empty();
     set.add(Signal::SIGTERM);
     set.add(Signal::SIGINT);
+    set.add(Signal::SIGHUP);
     set.thread_block().map_err(|errno| Error::Thread {
         what: "signals",
         source: errno.into(),

@@ -17,7 +17,7 @@ use crate::scsi::provisioning::Provisioning;
 use crate::store::backing::{Backing, Mode, Topology};
 use crate::store::engine;
 use crate::store::space;
-use crate::tcmu::config::{DiskOptions, Label, Options, ReservationOptions};
+use crate::tcmu::config::{Defaults, DiskOptions, Label, Options, ReservationOptions};
 use crate::tcmu::configfs::Settings;
 
 /// A logical unit: its worker, and what the main thread has to know of it.
@@ -32,6 +32,9 @@ pub(super) struct Unit {
     pub(super) copy_domain: Option<Label>,
     /// What its config strings say of the disk.
     pub(super) disk: DiskOptions,
+    /// What held where they are silent when it was started. It holds for its further backstores too, whatever the node's
+    /// file says by then: they are one disk.
+    pub(super) defaults: Defaults,
     /// Who watches whether that is reached.
     pub(super) _watch: Option<Watch>,
     /// The target ports of which its worker knows that they lead to it.
@@ -93,7 +96,7 @@ fn settings_of(
         ("physical_block_size", geometry.physical_block_size().into()),
         ("read_only", disk.read_only.into()),
         ("direct", disk.direct.into()),
-        ("thin_threshold", disk.thin_threshold.unwrap_or(0).into()),
+        ("thin_threshold", percent(disk).into()),
         ("registrations", limit(reservations).get().into()),
         ("force_aptpl", reservations.force_aptpl.into()),
         (
@@ -101,6 +104,11 @@ fn settings_of(
             reservations.spec_i_pt_known_only.into(),
         ),
     ]
+}
+
+/// When initiators are to be warned; 0 for never.
+fn percent(disk: &DiskOptions) -> u8 {
+    disk.thin_threshold.map_or(0, |threshold| threshold.percent)
 }
 
 /// Makes sure that the target port has a relative target port identifier that lasts.
@@ -153,7 +161,8 @@ const UNMAP_GRANULARITY_MAX: u32 = 1 << 20;
 pub(super) fn provisioning(backing: &Backing, disk: &DiskOptions) -> Result<Provisioning, Refusal> {
     let soft_threshold = disk
         .thin_threshold
-        .map(|percent| soft_threshold(backing, percent))
+        .filter(|threshold| threshold.demanded || backing.has_figures())
+        .map(|threshold| soft_threshold(backing, threshold.percent))
         .transpose()?;
     let Some(deallocation) = backing.deallocation() else {
         return Ok(Provisioning::Full);

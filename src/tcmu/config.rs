@@ -12,6 +12,8 @@
 //!
 //! Whether the path exists, and what is there, is not asked here.
 
+mod defaults;
+
 use std::fmt;
 use std::path::{Component, Path, PathBuf};
 use std::str::FromStr;
@@ -20,6 +22,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::configfs::BackstoreName;
+pub use defaults::Defaults;
 
 /// Our subtype: the first part of every config string of ours.
 pub const SUBTYPE: &str = "pr";
@@ -202,6 +205,8 @@ pub struct Options {
     pub disk: DiskOptions,
     /// What concerns the reservations, the same for all backstores of a unit.
     pub reservations: ReservationOptions,
+    /// The options that the config string names: about the others, the node's file may say something.
+    said: Vec<&'static str>,
 }
 
 /// What a config string says about the disk.
@@ -213,8 +218,18 @@ pub struct DiskOptions {
     pub direct: bool,
     /// `physical_block_size=`: what initiators are told, in bytes, whatever is below the backing object.
     pub physical_block_size: Option<u32>,
-    /// `thin_threshold=`: initiators are warned when less than so many percent of the file system are left.
-    pub thin_threshold: Option<u8>,
+    /// `thin_threshold=`: when initiators are warned that little of the file system is left, if at all.
+    pub thin_threshold: Option<Threshold>,
+}
+
+/// When initiators are warned.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Threshold {
+    /// When less than so many percent of the file system are left.
+    pub percent: u8,
+    /// The config string asks for it: a disk of which nobody can tell how much is left is not served then. The node's file
+    /// asks for it where it is possible.
+    pub demanded: bool,
 }
 
 /// What a config string says about reservations.
@@ -255,16 +270,16 @@ impl Options {
         let mut copy_domain = None;
         let mut disk = DiskOptions::default();
         let mut reservations = ReservationOptions::default();
-        let mut seen = Vec::new();
+        let mut said = Vec::new();
         for option in parts {
             let (name, value) = option.split_once('=').unwrap_or((option, ""));
             let Some(name) = KNOWN.into_iter().find(|known| *known == name) else {
                 return Err(Error::UnknownOption(option.to_owned()));
             };
-            if seen.contains(&name) {
+            if said.contains(&name) {
                 return Err(Error::DuplicateOption(name));
             }
-            seen.push(name);
+            said.push(name);
             match name {
                 COPY_DOMAIN => copy_domain = Some(parse_domain(value)?),
                 FORCE_APTPL => reservations.force_aptpl = parse_switch(name, value)?,
@@ -274,7 +289,7 @@ impl Options {
                 REGISTRATIONS => reservations.registrations = Some(parse_registrations(value)?),
                 DIRECT => disk.direct = parse_switch(name, value)?,
                 READ_ONLY => disk.read_only = parse_switch(name, value)?,
-                THIN_THRESHOLD => disk.thin_threshold = Some(parse_threshold(value)?),
+                THIN_THRESHOLD => disk.thin_threshold = parse_threshold(value)?.map(demanded),
                 PHYSICAL_BLOCK_SIZE => disk.physical_block_size = Some(parse_block_size(value)?),
                 _ => nexus = Some(value.parse()?),
             }
@@ -288,6 +303,7 @@ impl Options {
             copy_domain,
             disk,
             reservations,
+            said,
         })
     }
 }
@@ -354,14 +370,24 @@ fn parse_block_size(value: &str) -> Result<u32, Error> {
         })
 }
 
-fn parse_threshold(value: &str) -> Result<u8, Error> {
-    number(value)
-        .filter(|percent| (1..100).contains(percent))
-        .ok_or_else(|| Error::Value {
+/// `None` for no warning.
+fn parse_threshold(value: &str) -> Result<Option<u8>, Error> {
+    match number(value) {
+        Some(0) => Ok(None),
+        Some(percent @ 1..100) => Ok(Some(percent)),
+        _ => Err(Error::Value {
             option: THIN_THRESHOLD,
             value: value.to_owned(),
-            allowed: "a number of percent from 1 to 99",
-        })
+            allowed: "a number of percent from 1 to 99, or 0 for no warning",
+        }),
+    }
+}
+
+fn demanded(percent: u8) -> Threshold {
+    Threshold {
+        percent,
+        demanded: true,
+    }
 }
 
 /// A number in digits and nothing else.
@@ -567,14 +593,14 @@ mod tests {
             read_only: true,
             direct: true,
             physical_block_size: Some(65_536),
-            thin_threshold: Some(99),
+            thin_threshold: Some(demanded(99)),
         };
         let text = "/dev/mapper/vg-lun;physical_block_size=65536;nexus=a;read_only=1;direct=1;thin_threshold=99";
         assert_eq!(options(text), all);
         for (text, expected) in [
             (
-                "thin_threshold=0",
-                "thin_threshold=0: write thin_threshold=a number of percent from 1 to 99",
+                "thin_threshold=-1",
+                "thin_threshold=-1: write thin_threshold=a number of percent from 1 to 99, or 0 for no warning",
             ),
             ("thin_threshold=100", "a number of percent from 1 to 99"),
             ("thin_threshold=5%", "a number of percent from 1 to 99"),
@@ -603,6 +629,28 @@ mod tests {
             let error = error.expect_err(text).to_string();
             assert!(error.contains(expected), "{text}: {error}");
         }
+    }
+
+    #[test]
+    fn the_documentation_has_every_option() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/configuration.md");
+        let text = std::fs::read_to_string(path).unwrap();
+        let (_, options) = text.split_once("\n## The config string\n").unwrap();
+        let (options, _) = options.split_once("\n## ").unwrap();
+        let mut documented: Vec<&str> = options
+            .lines()
+            .filter_map(|line| line.strip_prefix("| `")?.split('=').next())
+            .collect();
+        let mut known = KNOWN.to_vec();
+        documented.sort_unstable();
+        known.sort_unstable();
+        assert_eq!(documented, known);
+        let unknown = Options::parse("/srv/x;turbo").unwrap_err().to_string();
+        assert!(
+            known
+                .iter()
+                .all(|name| unknown.contains(&format!("{name}=")))
+        );
     }
 
     #[test]

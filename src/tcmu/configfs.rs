@@ -226,6 +226,11 @@ impl Backstore {
         read(&self.directory.join("attrib/dev_config"))
     }
 
+    /// What an attribute says.
+    pub fn attribute(&self, name: &str) -> Result<String, Error> {
+        read(&self.directory.join("attrib").join(name))
+    }
+
     /// Whether it is for tcmu-pr, and not for another handler.
     pub fn is_ours(&self) -> Result<bool, Error> {
         Ok(self.config()?.split('/').next() == Some(SUBTYPE))
@@ -254,6 +259,12 @@ impl Backstore {
     /// How many MiB of data the commands that are in flight can have together.
     pub fn data_area_mib(&self) -> Result<u32, Error> {
         self.number("attrib/max_data_area_mb")
+    }
+
+    /// Whether the kernel waits for the handler's answers about it: if positive. 0 is one that was made while there was no
+    /// handler, and whoever makes one can ask for a negative number.
+    pub fn reply_supported(&self) -> Result<i32, Error> {
+        self.number("attrib/nl_reply_supported")
     }
 
     /// Whether a volatile write cache is asked for.

@@ -5,6 +5,7 @@
 
 pub mod config;
 pub mod configfs;
+pub mod neighbour;
 pub mod netlink;
 pub mod ring;
 pub mod watch;

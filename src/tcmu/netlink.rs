@@ -211,6 +211,11 @@ pub struct Request {
 }
 
 impl Request {
+    /// Whether it asks for leave to remove a device.
+    pub fn is_of_removal(&self) -> bool {
+        self.done == command::REMOVED_DEVICE_DONE
+    }
+
     /// Leaves the answer to the handler whose device it is.
     pub fn leave(mut self) {
         self.settled = true;
@@ -352,6 +357,16 @@ impl Listener {
     }
 }
 
+/// What the kernel makes of an answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Answer {
+    /// It has taken it.
+    Taken,
+    /// It does not wait for one: another process has answered, or it was told to wait for none about this device
+    /// (`nl_reply_supported=-1`).
+    NotWaitedFor,
+}
+
 /// Answers the kernel. Has a socket of its own, so it can live in another thread than the [`Listener`].
 #[derive(Debug)]
 pub struct Replier {
@@ -362,22 +377,13 @@ pub struct Replier {
 
 impl Replier {
     /// Answers `request`: the change is done, or is refused with an error number for whoever asked for it.
-    ///
-    /// That the kernel waits no longer, because another process has answered, is logged and no error.
-    pub fn reply(&mut self, request: Request, outcome: Result<(), Errno>) -> Result<(), Error> {
+    pub fn reply(&mut self, request: Request, outcome: Result<(), Errno>) -> Result<Answer, Error> {
         let mut request = request;
         request.settled = true;
         let (number, attributes) = encode_done(&request, outcome);
         match self.requests.command(self.family, number, &attributes) {
-            Ok(()) => Ok(()),
-            Err(Failure::Refused(Errno::ENODEV)) => {
-                log::warn!(
-                    "the kernel did not wait for our answer about {}: \
-                     has another handler answered it? Only one may run, see `systemctl status tcmu-runner`",
-                    request.device.escape_debug()
-                );
-                Ok(())
-            }
+            Ok(()) => Ok(Answer::Taken),
+            Err(Failure::Refused(Errno::ENODEV)) => Ok(Answer::NotWaitedFor),
             Err(failure) => Err(failure.of("take our answer about a device")),
         }
     }

@@ -74,14 +74,18 @@ fn io_uring(kernel: &Path) -> Finding {
     } else {
         None
     };
-    Finding {
-        what: "io_uring can be used".to_owned(),
-        problem,
+    finding("io_uring can be used", problem)
+}
+
+fn finding(what: &str, problem: Option<String>) -> Finding {
+    match problem {
+        None => Finding::ok(what),
+        Some(reason) => Finding::problem(what, reason),
     }
 }
 
 /// The first two numbers of a kernel's release.
-fn version(release: &str) -> Option<(u32, u32)> {
+pub(super) fn version(release: &str) -> Option<(u32, u32)> {
     let mut numbers = release.split(|c: char| !c.is_ascii_digit());
     let mut next = || numbers.next()?.parse().ok();
     Some((next()?, next()?))
@@ -130,16 +134,15 @@ fn data_area(backstore: &BackstoreName, area_mib: u32) -> Finding {
     } else {
         None
     };
-    Finding {
-        what: format!("the data area of {backstore} has room for what hosts send"),
-        problem,
-    }
+    let what = format!("the data area of {backstore} has room for what hosts send");
+    finding(&what, problem)
 }
 
 /// Whether all data areas can be full at once, without the kernel beginning to take their pages away.
 fn data_areas(areas_mib: &[u32], limit_mib: u64) -> Finding {
     let together_mib: u64 = areas_mib.iter().copied().map(u64::from).sum();
-    let problem = (together_mib > limit_mib).then(|| {
+    let what = "the data areas of all backstores fit into the kernel's limit";
+    let note = (together_mib > limit_mib).then(|| {
         let share_mib = limit_mib / areas_mib.len().max(1) as u64;
         format!(
             "they can have {together_mib} MiB, and with more than {limit_mib} MiB in use the kernel takes pages away every 5 \
@@ -150,10 +153,8 @@ fn data_areas(areas_mib: &[u32], limit_mib: u64) -> Finding {
             areas_mib.len(),
         )
     });
-    Finding {
-        what: "the data areas of all backstores fit into the kernel's limit".to_owned(),
-        problem,
-    }
+    // By themselves they have 1 GiB each, and hardly ever fill that.
+    note.map_or_else(|| Finding::ok(what), |reason| Finding::note(what, reason))
 }
 
 /// Whether the initiators of a port group may send as many commands as they would. Nothing where the fabric does not limit
@@ -168,10 +169,8 @@ fn command_windows(group: &PortGroup, windows: &[CommandWindow]) -> Option<Findi
              is logged out by that, and comes back"
         )
     });
-    Some(Finding {
-        what: format!("the initiators of {group} may send enough commands at a time"),
-        problem,
-    })
+    let what = format!("the initiators of {group} may send enough commands at a time");
+    Some(finding(&what, problem))
 }
 
 /// The disks below our backstores, each once. What is not there now is left out.
@@ -192,15 +191,16 @@ fn disks(
 fn scheduler(disk: Disk) -> Finding {
     let slow = disk.scheduler == "bfq" && !disk.rotates;
     let name = disk.name;
-    Finding {
-        problem: slow.then(|| {
+    let problem = slow.then(|| {
             format!(
                 "it is bfq, made for disks that rotate, and {name} does not: write none or mq-deadline to \
                  /sys/block/{name}/queue/scheduler, and make a udev rule that does the same"
-            )
-        }),
-        what: format!("the I/O scheduler of {name} costs little"),
-    }
+        )
+    });
+    finding(
+        &format!("the I/O scheduler of {name} costs little"),
+        problem,
+    )
 }
 
 /// The number that a file of the kernel's holds, if it is there and holds one.

@@ -161,7 +161,7 @@ fn the_data_areas_of_other_handlers_count_and_are_not_judged() {
     assert_eq!(node.found(), [own, fits]);
     let theirs = "core/user_0/theirs/attrib/max_data_area_mb";
     node.target.file(theirs, "1025\n");
-    let exceeds = "problem  the data areas of all backstores fit into the kernel's limit: they can have 2049 MiB, and with \
+    let exceeds = "note     the data areas of all backstores fit into the kernel's limit: they can have 2049 MiB, and with \
                    more than 2048 MiB in use the kernel takes pages away every 5 seconds, to hand them out anew: if there is \
                    that much memory, write 2049 to /sys/module/target_core_user/parameters/global_max_data_area_mb, and \
                    \"options target_core_user global_max_data_area_mb=2049\" to a file in /etc/modprobe.d; or create the 2 \
