@@ -298,10 +298,10 @@ impl fmt::Display for Entry {
         let state = &self.state;
         match (&self.kind, &state.reservation) {
             (Kind::Changed(Act::Reserve | Act::Preempt | Act::PreemptAndAbort), Some(held))
-            | (Kind::Changed(Act::RegisterAndMove) | Kind::Other(_), Some(held)) => {
-                if self.kind != Kind::Other(Other::Refused) {
-                    parts.push(held.to_string());
-                }
+            | (Kind::Changed(Act::RegisterAndMove) | Kind::Other(_), Some(held))
+                if self.kind != Kind::Other(Other::Refused) =>
+            {
+                parts.push(held.to_string());
             }
             _ => {}
         }
