@@ -16,7 +16,7 @@
 //! | [`nexus`] | who sent a command | `scsi`, `sys`, `tcmu` |
 //! | [`control`] | what an operator touches: the bus, systemd, the status | |
 //! | [`daemon`] | the threads: the main loop, and a worker for each logical unit | `control`, `lu`, `nexus`, `pr`, `scsi`, `store`, `sys`, `tcmu` |
-//! | [`cli`] | the command line | `control`, `nexus`, `tcmu` |
+//! | [`cli`] | the command line | `control`, `nexus`, `scsi`, `tcmu` |
 //!
 //! `main` puts [`cli`], [`control`] and [`daemon`] together. `tests/tidy.rs` holds the code to this table: an
 //! import that it does not name fails, and so does a name that nothing imports any more.

@@ -2,7 +2,11 @@
 
 mod change;
 mod check;
+mod commands;
+mod examples;
+pub mod exit;
 mod manual;
+mod nexus;
 mod text;
 
 use std::io::{self, ErrorKind, Write};
@@ -18,13 +22,15 @@ use crate::control::dbus::{self, Bus};
 use crate::control::{Status, UnitStatus};
 pub use change::{Person, change};
 pub use check::{Check, check};
+pub use commands::{Commands, commands};
 pub use manual::{completions, manual};
+pub use nexus::{Nexus, nexus};
 
 /// Serves disks of the Linux kernel's SCSI target, with persistent reservations that fence.
 ///
-/// The exit status is 0 if all went well, 1 if it did not, and 2 if the command line is wrong.
+/// All but `commands` and `completions` need root.
 #[derive(Debug, PartialEq, Eq, Parser)]
-#[command(version)]
+#[command(version, after_long_help = exit::help())]
 pub struct Cli {
     /// What to do.
     #[command(subcommand)]
@@ -37,18 +43,22 @@ pub enum Command {
     /// Serve all backstores of the subtype "pr", until told to stop; systemd starts this
     Serve(Serve),
     /// Show what the running daemon serves, to whom, and who holds reservations
+    #[command(after_long_help = examples::STATUS)]
     Status(StatusOptions),
     /// Show who is registered with a logical unit, and who holds its reservation
+    #[command(after_long_help = examples::SHOW)]
     Show(Show),
     /// Remove the reservation of a logical unit and every registration
     ///
     /// Where the record of the reservations can't be read, it is set aside, and the unit goes on without registrations.
     /// Those who were registered are told (unit attention RESERVATIONS PREEMPTED).
+    #[command(after_long_help = examples::CLEAR)]
     Clear(Clear),
     /// Remove every registration with a key, and the reservation if nobody is left who holds it
     ///
     /// Returns when those who were registered have nothing in flight any more. They are told (unit attention
     /// REGISTRATIONS PREEMPTED).
+    #[command(after_long_help = examples::PREEMPT)]
     Preempt(Preempt),
     /// Let writes be served again that are refused since a flush has failed
     ///
@@ -58,13 +68,24 @@ pub enum Command {
     ///
     /// A file is extended if it is smaller. A block device must have been made that large before. Nothing is cut off from
     /// either.
+    #[command(after_long_help = examples::RESIZE)]
     Resize(Resize),
+    /// Let initiators reach a disk where the kernel can't tell them apart: each by a backstore of its own
+    ///
+    /// Where `tcmu-pr check` says that one backstore can serve any number of initiators, this is not needed. It is for iSCSI,
+    /// and makes with targetcli what can be made with it by hand.
+    Nexus(Nexus),
     /// Look whether this node can tell initiators apart that share a backstore, and what slows it down
     ///
     /// Says of each what is missing, and what to do. Changes nothing.
     ///
     /// Needs root, as `serve` does.
     Check(Check),
+    /// List the SCSI commands that are served, and what each asks of a reservation
+    ///
+    /// CDB usage data has a 1 for each bit of the command that is looked at, as REPORT SUPPORTED OPERATION CODES has it.
+    #[command(after_long_help = examples::COMMANDS)]
+    Commands(Commands),
     /// Print what lets a shell complete the command line
     ///
     /// The packages install it. Where there is none: `source <(tcmu-pr completions bash)`.
@@ -72,6 +93,16 @@ pub enum Command {
     /// Write the manual pages of all commands into a directory: for those who make packages
     #[command(hide = true)]
     Manual(Manual),
+}
+
+impl Command {
+    /// Whether it is for root only.
+    pub fn needs_root(&self) -> bool {
+        !matches!(
+            self,
+            Command::Commands(_) | Command::Completions(_) | Command::Manual(_)
+        )
+    }
 }
 
 /// The options of `tcmu-pr serve`.
@@ -175,6 +206,9 @@ pub struct Clear {
     /// Do not ask
     #[arg(long)]
     pub yes: bool,
+    /// Print JSON, for programs; needs --yes
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// The options of `tcmu-pr preempt`.
@@ -189,6 +223,9 @@ pub struct Preempt {
     /// Do not ask
     #[arg(long)]
     pub yes: bool,
+    /// Print JSON, for programs; needs --yes
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// The options of `tcmu-pr clear-flush-failure`.
@@ -200,6 +237,9 @@ pub struct ClearFlushFailure {
     /// Do not ask
     #[arg(long)]
     pub yes: bool,
+    /// Print JSON, for programs; needs --yes
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// The options of `tcmu-pr resize`.
@@ -217,6 +257,9 @@ pub struct Resize {
     /// Do not ask, with --shrink
     #[arg(long)]
     pub yes: bool,
+    /// Print JSON, for programs; with --shrink, needs --yes
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// The options of `tcmu-pr completions`.
@@ -318,30 +361,26 @@ pub enum Error {
         /// The keys that there are.
         keys: Vec<String>,
     },
+    /// Another user.
+    #[error("this needs root: try again with sudo")]
+    NotRoot,
     /// Nobody who could be asked.
     #[error(
-        "nobody is there to be asked: standard input is no terminal; give --yes if you are sure"
+        "nobody can be asked, as standard input is no terminal, or --json is given: give --yes if you are sure"
     )]
     NobodyToAsk,
     /// The answer could not be read.
     #[error("cannot read the answer")]
     Read(#[source] io::Error),
+    /// A nexus was not made, or not removed.
+    #[error(transparent)]
+    Nexus(#[from] nexus::Error),
     /// Not all is well on this node.
     #[error("{0} of these are not as they should be")]
     Problems(usize),
     /// Somebody has thought better of it.
     #[error("that was not \"yes\": nothing has changed")]
     NotConfirmed,
-}
-
-impl Error {
-    /// The exit status: 2 if the command line is to blame, else 1.
-    pub fn exit_status(&self) -> u8 {
-        match self {
-            Error::NobodyToAsk => 2,
-            _ => 1,
-        }
-    }
 }
 
 /// Asks the daemon on `bus` how things are, and prints it to `output`.

@@ -229,7 +229,7 @@ pub(super) fn registrants<'a>(
 }
 
 /// Rows in columns, indented; the last column is not filled up.
-fn aligned<const N: usize>(rows: impl IntoIterator<Item = [String; N]>) -> String {
+pub(super) fn aligned<const N: usize>(rows: impl IntoIterator<Item = [String; N]>) -> String {
     let rows: Vec<[String; N]> = rows.into_iter().collect();
     let mut widths = [0; N];
     for row in &rows {
