@@ -51,7 +51,10 @@ fn entries(status: &Status, groups: &[PortGroup]) -> Vec<Entry> {
         let entries = ports.map(|(port, one)| entry(unit, port, one));
         entries.collect::<Vec<Entry>>()
     };
-    units.flat_map(of_unit).collect()
+    let mut entries: Vec<Entry> = units.flat_map(of_unit).collect();
+    // Not by the numbers that the kernel gave the backstores: those are others after a boot.
+    entries.sort_by(|one, other| (&one.path, &one.label).cmp(&(&other.path, &other.label)));
+    entries
 }
 
 fn port<'a>(unit: &'a UnitStatus, known: &Known) -> Option<&'a PortStatus> {
@@ -130,7 +133,9 @@ mod tests {
         let group = tree.iscsi(t, 1);
         tree.lun(&group, 5, "user_0/lun0-a").acl(&group, a, 3, 5);
         let groups = port_groups(tree.root()).expect("the tree is good");
-        let mut entries = entries(&example(), &groups);
+        let mut status = example();
+        status.units[0].ports.reverse();
+        let mut entries = entries(&status, &groups);
         // What the kernel shows of sessions is for another test.
         entries[0].logged_in = true;
         assert_eq!(
