@@ -308,6 +308,7 @@ fn plan(
 }
 
 /// What the daemon says of a backstore that it serves.
+#[derive(Debug)]
 struct Made {
     path: String,
     serial: String,
@@ -561,7 +562,7 @@ mod tests {
     #[test]
     fn whether_it_is_served_is_what_the_daemon_says() {
         let status = example();
-        let made = is_served(&status, "lun0-a").ok().expect("it is served");
+        let made = is_served(&status, "lun0-a").expect("it is served");
         assert_eq!(
             (made.backstore.as_str(), made.serial.as_str()),
             ("user_0/lun0-a", "6001405a")
