@@ -17,7 +17,7 @@
 //! | [`history`] | the audit trail of the fence, a file for each logical unit | `pr`, `scsi` |
 //! | [`control`] | what an operator touches: the bus, systemd, the log, the status, the configuration file | `history`, `tcmu` |
 //! | [`daemon`] | the threads: the main loop, and a worker for each logical unit | `control`, `history`, `lu`, `nexus`, `pr`, `scsi`, `store`, `sys`, `tcmu` |
-//! | [`cli`] | the command line | `control`, `history`, `nexus`, `tcmu` |
+//! | [`cli`] | the command line | `control`, `history`, `nexus`, `scsi`, `tcmu` |
 //!
 //! `main` puts [`cli`], [`control`] and [`daemon`] together. `tests/tidy.rs` holds the code to this table: an
 //! import that it does not name fails, and so does a name that nothing imports any more.

@@ -8,17 +8,37 @@ use std::process::{ExitCode, abort};
 
 use clap::Parser;
 use log::LevelFilter;
-use tcmu_pr::cli::{self, Cli, Command, Person, Serve};
+use nix::unistd::geteuid;
+use tcmu_pr::cli::{self, Cli, Command, Person, Serve, exit};
 use tcmu_pr::control::dbus::Bus;
 use tcmu_pr::control::journal;
 use tcmu_pr::daemon::{self, Config, Flags};
 use tcmu_pr::nexus::tap::Faults;
 
 fn main() -> ExitCode {
+    // Told from the command line as it is: errors about that are JSON too.
+    let json = env::args_os().any(|argument| argument == "--json");
+    let command = match Cli::try_parse() {
+        Ok(cli) => cli.command,
+        Err(error) if json && error.use_stderr() => {
+            return ended(Err((error.to_string().into(), exit::USAGE)), json);
+        }
+        Err(error) => error.exit(),
+    };
+    ended(run(command), json)
+}
+
+/// What a command comes to: nothing, or an error and its exit status.
+type Outcome = Result<(), (Box<dyn Error>, u8)>;
+
+fn run(command: Command) -> Outcome {
     let (bus, output) = (&Bus::System, &mut io::stdout());
-    let asked = match Cli::parse().command {
+    if command.needs_root() && !geteuid().is_root() {
+        return Err((cli::Error::NotRoot.into(), exit::FAILED));
+    }
+    let asked = match command {
         Command::Serve(options) => {
-            return ended(serve(&options).map_err(|error| (error, 1)));
+            return serve(&options).map_err(|error| (error, exit::FAILED));
         }
         Command::Status(options) => cli::status(&options, bus, output),
         Command::Show(options) => cli::show(&options, bus, output),
@@ -27,24 +47,29 @@ fn main() -> ExitCode {
         Command::Preempt(options) => cli::change(options, bus, person(), output),
         Command::ClearFlushFailure(options) => cli::change(options, bus, person(), output),
         Command::Resize(options) => cli::change(options, bus, person(), output),
+        Command::Nexus(options) => {
+            journal::start(LevelFilter::Warn);
+            cli::nexus(options, bus, person(), output)
+        }
         Command::Check(options) => {
             journal::start(options.log_level);
             cli::check(&options, output)
         }
+        Command::Commands(options) => cli::commands(&options, output),
         Command::Completions(options) => cli::completions(&options, output),
         Command::Manual(options) => cli::manual(&options),
     };
-    ended(asked.map_err(|error| {
+    asked.map_err(|error| {
         let status = error.exit_status();
         (error.into(), status)
-    }))
+    })
 }
 
-fn ended(outcome: Result<(), (Box<dyn Error>, u8)>) -> ExitCode {
+fn ended(outcome: Outcome, json: bool) -> ExitCode {
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err((error, status)) => {
-            eprintln!("tcmu-pr: {}", daemon::chain(&*error));
+            eprintln!("{}", exit::told(&daemon::chain(&*error), status, json));
             ExitCode::from(status)
         }
     }

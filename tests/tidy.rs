@@ -8,6 +8,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
+use tcmu_pr::cli::exit;
 use tcmu_pr::pr::out::{self, Cdb, Context};
 use tcmu_pr::pr::{self, Reservations, Type};
 use tcmu_pr::scsi::nexus::{ItNexus, Protocol, TargetPort, TransportId};
@@ -507,6 +508,18 @@ fn scripts_are_executable_and_stop_at_the_first_failure() {
 #[test]
 fn the_readme_has_the_table_of_commands() {
     readme_has_table(&commands::markdown());
+}
+
+#[test]
+fn the_documentation_has_the_exit_statuses() {
+    let mut table = String::from("| status | meaning |\n|---|---|\n");
+    for (status, meaning) in exit::STATUSES {
+        table += &format!("| {status} | {meaning} |\n");
+    }
+    assert!(
+        read("docs/commands.md").text.contains(&table),
+        "the table in docs/commands.md is not current: put this there\n\n{table}\n"
+    );
 }
 
 /// What REPORT CAPABILITIES says.

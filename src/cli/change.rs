@@ -2,9 +2,11 @@
 
 use std::io::{BufRead, Write};
 
-use super::{Clear, ClearFlushFailure, Error, Preempt, Resize, find, print, text};
+use serde::Serialize;
+
+use super::{Clear, ClearFlushFailure, Error, Preempt, Resize, find, json, print, text};
 use crate::control::dbus::{self, Bus};
-use crate::control::{Administration, RegistrantStatus, UnitStatus};
+use crate::control::{Administration, RegistrantStatus, ReservationStatus, UnitStatus};
 
 /// Who can be asked whether it is meant.
 #[derive(Debug)]
@@ -21,6 +23,7 @@ pub struct Change {
     unit: String,
     action: Administration,
     yes: bool,
+    json: bool,
 }
 
 impl From<Clear> for Change {
@@ -29,6 +32,7 @@ impl From<Clear> for Change {
             unit: options.unit,
             action: Administration::Clear,
             yes: options.yes,
+            json: options.json,
         }
     }
 }
@@ -39,6 +43,7 @@ impl From<Preempt> for Change {
             unit: options.unit,
             action: Administration::Preempt { key: options.key },
             yes: options.yes,
+            json: options.json,
         }
     }
 }
@@ -49,6 +54,7 @@ impl From<ClearFlushFailure> for Change {
             unit: options.unit,
             action: Administration::ClearFlushFailure,
             yes: options.yes,
+            json: options.json,
         }
     }
 }
@@ -63,8 +69,23 @@ impl From<Resize> for Change {
             },
             // What only becomes larger loses nothing.
             yes: options.yes || !options.shrink,
+            json: options.json,
         }
     }
+}
+
+/// What has been done, for programs.
+#[derive(Serialize)]
+struct Done<'a> {
+    done: &'static str,
+    path: &'a str,
+    serial: &'a str,
+    /// Which registrations are gone, of `clear` and `preempt`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    removed: Option<Vec<&'a RegistrantStatus>>,
+    /// How large it is now, of `resize`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    size_bytes: Option<u64>,
 }
 
 /// Shows what will be removed or lost, asks, and has the daemon on `bus` do it.
@@ -74,15 +95,50 @@ pub fn change(
     person: Person<impl BufRead>,
     output: &mut impl Write,
 ) -> Result<(), Error> {
-    let Change { unit, action, yes } = change.into();
-    if !yes && !person.is_there {
+    let change = change.into();
+    if !change.yes && (change.json || !person.is_there) {
         return Err(Error::NobodyToAsk);
     }
     let status = dbus::status(bus)?;
-    let unit = find(&status, &unit)?;
-    let concern = match action {
-        Administration::Clear => concern_of_removal(unit, None)?,
-        Administration::Preempt { key } => concern_of_removal(unit, Some(key))?,
+    let unit = find(&status, &change.unit)?;
+    let concern = concern(unit, change.action)?;
+    if !change.yes {
+        let head = format!("{}  serial {}", unit.path, unit.serial);
+        print(output, &format!("{head}\n{concern}"))?;
+        confirm(person, output)?;
+    }
+    dbus::administer(bus, &unit.serial, change.action)?;
+    if change.json {
+        return print(output, &json(&done(unit, change.action, bus)?)?);
+    }
+    print(output, "done\n")
+}
+
+fn done<'a>(unit: &'a UnitStatus, action: Administration, bus: &Bus) -> Result<Done<'a>, Error> {
+    let removed = |key| removal(&unit.reservations, key).removed;
+    let (done, removed, size_bytes) = match action {
+        Administration::Clear => ("clear", Some(removed(None)), None),
+        Administration::Preempt { key } => ("preempt", Some(removed(Some(key))), None),
+        Administration::ClearFlushFailure => ("clear-flush-failure", None, None),
+        Administration::Resize { .. } => {
+            let size = find(&dbus::status(bus)?, &unit.serial)?.size_bytes;
+            ("resize", None, Some(size))
+        }
+    };
+    Ok(Done {
+        done,
+        path: &unit.path,
+        serial: &unit.serial,
+        removed,
+        size_bytes,
+    })
+}
+
+/// What will happen, and to whom.
+fn concern(unit: &UnitStatus, action: Administration) -> Result<String, Error> {
+    Ok(match action {
+        Administration::Clear => concern_of_clear(&unit.reservations),
+        Administration::Preempt { key } => concern_of_preempt(unit, key)?,
         Administration::ClearFlushFailure if unit.flush_failed => {
             "  A flush has failed: what hosts believe to be written may be lost. Writes are served again after this: make \
              sure that the data has been checked or restored.\n"
@@ -92,53 +148,96 @@ pub fn change(
         Administration::Resize { .. } => {
             "  If it becomes smaller, hosts can't reach any more what lies beyond: make sure that none uses it.\n".to_owned()
         }
-    };
-    let question = format!("{}  serial {}\n{concern}", unit.path, unit.serial);
-    if !yes {
-        print(output, &format!("{question}Type \"yes\" to go on: "))?;
-        confirm(person.input)?;
-    }
-    dbus::administer(bus, &unit.serial, action)?;
-    print(output, "done\n")
-}
-
-/// What is removed: all registrations, or those with a key.
-fn concern_of_removal(unit: &UnitStatus, key: Option<u64>) -> Result<String, Error> {
-    let reservations = &unit.reservations;
-    let meant = key.map(|key| (key, format!("{key:#018x}")));
-    let is_meant = |registrant: &&RegistrantStatus| {
-        meant.as_ref().is_none_or(|(_, key)| registrant.key == *key)
-    };
-    let removed: Vec<&RegistrantStatus> =
-        reservations.registrants.iter().filter(is_meant).collect();
-    Ok(if let Some(reason) = &reservations.unreadable {
-        format!(
-            "  {reason}\n  The record is set aside, and all registrations are forgotten. A host that was fenced can \
-             write again, and so can one that believes another is: make sure that none is up.\n"
-        )
-    } else if let (Some((key, _)), true) = (&meant, removed.is_empty()) {
-        return Err(Error::NoSuchKey {
-            key: *key,
-            path: unit.path.clone(),
-            keys: reservations
-                .registrants
-                .iter()
-                .map(|registrant| registrant.key.clone())
-                .collect(),
-        });
-    } else if removed.is_empty() {
-        "  nobody is registered\n".to_owned()
-    } else {
-        let removed = text::registrants(removed);
-        format!(
-            "  These lose their registration, and the reservation ends if none of its holders is left:\n{removed}"
-        )
     })
 }
 
-fn confirm(mut input: impl BufRead) -> Result<(), Error> {
+/// Whose registrations go, and what of the reservation.
+struct Removal<'a> {
+    removed: Vec<&'a RegistrantStatus>,
+    /// Whether nobody is left who holds the reservation, if there is one.
+    ends: bool,
+}
+
+/// What goes with a key, or with all of them.
+fn removal(reservations: &ReservationStatus, key: Option<u64>) -> Removal<'_> {
+    let key = key.map(|key| format!("{key:#018x}"));
+    let goes =
+        |registrant: &&RegistrantStatus| key.as_ref().is_none_or(|key| registrant.key == *key);
+    let (removed, kept): (Vec<_>, Vec<_>) = reservations.registrants.iter().partition(goes);
+    let ends = !kept.iter().any(|registrant| registrant.holder);
+    Removal { removed, ends }
+}
+
+fn concern_of_clear(reservations: &ReservationStatus) -> String {
+    if let Some(reason) = &reservations.unreadable {
+        return format!(
+            "  {reason}\n  The record is set aside, and all registrations are forgotten. A host that was fenced can \
+             write again, and so can one that believes another is: make sure that none is up.\n"
+        );
+    }
+    let Removal { removed, .. } = removal(reservations, None);
+    if removed.is_empty() {
+        return "  nobody is registered\n".to_owned();
+    }
+    format!(
+        "  These lose their registration, and are told so (RESERVATIONS PREEMPTED):\n{}{}",
+        text::registrants(removed),
+        fate(reservations, true)
+    )
+}
+
+fn concern_of_preempt(unit: &UnitStatus, key: u64) -> Result<String, Error> {
+    let reservations = &unit.reservations;
+    if reservations.unreadable.is_some() {
+        // The daemon refuses it, and says what to do.
+        return Ok(String::new());
+    }
+    let Removal { removed, ends } = removal(reservations, Some(key));
+    if removed.is_empty() {
+        let registrants = reservations.registrants.iter();
+        return Err(Error::NoSuchKey {
+            key,
+            path: unit.path.clone(),
+            keys: registrants.map(|one| one.key.clone()).collect(),
+        });
+    }
+    Ok(format!(
+        "  These lose their registration, and are told so (REGISTRATIONS PREEMPTED):\n{}{}",
+        text::registrants(removed),
+        fate(reservations, ends)
+    ))
+}
+
+/// What becomes of the reservation, and so of those who lose their registration.
+fn fate(reservations: &ReservationStatus, ends: bool) -> String {
+    let Some(held) = &reservations.reservation else {
+        return "  Nothing is reserved: they can read and write as before.\n".to_owned();
+    };
+    let kind = &held.kind;
+    if ends {
+        return format!(
+            "  The reservation ends ({kind}): every initiator can read and write then.\n"
+        );
+    }
+    let holder = held.holder.as_deref().unwrap_or("all registrants");
+    let access = if kind.starts_with("Exclusive Access") {
+        "neither read nor write"
+    } else {
+        "read, but not write"
+    };
+    format!(
+        "  The reservation stays ({kind}, held by {holder}): they can {access}, until they register again or it ends.\n"
+    )
+}
+
+/// Asks a person whether it is meant.
+pub(super) fn confirm(
+    mut person: Person<impl BufRead>,
+    output: &mut impl Write,
+) -> Result<(), Error> {
+    print(output, "Type \"yes\" to go on: ")?;
     let mut answer = String::new();
-    input.read_line(&mut answer).map_err(Error::Read)?;
+    person.input.read_line(&mut answer).map_err(Error::Read)?;
     if answer.trim() == "yes" {
         Ok(())
     } else {
@@ -149,13 +248,16 @@ fn confirm(mut input: impl BufRead) -> Result<(), Error> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::control::HeldStatus;
     use crate::control::Orders;
     use crate::control::dbus::tests::{PrivateBus, daemon};
+    use crate::control::tests::example;
 
     fn clear(unit: &str, yes: bool) -> Clear {
         Clear {
             unit: unit.to_owned(),
             yes,
+            json: false,
         }
     }
 
@@ -164,6 +266,7 @@ mod tests {
             unit: "/srv/lun0.img".to_owned(),
             key,
             yes: true,
+            json: false,
         }
     }
 
@@ -232,6 +335,7 @@ mod tests {
         let command = ClearFlushFailure {
             unit: "lun0-a".to_owned(),
             yes: false,
+            json: false,
         };
         let (outcome, output) = run(command, Some("yes\n"));
         let error = outcome.expect_err("this daemon refuses it").to_string();
@@ -246,6 +350,7 @@ mod tests {
             size_bytes: Some(1 << 20),
             shrink,
             yes: false,
+            json: false,
         };
         let (outcome, output) = run(resize(false), None);
         let error = outcome.expect_err("this daemon refuses it").to_string();
@@ -264,5 +369,95 @@ mod tests {
         let (outcome, _) = run(preempt(0xa1), None);
         let error = outcome.expect_err("this daemon refuses it").to_string();
         assert_eq!(error, "6001405a: Preempt { key: 161 } is not good");
+    }
+
+    const REMOVED: &str = "  KEY                 HOLDER  INITIATOR              ISID            PORT  TARGET PORT
+  0x00000000000000a1  yes     iqn.2026-11.example:a  0x00023d000001  1     iqn.2026-11.example:t,t,0x0001
+";
+
+    #[test]
+    fn what_a_clear_does_is_told_before() {
+        let unit = example().units.remove(0);
+        let told = concern(&unit, Administration::Clear).expect("it can be told");
+        let expected = format!(
+            "  These lose their registration, and are told so (RESERVATIONS PREEMPTED):\n{REMOVED}  The reservation ends \
+             (Write Exclusive, Registrants Only): every initiator can read and write then.\n"
+        );
+        assert_eq!(told, expected);
+    }
+
+    #[test]
+    fn what_a_preempt_does_is_told_before() {
+        let mut unit = example().units.remove(0);
+        let mut other = unit.reservations.registrants[0].clone();
+        other.initiator = "iqn.2026-11.example:b".to_owned();
+        other.key = "0x00000000000000b2".to_owned();
+        other.holder = false;
+        unit.reservations.registrants.push(other);
+        let told = |unit: &UnitStatus, key| {
+            concern(unit, Administration::Preempt { key }).expect("it can be told")
+        };
+        let text = told(&unit, 0xa1);
+        let expected = format!(
+            "  These lose their registration, and are told so (REGISTRATIONS PREEMPTED):\n{REMOVED}  The reservation ends \
+             (Write Exclusive, Registrants Only): every initiator can read and write then.\n"
+        );
+        assert_eq!(text, expected);
+        let text = told(&unit, 0xb2);
+        assert!(
+            text.ends_with(
+                "  The reservation stays (Write Exclusive, Registrants Only, held by iqn.2026-11.example:a -> \
+                 iqn.2026-11.example:t,t,0x0001): they can read, but not write, until they register again or it ends.\n"
+            ),
+            "{text}"
+        );
+        unit.reservations.registrants[1].holder = true;
+        unit.reservations.reservation = Some(HeldStatus {
+            kind: "Exclusive Access, All Registrants".to_owned(),
+            holder: None,
+        });
+        let text = told(&unit, 0xb2);
+        assert!(
+            text.ends_with(
+                "  The reservation stays (Exclusive Access, All Registrants, held by all registrants): they can neither \
+                 read nor write, until they register again or it ends.\n"
+            ),
+            "{text}"
+        );
+        unit.reservations.reservation = None;
+        let text = told(&unit, 0xb2);
+        let expected = "  Nothing is reserved: they can read and write as before.\n";
+        assert!(text.ends_with(expected), "{text}");
+    }
+
+    #[test]
+    fn a_program_reads_what_was_done() {
+        let mut command = clear("lun0-a", true);
+        command.json = true;
+        let (outcome, output) = run(command, None);
+        outcome.expect("it says so");
+        let expected = r#"{
+  "done": "clear",
+  "path": "/srv/lun0.img",
+  "serial": "6001405a",
+  "removed": [
+    {
+      "initiator": "iqn.2026-11.example:a",
+      "isid": "0x00023d000001",
+      "target": "iqn.2026-11.example:t,t,0x0001",
+      "relative_target_port": 1,
+      "key": "0x00000000000000a1",
+      "holder": true
+    }
+  ]
+}
+"#;
+        assert_eq!(output, expected);
+        // It is not asked, whoever is there.
+        let mut command = clear("lun0-a", false);
+        command.json = true;
+        let (outcome, output) = run(command, Some("yes\n"));
+        assert!(matches!(outcome, Err(Error::NobodyToAsk)));
+        assert!(output.is_empty(), "{output}");
     }
 }

@@ -2,8 +2,12 @@
 
 mod change;
 mod check;
+mod commands;
+mod examples;
+pub mod exit;
 mod history;
 mod manual;
+mod nexus;
 mod performance;
 mod text;
 mod watch;
@@ -24,14 +28,16 @@ pub use crate::control::file::{Engine, Poll};
 use crate::control::{Status, UnitStatus};
 pub use change::{Person, change};
 pub use check::{Check, check};
+pub use commands::{Commands, commands};
 pub use history::{History, history};
 pub use manual::{completions, manual};
+pub use nexus::{Nexus, nexus};
 
 /// Serves disks of the Linux kernel's SCSI target, with persistent reservations that fence.
 ///
-/// The exit status is 0 if all went well, 1 if it did not, and 2 if the command line is wrong.
+/// All but `commands` and `completions` need root.
 #[derive(Debug, PartialEq, Eq, Parser)]
-#[command(version)]
+#[command(version, after_long_help = exit::help())]
 pub struct Cli {
     /// What to do.
     #[command(subcommand)]
@@ -44,8 +50,10 @@ pub enum Command {
     /// Serve all backstores of the subtype "pr", until told to stop; systemd starts this
     Serve(Serve),
     /// Show what the running daemon serves, to whom, and who holds reservations
+    #[command(after_long_help = examples::STATUS)]
     Status(StatusOptions),
     /// Show who is registered with a logical unit, and who holds its reservation
+    #[command(after_long_help = examples::SHOW)]
     Show(Show),
     /// Show who has registered, reserved and preempted whom at a logical unit, when, and whom it has refused
     ///
@@ -57,11 +65,13 @@ pub enum Command {
     ///
     /// Where the record of the reservations can't be read, it is set aside, and the unit goes on without registrations.
     /// Those who were registered are told (unit attention RESERVATIONS PREEMPTED).
+    #[command(after_long_help = examples::CLEAR)]
     Clear(Clear),
     /// Remove every registration with a key, and the reservation if nobody is left who holds it
     ///
     /// Returns when those who were registered have nothing in flight any more. They are told (unit attention
     /// REGISTRATIONS PREEMPTED).
+    #[command(after_long_help = examples::PREEMPT)]
     Preempt(Preempt),
     /// Let writes be served again that are refused since a flush has failed
     ///
@@ -71,7 +81,13 @@ pub enum Command {
     ///
     /// A file is extended if it is smaller. A block device must have been made that large before. Nothing is cut off from
     /// either.
+    #[command(after_long_help = examples::RESIZE)]
     Resize(Resize),
+    /// Let initiators reach a disk where the kernel can't tell them apart: each by a backstore of its own
+    ///
+    /// Where `tcmu-pr check` says that one backstore can serve any number of initiators, this is not needed. It is for iSCSI,
+    /// and makes with targetcli what can be made with it by hand.
+    Nexus(Nexus),
     /// Look whether this node is as it should be: kernel, service, files, access, backstores, speed
     ///
     /// Says of each what is wrong, and what to do: a problem, or a note about what can be meant so. Changes nothing. The
@@ -79,6 +95,11 @@ pub enum Command {
     ///
     /// Needs root, as `serve` does.
     Check(Check),
+    /// List the SCSI commands that are served, and what each asks of a reservation
+    ///
+    /// CDB usage data has a 1 for each bit of the command that is looked at, as REPORT SUPPORTED OPERATION CODES has it.
+    #[command(after_long_help = examples::COMMANDS)]
+    Commands(Commands),
     /// Print what lets a shell complete the command line
     ///
     /// The packages install it. Where there is none: `source <(tcmu-pr completions bash)`.
@@ -86,6 +107,16 @@ pub enum Command {
     /// Write the manual pages of all commands into a directory: for those who make packages
     #[command(hide = true)]
     Manual(Manual),
+}
+
+impl Command {
+    /// Whether it is for root only.
+    pub fn needs_root(&self) -> bool {
+        !matches!(
+            self,
+            Command::Commands(_) | Command::Completions(_) | Command::Manual(_)
+        )
+    }
 }
 
 /// The options of `tcmu-pr serve`.
@@ -163,6 +194,9 @@ pub struct Clear {
     /// Do not ask
     #[arg(long)]
     pub yes: bool,
+    /// Print JSON, for programs; needs --yes
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// The options of `tcmu-pr preempt`.
@@ -177,6 +211,9 @@ pub struct Preempt {
     /// Do not ask
     #[arg(long)]
     pub yes: bool,
+    /// Print JSON, for programs; needs --yes
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// The options of `tcmu-pr clear-flush-failure`.
@@ -188,6 +225,9 @@ pub struct ClearFlushFailure {
     /// Do not ask
     #[arg(long)]
     pub yes: bool,
+    /// Print JSON, for programs; needs --yes
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// The options of `tcmu-pr resize`.
@@ -205,6 +245,9 @@ pub struct Resize {
     /// Do not ask, with --shrink
     #[arg(long)]
     pub yes: bool,
+    /// Print JSON, for programs; with --shrink, needs --yes
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// The options of `tcmu-pr completions`.
@@ -309,30 +352,26 @@ pub enum Error {
     /// The history could not be read.
     #[error(transparent)]
     History(#[from] history::Error),
+    /// Another user.
+    #[error("this needs root: try again with sudo")]
+    NotRoot,
     /// Nobody who could be asked.
     #[error(
-        "nobody is there to be asked: standard input is no terminal; give --yes if you are sure"
+        "nobody can be asked, as standard input is no terminal, or --json is given: give --yes if you are sure"
     )]
     NobodyToAsk,
     /// The answer could not be read.
     #[error("cannot read the answer")]
     Read(#[source] io::Error),
+    /// A nexus was not made, or not removed.
+    #[error(transparent)]
+    Nexus(#[from] nexus::Error),
     /// Not all is well on this node.
     #[error("{0} of these are not as they should be")]
     Problems(usize),
     /// Somebody has thought better of it.
     #[error("that was not \"yes\": nothing has changed")]
     NotConfirmed,
-}
-
-impl Error {
-    /// The exit status: 2 if the command line is to blame, else 1.
-    pub fn exit_status(&self) -> u8 {
-        match self {
-            Error::NobodyToAsk => 2,
-            _ => 1,
-        }
-    }
 }
 
 /// Asks the daemon on `bus` how things are, and prints it to `output`.

@@ -19,6 +19,7 @@ use std::time::Duration;
 
 use blocking::unblock;
 use crossbeam_channel::{Receiver, Sender, unbounded};
+use nix::unistd::geteuid;
 use serde::Serialize;
 use zbus::blocking::connection::Builder;
 use zbus::blocking::fdo::DBusProxy;
@@ -64,7 +65,10 @@ pub enum Error {
     )]
     OtherHandler(String),
     /// Another daemon of ours is there.
-    #[error("tcmu-pr is running already: the bus name {CONTROL_NAME} belongs to {0}")]
+    #[error(
+        "tcmu-pr is running already: the bus name {CONTROL_NAME} belongs to {0}; there can be one only, so stop that first, with \
+         `systemctl stop tcmu-pr` if it is the service"
+    )]
     AlreadyRunning(String),
     /// The bus's policy is against it.
     #[error(
@@ -84,7 +88,16 @@ pub enum Error {
     /// We may not ask it.
     #[error("only root may ask tcmu-pr: try again with sudo")]
     NotAllowed,
-    /// It refused, or did not answer.
+    /// We are root, and may not ask it all the same.
+    #[error(
+        "the bus lets nobody ask tcmu-pr: put the policy file /usr/share/dbus-1/system.d/tcmu-pr-dbus.conf in place (it comes \
+         with tcmu-pr), and run `systemctl reload dbus`"
+    )]
+    NoPolicy,
+    /// It refused, and says why.
+    #[error("{0}")]
+    Refused(String),
+    /// It did not answer.
     #[error("{0}")]
     Call(String),
     /// Its answer is of another version.
@@ -285,8 +298,10 @@ fn call(
 fn call_error(error: zbus::Error) -> Error {
     match fdo::Error::from(error) {
         fdo::Error::ServiceUnknown(_) | fdo::Error::NameHasNoOwner(_) => Error::NotRunning,
+        fdo::Error::AccessDenied(_) if geteuid().is_root() => Error::NoPolicy,
         fdo::Error::AccessDenied(_) => Error::NotAllowed,
-        fdo::Error::Failed(text) => Error::Call(text),
+        fdo::Error::Failed(text) => Error::Refused(text),
+        fdo::Error::NoReply(text) => Error::Call(text),
         other => Error::Call(other.to_string()),
     }
 }
@@ -339,7 +354,7 @@ impl Control {
         let orders = self.orders.clone();
         let outcome = unblock(move || orders.administer(serial, action)).await;
         outcome
-            .map_err(|error| fdo::Error::Failed(error.to_string()))?
+            .map_err(|error| fdo::Error::NoReply(error.to_string()))?
             .map_err(fdo::Error::Failed)
     }
 }
@@ -355,7 +370,7 @@ impl Control {
         let orders = self.orders.clone();
         let status = unblock(move || orders.status())
             .await
-            .map_err(|error| fdo::Error::Failed(error.to_string()))?;
+            .map_err(|error| fdo::Error::NoReply(error.to_string()))?;
         serde_json::to_string(&status).map_err(|error| fdo::Error::Failed(error.to_string()))
     }
 
@@ -369,7 +384,7 @@ impl Control {
         let orders = self.orders.clone();
         let found = unblock(move || orders.history(serial)).await;
         let found = found
-            .map_err(|error| fdo::Error::Failed(error.to_string()))?
+            .map_err(|error| fdo::Error::NoReply(error.to_string()))?
             .map_err(fdo::Error::Failed)?;
         serde_json::to_string(&found).map_err(|error| fdo::Error::Failed(error.to_string()))
     }
@@ -711,7 +726,7 @@ pub(crate) mod tests {
         let (orders, receiver) = Orders::new();
         daemon(receiver);
         let served = serve(&bus.bus, &orders);
-        if nix::unistd::geteuid().is_root() {
+        if geteuid().is_root() {
             let _service = served.expect("root may have the names");
             assert_eq!(status(&bus.bus).expect("root may ask"), example());
             assert!(check_config(&bus.connect(), "pr//good;nexus=a").0);
@@ -722,6 +737,16 @@ pub(crate) mod tests {
                 Err(Error::NotAllowed | Error::NotRunning)
             ));
         }
+        let deny = "<allow own=\"*\"/><deny send_destination=\"org.tcmupr.Control1\"/>";
+        let without = PrivateBus::with_policy(deny, "");
+        let _deaf = serve(&without.bus, &orders).expect("the names may be had");
+        let unheard = status(&without.bus);
+        let expected = if geteuid().is_root() {
+            matches!(unheard, Err(Error::NoPolicy))
+        } else {
+            matches!(unheard, Err(Error::NotAllowed))
+        };
+        assert!(expected, "{unheard:?}");
         let without = PrivateBus::with_policy("", "");
         let refused = serve(&without.bus, &orders);
         assert!(matches!(refused, Err(Error::Policy(..))), "{refused:?}");

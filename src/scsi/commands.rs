@@ -127,19 +127,9 @@ pub fn markdown() -> String {
         "| command | operation code | service action | reservation class |\n|---|---|---|---|\n",
     );
     for row in COMMANDS {
-        let service_action = row
-            .service_action()
-            .map_or(String::new(), |action| format!("{action:02X}h"));
-        let (name, opcode, access) = (row.name, row.opcode(), row.access);
-        let free = row
-            .free
-            .as_ref()
-            .map_or(String::new(), |form| format!("; free with {}", form.name));
-        writeln!(
-            table,
-            "| {name} | {opcode:02X}h | {service_action} | {access}{free} |"
-        )
-        .expect("a String takes all that is written to it");
+        let [name, opcode, service_action, class] = row.cells();
+        writeln!(table, "| {name} | {opcode} | {service_action} | {class} |")
+            .expect("a String takes all that is written to it");
     }
     table
 }
@@ -157,6 +147,21 @@ impl Row {
         } else {
             None
         }
+    }
+
+    /// What a person reads of it: name, operation code, service action if it has one, reservation class.
+    pub fn cells(&self) -> [String; 4] {
+        let service_action = self.service_action().map(|action| format!("{action:02X}h"));
+        let free = self
+            .free
+            .as_ref()
+            .map(|form| format!("; free with {}", form.name));
+        [
+            self.name.to_owned(),
+            format!("{:02X}h", self.opcode()),
+            service_action.unwrap_or_default(),
+            format!("{}{}", self.access, free.unwrap_or_default()),
+        ]
     }
 
     /// What a CDB that [`find`] has found to be of this row asks of a reservation, whatever is wrong with its fields.

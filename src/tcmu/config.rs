@@ -306,6 +306,18 @@ impl Options {
             said,
         })
     }
+
+    /// Whether both are of the same disk and ask for the same, for whatever initiator.
+    pub fn is_same_but_nexus(&self, other: &Options) -> bool {
+        let without = |options: &Options| {
+            let mut options = options.clone();
+            options.nexus = None;
+            options.said.retain(|name| *name != NEXUS);
+            options.said.sort_unstable();
+            options
+        };
+        without(self) == without(other)
+    }
 }
 
 /// The options there are.
@@ -426,6 +438,21 @@ fn without_newline(text: &str) -> &str {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn backstores_of_one_disk_differ_in_their_nexus_only() {
+        let options = |text| Options::parse(text).unwrap();
+        let first = options("/srv/a;nexus=a;direct=1;read_only=1");
+        assert!(first.is_same_but_nexus(&options("/srv/a;read_only=1;direct=1;nexus=b")));
+        assert!(first.is_same_but_nexus(&options("/srv/a;read_only=1;direct=1")));
+        for other in [
+            "/srv/b;nexus=a;direct=1;read_only=1",
+            "/srv/a;nexus=a;direct=1",
+            "/srv/a;nexus=a;direct=1;read_only=1;force_aptpl=0",
+        ] {
+            assert!(!first.is_same_but_nexus(&options(other)), "{other}");
+        }
+    }
 
     #[test]
     fn a_name_is_split_on_the_first_three_slashes() {
