@@ -89,7 +89,10 @@ impl Left {
 /// the ring's data. So it may when the process has ended, since the kernel ends io_uring's after it.
 ///
 /// Gives those whose rings could not be emptied: what is on them is no record of what is pending.
-pub(super) fn stop_rings(uio: &UioPaths, left: &Left) -> Result<BTreeSet<BackstoreName>, tcmu::Error> {
+pub(super) fn stop_rings(
+    uio: &UioPaths,
+    left: &Left,
+) -> Result<BTreeSet<BackstoreName>, tcmu::Error> {
     let deadline = Instant::now() + IO_PATIENCE;
     let mut unstopped = BTreeSet::new();
     for found in uio.scan()? {

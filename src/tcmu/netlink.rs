@@ -363,20 +363,22 @@ pub struct Replier {
 impl Replier {
     /// Answers `request`: the change is done, or is refused with an error number for whoever asked for it.
     ///
-    /// That the kernel waits no longer, because another process has answered, is logged and no error.
-    pub fn reply(&mut self, request: Request, outcome: Result<(), Errno>) -> Result<(), Error> {
+    /// Tells whether the kernel has waited for it. If not, that is logged and no error: another process has answered, or
+    /// whoever made the device wants no answers.
+    pub fn reply(&mut self, request: Request, outcome: Result<(), Errno>) -> Result<bool, Error> {
         let mut request = request;
         request.settled = true;
         let (number, attributes) = encode_done(&request, outcome);
         match self.requests.command(self.family, number, &attributes) {
-            Ok(()) => Ok(()),
+            Ok(()) => Ok(true),
             Err(Failure::Refused(Errno::ENODEV)) => {
                 log::warn!(
                     "the kernel did not wait for our answer about {}: \
-                     has another handler answered it? Only one may run, see `systemctl status tcmu-runner`",
+                     has another handler answered it? Only one may run, see `systemctl status tcmu-runner`. With \
+                     nl_reply_supported=-1 it never waits",
                     request.device.escape_debug()
                 );
-                Ok(())
+                Ok(false)
             }
             Err(failure) => Err(failure.of("take our answer about a device")),
         }

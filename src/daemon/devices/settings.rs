@@ -64,12 +64,14 @@ impl Devices {
             // One that is refused may be so for its size.
             let refused = self.refused.contains_key(name);
             let outcome = if refused { Ok(()) } else { Err(Errno::ENODEV) };
-            return self.reply(name, request, outcome);
+            self.reply(name, request, outcome);
+            return;
         };
         let unit = self.ports[&id].unit;
         let before = self.units[&unit].backing.size();
         if size == before {
-            return self.reply(name, request, Ok(()));
+            self.reply(name, request, Ok(()));
+            return;
         }
         let outcome = if size < before {
             Err(format!(
