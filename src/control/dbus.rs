@@ -39,6 +39,9 @@ const HANDLER_PATH: &str = "/org/kernel/TCMUService1/pr";
 const CONTROL_NAME: &str = "org.tcmupr.Control1";
 const CONTROL_PATH: &str = "/org/tcmupr/Control1";
 
+/// More than any unit serial number has. What is longer is not even repeated.
+const SERIAL_LENGTH_MAX: usize = 64;
+
 /// How long the bus, or the daemon behind it, may take to answer: longer than the daemon gives itself.
 const CALL_TIMEOUT: Duration = Duration::from_secs(90);
 
@@ -351,6 +354,11 @@ impl Control {
         action: Administration,
     ) -> fdo::Result<()> {
         caller::check(bus, header).await?;
+        if serial.len() > SERIAL_LENGTH_MAX {
+            return Err(fdo::Error::InvalidArgs(
+                "no logical unit has so long a serial number".to_owned(),
+            ));
+        }
         let orders = self.orders.clone();
         let outcome = unblock(move || orders.administer(serial, action)).await;
         outcome

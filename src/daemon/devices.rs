@@ -5,6 +5,7 @@
 //! kernel's settings read right and it is known whose commands come through it, and again as soon as that is no longer
 //! so ([`links`]).
 
+mod checks;
 mod domains;
 mod links;
 mod node;
@@ -63,6 +64,9 @@ const WORKER_PATIENCE: Duration = Duration::from_secs(2);
 /// How long another handler may take to answer for a device of its own. After that nobody will, and whoever
 /// made the device would wait for ever.
 const FOREIGN_PATIENCE: Duration = Duration::from_secs(10);
+
+/// How many characters of a wrong config string are logged: more than a right one can have.
+const CONFIG_SHOWN: usize = 300;
 
 pub(super) use links::Link;
 pub(super) use resting::{Found, Resting};
@@ -233,7 +237,9 @@ impl Devices {
                 };
                 let added = self.announced(&uio, &backstore);
                 let waited = self.reply(backstore.name(), event.request, added);
-                if waited && added.is_err() {
+                if !waited {
+                    self.look_again();
+                } else if added.is_err() {
                     // The kernel unmakes it: there is nothing left to be refused.
                     self.refused.remove(backstore.name());
                 }
@@ -251,8 +257,16 @@ impl Devices {
             }
             Change::Reconfigured(setting) => self.reconfigure(backstore.name(), &setting),
         };
-        self.reply(backstore.name(), event.request, outcome);
+        if !self.reply(backstore.name(), event.request, outcome) {
+            self.look_again();
+        }
         self.resolve();
+    }
+
+    /// Another handler may have had a device unmade: its ring must not be touched any more then.
+    fn look_again(&mut self) {
+        self.look_since = Some(Instant::now());
+        self.again.ask();
     }
 
     /// Does what is due by the clock.
@@ -368,12 +382,16 @@ impl Devices {
                     Backing::identify(&options.path)?.and_then(|id| self.units.get_key_value(&id));
                 match served {
                     Some((&id, _)) => self.check_label(id, &options),
-                    None => Ok(Backing::probe(&options.path, mode(&options.disk))?),
+                    None => {
+                        Backing::probe(&options.path, mode(&options.disk))?;
+                        self.check_gone(&options.path)
+                    }
                 }
             });
         checked.map_err(|refusal| {
             let reason = chain(&refusal);
-            log::warn!("config {}: {reason}", config.escape_debug());
+            let shown: String = config.chars().take(CONFIG_SHOWN).collect();
+            log::warn!("config {}: {reason}", shown.escape_debug());
             reason
         })
     }
@@ -525,7 +543,7 @@ impl Devices {
             }
             Err(refusal) => {
                 self.refuse(backstore.name(), chain(&refusal));
-                Err(Errno::EINVAL)
+                Err(refusal.errno())
             }
         }
     }
@@ -605,6 +623,7 @@ impl Devices {
         let block_size = geometry.block_size();
         let size = geometry.byte_length(geometry.blocks());
         let (path, mode) = (&options.path, mode(&options.disk));
+        self.check_gone(path)?;
         let backing = Arc::new(Backing::open_with(path, size, block_size, mode)?);
         let geometry = on_medium(geometry, &backing.topology(), &options.disk);
         let provisioning = provisioning(&backing, &options.disk)?;
@@ -714,39 +733,6 @@ impl Devices {
         );
         self.introduce(options.copy_domain.as_ref());
         Ok(id)
-    }
-
-    /// Whoever shares a backstore must be told apart.
-    fn check_tap(&self, options: &Options) -> Result<(), Refusal> {
-        match (&options.nexus, &self.tap) {
-            (None, Err(why)) => Err(Refusal::NoTap {
-                path: options.path.clone(),
-                why: why.clone(),
-            }),
-            _ => Ok(()),
-        }
-    }
-
-    fn check_label(&self, id: BackingId, options: &Options) -> Result<(), Refusal> {
-        let mut of_unit = self.ports.values().filter(|port| port.unit == id);
-        let other_way = |port: &&Port| port.label.is_some() != options.nexus.is_some();
-        if let Some(port) = of_unit.clone().find(other_way) {
-            return Err(Refusal::BothWays {
-                path: options.path.clone(),
-                other: port.backstore.name().clone(),
-            });
-        }
-        let Some(label) = &options.nexus else {
-            return Ok(());
-        };
-        match of_unit.find(|port| port.label.as_ref() == Some(label)) {
-            None => Ok(()),
-            Some(port) => Err(Refusal::LabelTwice {
-                path: options.path.clone(),
-                label: label.clone(),
-                other: port.backstore.name().clone(),
-            }),
-        }
     }
 
     fn remove(&mut self, id: PortId) {

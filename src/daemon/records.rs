@@ -51,6 +51,15 @@ pub enum Error {
         #[source]
         source: io::Error,
     },
+    /// Another user could put records there.
+    #[error("the folder {folder} can't be trusted with records")]
+    Trust {
+        /// The folder.
+        folder: PathBuf,
+        /// Why not.
+        #[source]
+        source: io::Error,
+    },
     /// The kernel does not tell which boot this is.
     #[error("reading {path}")]
     Kernel {
@@ -180,6 +189,10 @@ impl Records {
                     folder: folder.to_owned(),
                     source,
                 })?;
+            saved::check_folder(folder).map_err(|source| Error::Trust {
+                folder: folder.to_owned(),
+                source,
+            })?;
         }
         let boot_id = fs::read_to_string(BOOT_ID).map_err(|source| Error::Kernel {
             path: BOOT_ID,
@@ -217,6 +230,12 @@ impl<F: Files> Records<F> {
         };
         self.save_unit(&record)?;
         Ok(record)
+    }
+
+    /// The record of a unit on a backing object, if there has been one.
+    pub fn known(&self, backing: &Path) -> Result<Option<PathBuf>, Error> {
+        let path = self.unit_path(backing);
+        Ok(saved::read(&self.files, &path)?.map(|_| path))
     }
 
     /// Keeps who the unit is, durably.

@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use nix::errno::Errno;
+
 use super::records;
 use crate::nexus::tap::DEVICES;
 use crate::store::backing;
@@ -75,6 +77,11 @@ pub(super) enum Refusal {
         "{path} is another file or device than the one that is served under this path: remove the backstores of that one first"
     )]
     Replaced { path: PathBuf },
+    #[error(
+        "{path} is not there, and was a disk before: mount its file system, or restore it. If it shall be an empty disk, make \
+         the file yourself (truncate --size=)"
+    )]
+    Gone { path: PathBuf },
     #[error("{path} is {served} under another name: give all backstores of a disk the same path")]
     OtherPath { path: PathBuf, served: PathBuf },
     #[error(
@@ -88,4 +95,22 @@ pub(super) enum Refusal {
         #[source]
         source: std::io::Error,
     },
+}
+
+impl Refusal {
+    /// What the kernel is told, and whoever restores a configuration: the nearest that an error number comes to the text.
+    pub(super) fn errno(&self) -> Errno {
+        match self {
+            Refusal::Gone { .. }
+            | Refusal::Backing(
+                backing::Error::NoFolder { .. }
+                | backing::Error::NoDevice { .. }
+                | backing::Error::NothingToRead { .. },
+            ) => Errno::ENOENT,
+            Refusal::Backing(backing::Error::InUse { .. } | backing::Error::Locked { .. }) => {
+                Errno::EBUSY
+            }
+            _ => Errno::EINVAL,
+        }
+    }
 }

@@ -6,6 +6,7 @@
 
 mod direct;
 mod error;
+mod exposed;
 mod flushes;
 mod object;
 
@@ -118,13 +119,17 @@ impl Backing {
             .map_err(fail("reading the properties of", path))?;
         // Of what is only read, nothing is written.
         let writing = direct.as_ref().filter(|_| !mode.read_only);
+        let path = object::name(path, id)?;
+        if kind == Kind::File {
+            warn_if_exposed(&path);
+        }
         Ok(Backing {
-            path: object::name(path, id)?,
             id,
             mode,
             kind,
             space: Space::of(&file, kind, mode)
-                .map_err(fail("trying to give back space of", path))?,
+                .map_err(fail("trying to give back space of", &path))?,
+            path,
             topology: Topology {
                 atomic_write: writing.and_then(Direct::atomic_write),
                 ..topology
@@ -140,6 +145,15 @@ impl Backing {
     /// Which object the path leads to, if there is one that can be served. Opens and changes nothing.
     pub fn identify(path: &Path) -> Result<Option<BackingId>, Error> {
         object::look_at(path)
+    }
+
+    /// The name under which the records of a file would be found that could be created at the path; `None` if something
+    /// is there.
+    pub fn name_of_missing(path: &Path) -> Result<Option<PathBuf>, Error> {
+        match object::look_at(path)? {
+            Some(_) => Ok(None),
+            None => object::name_of_missing(path).map(Some),
+        }
     }
 
     /// Whether the path leads to something that could be served, or where it could be created. Changes nothing
@@ -390,6 +404,15 @@ impl Backing {
     /// The size in bytes that it has now, whoever changed it.
     pub fn actual_size(&self) -> io::Result<u64> {
         object::size(&self.file, self.id)
+    }
+}
+
+/// It is the administrator's choice, and one that he may not have known of.
+fn warn_if_exposed(path: &Path) {
+    match exposed::exposure(path) {
+        Ok(None) => {}
+        Ok(Some(sentence)) => log::warn!("{sentence}"),
+        Err(error) => log::warn!("{}: who may touch it is not known: {error}", path.display()),
     }
 }
 

@@ -2,10 +2,13 @@
 //!
 //! [`Files`] is what that takes of a file system, so that a test can stand in for one that fails or loses power.
 
+mod disk;
+
 use std::fmt;
-use std::fs::{self, File};
-use std::io::{self, ErrorKind, Write};
+use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
+
+pub use disk::{Disk, check_folder};
 
 /// Which step failed, on which file.
 #[derive(Debug, thiserror::Error)]
@@ -36,38 +39,6 @@ pub trait Files: Clone + fmt::Debug {
 
     /// Syncs the names in a folder.
     fn sync_folder(&self, folder: &Path) -> io::Result<()>;
-}
-
-/// The node's own files.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Disk;
-
-impl Files for Disk {
-    fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
-        fs::read(path)
-    }
-
-    fn write(&self, path: &Path, content: &[u8]) -> io::Result<()> {
-        let mut file = File::create(path)?;
-        file.write_all(content)?;
-        file.sync_all()
-    }
-
-    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-        fs::rename(from, to)
-    }
-
-    fn link(&self, path: &Path, name: &Path) -> io::Result<()> {
-        fs::hard_link(path, name)
-    }
-
-    fn remove(&self, path: &Path) -> io::Result<()> {
-        fs::remove_file(path)
-    }
-
-    fn sync_folder(&self, folder: &Path) -> io::Result<()> {
-        File::open(folder)?.sync_all()
-    }
 }
 
 /// New content for a file, on stable storage beside it: what can fail for want of space has been done.
@@ -158,6 +129,8 @@ fn fail(step: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Error {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     #[test]

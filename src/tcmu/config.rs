@@ -247,6 +247,9 @@ impl Options {
     /// Reads a whole config string, `pr//srv/lun0.img;nexus=node-a`: what targetcli asks about and what
     /// RECONFIG_DEVICE brings.
     pub fn parse_config(config: &str) -> Result<Options, Error> {
+        if config.len() > LENGTH_MAX {
+            return Err(Error::TooLong(config.len()));
+        }
         let (subtype, handler) = config.split_once('/').unwrap_or((config, ""));
         if without_newline(subtype) != SUBTYPE {
             return Err(Error::Subtype(subtype.escape_debug().to_string()));

@@ -97,7 +97,10 @@ pub struct Topology {
 /// The object at a path; `None` if there is none but a file could be created there.
 pub(super) fn look_at(path: &Path) -> Result<Option<BackingId>, Error> {
     let missing = match fs::metadata(path) {
-        Ok(metadata) => return BackingId::of(path, &metadata).map(Some),
+        Ok(metadata) => {
+            check_made_up(path)?;
+            return BackingId::of(path, &metadata).map(Some);
+        }
         Err(error) => error,
     };
     if missing.kind() != io::ErrorKind::NotFound {
@@ -115,6 +118,18 @@ pub(super) fn look_at(path: &Path) -> Result<Option<BackingId>, Error> {
     Err(Error::NoFolder {
         folder: folder.to_owned(),
         path: path.to_owned(),
+    })
+}
+
+/// Refuses what looks like a file, and is a setting of the kernel's, or its memory.
+fn check_made_up(path: &Path) -> Result<(), Error> {
+    let place = path.canonicalize().map_err(fail("resolving", path))?;
+    if !["/proc", "/sys"].iter().any(|root| place.starts_with(root)) {
+        return Ok(());
+    }
+    Err(Error::NotServed {
+        path: path.to_owned(),
+        kind: "a file that the kernel makes up",
     })
 }
 
@@ -138,6 +153,13 @@ pub(super) fn name(path: &Path, id: BackingId) -> Result<PathBuf, Error> {
         BackingId::File { .. } => path.canonicalize().map_err(fail("resolving", path)),
         BackingId::BlockDevice { .. } => Ok(path.to_owned()),
     }
+}
+
+/// The name under which the records of a file that is not there are kept.
+pub(super) fn name_of_missing(path: &Path) -> Result<PathBuf, Error> {
+    let folder = path.parent().unwrap_or(Path::new("/"));
+    let folder = folder.canonicalize().map_err(fail("resolving", folder))?;
+    Ok(folder.join(path.file_name().unwrap_or_default()))
 }
 
 /// Refuses a name that the kernel hands out anew at each boot, if the device has one that stays.
@@ -315,6 +337,34 @@ mod tests {
         assert_eq!(name_in(names, number), Some(folder.path().join("a-link")));
         assert_eq!(name_in(names, makedev(7, 1002)), None);
         assert_eq!(name_in("/there/is/no/such/folder", number), None);
+    }
+
+    #[test]
+    fn a_missing_file_has_the_name_that_it_would_have() {
+        let folder = tempfile::tempdir().unwrap();
+        let place = folder.path().canonicalize().unwrap();
+        let link = place.join("link");
+        symlink(&place, &link).unwrap();
+        let path = link.join("lun0.img");
+        let missing = name_of_missing(&path).unwrap();
+        assert_eq!(missing, place.join("lun0.img"));
+        fs::write(&path, "").unwrap();
+        let id = look_at(&path).unwrap().unwrap();
+        assert_eq!(name(&path, id).unwrap(), missing);
+    }
+
+    #[test]
+    fn what_the_kernel_makes_up_is_no_disk() {
+        let folder = tempfile::tempdir().unwrap();
+        let link = folder.path().join("link");
+        symlink("/proc/self/comm", &link).unwrap();
+        for path in [Path::new("/proc/self/comm"), &link] {
+            let error = look_at(path).unwrap_err().to_string();
+            assert!(
+                error.contains("is a file that the kernel makes up"),
+                "{error}"
+            );
+        }
     }
 
     #[test]
