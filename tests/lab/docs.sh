@@ -28,37 +28,22 @@ docs_clean() {
     inside systemctl start tcmu-pr
 }
 
-# Makes a disk that the hosts a and b share, and a target with it as LUN 0, as the kernel allows: one backstore NAME
-# for both, or NAME-a and NAME-b. docs_disk NAME SIZE [OPTIONS]
+# Makes a disk that the hosts a and b share, through a backstore for each of them, and a target with it as LUN 0:
+# docs_disk NAME SIZE [OPTIONS]
 docs_disk() {
     local name=$1 size=$2 options=${3:-} host
     local tpg=/iscsi/$docs_target/tpg1
-    if has_tap; then
-        targetcli_batch <<END || return 1
-/backstores/user:pr create name=$name size=$size cfgstring=/srv/$name.img$options
-/iscsi create $docs_target
-$tpg/luns create /backstores/user:pr/$name
-$tpg/acls create $docs_host:a
-$tpg/acls create $docs_host:b
-END
-        return
-    fi
-    docs_declared "$@"
-}
-
-# The same with a backstore for each host, whatever the kernel allows.
-docs_declared() {
-    local name=$1 size=$2 options=${3:-} host
-    local tpg=/iscsi/$docs_target/tpg1
-    targetcli_batch <<<"/iscsi create $docs_target" || return 1
-    for host in a b; do
-        targetcli_batch <<END || return 1
+    {
+        echo "/iscsi create $docs_target"
+        for host in a b; do
+            cat <<END
 /backstores/user:pr create name=$name-$host size=$size cfgstring=/srv/$name.img;nexus=node-$host$options
 $tpg/luns create /backstores/user:pr/$name-$host add_mapped_luns=false
 $tpg/acls create $docs_host:$host add_mapped_luns=false
 $tpg/acls/$docs_host:$host create 0 /backstores/user:pr/$name-$host
 END
-    done
+        done
+    } | targetcli_batch
 }
 
 # "<!-- lab: needs the nexus tap -->": such a document is run only where there is one.

@@ -247,8 +247,8 @@ class Runner:
         else:
             words = "commands" if block.kind == "sh" else block.kind
             shell = self.shell("" if block.kind == "sh" else block.kind.removeprefix("lab, "))
-            status, found = shell.run("(set -e\n" + "\n".join(block.text) + "\n)" if block.kind == "sh"
-                                      else "\n".join(block.text))
+            text = "\n".join(block.text)
+            status, found = shell.run(text if "," in block.kind else f"(set -e\n{text}\n)")
         self.tell(status == 0, f"{place}: {words}", [*block.text, f"exit status {status}:", *found])
 
     def console(self, place, block):
