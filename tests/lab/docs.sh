@@ -16,8 +16,9 @@ docs_host=iqn.2026-11.com.example
 
 # A node as it is before each document: the service is installed and runs, and there is nothing else.
 docs_clean() {
-    iscsiadm --mode session --logout >/dev/null 2>&1
-    iscsiadm --mode node --op delete >/dev/null 2>&1
+    # There may be none.
+    iscsiadm --mode session --logout >/dev/null 2>&1 || true
+    iscsiadm --mode node --op delete >/dev/null 2>&1 || true
     [[ ! -e /run/multipathd.pid ]] || { kill "$(</run/multipathd.pid)"; wait_until 10 test ! -e /run/multipathd.pid; }
     [[ -z $(clear_targets) ]] || { echo "targets are left:"; find_configured; return 1; }
     [[ -e /usr/share/tcmu-pr/installed ]] || inside "$PWD/scripts/install" || return 1

@@ -49,6 +49,11 @@ MASKS = [
     (r"\b(PID:?|pid) \d+\b", r"\1 <pid>"),
     # How many commands the hosts' kernels send by themselves.
     (r"\b\d+ \(\d+ reads, \d+ writes\)", "<commands>"),
+    # The checksum of a record that has a serial number in it.
+    (r"should be [0-9a-f]{8} and is [0-9a-f]{8}\b", "should be <sum> and is <sum>"),
+    # open-iscsi counts its sessions, and the kernel its SCSI hosts.
+    (r"\bsid: \d+", "sid: <n>"),
+    (r"\b\d+:0:0:(\d+) (sd[a-z])\b", r"<n>:0:0:\1 \2"),
     # Columns are as wide as what was there when they were made.
     (r"(?<=\S) {2,}", "  "),
     (r"-{3,}", "---"),
