@@ -24,12 +24,12 @@ use zbus::blocking::connection::Builder;
 use zbus::blocking::fdo::DBusProxy;
 use zbus::blocking::{Connection, MessageIterator};
 use zbus::fdo::{self, ObjectManager, RequestNameFlags};
-use zbus::message::Type;
+use zbus::message::{Header, Type};
 use zbus::names::WellKnownName;
 use zbus::zvariant::DynamicType;
 use zbus::{MatchRule, Message, interface};
 
-use super::{Administration, Orders, Status};
+use super::{Administration, Orders, Status, caller};
 
 const HANDLER_NAME: &str = "org.kernel.TCMUService1";
 const HANDLER_ROOT: &str = "/org/kernel/TCMUService1";
@@ -286,12 +286,19 @@ impl Handler {
 
     /// `config` comes with our subtype in front.
     #[zbus(out_args("ok", "reason"))]
-    fn check_config(&self, config: String) -> (bool, String) {
-        match self.orders.check_config(config) {
+    async fn check_config(
+        &self,
+        #[zbus(connection)] bus: &zbus::Connection,
+        #[zbus(header)] header: Header<'_>,
+        config: String,
+    ) -> fdo::Result<(bool, String)> {
+        caller::check(bus, &header).await?;
+        let orders = self.orders.clone();
+        Ok(match unblock(move || orders.check_config(config)).await {
             Ok(Ok(())) => (true, String::new()),
             Ok(Err(reason)) => (false, reason),
             Err(error) => (false, error.to_string()),
-        }
+        })
     }
 }
 
@@ -302,7 +309,14 @@ struct Control {
 
 impl Control {
     /// Waits for the daemon beside the thread that serves the bus.
-    async fn administer(&self, serial: String, action: Administration) -> fdo::Result<()> {
+    async fn administer(
+        &self,
+        bus: &zbus::Connection,
+        header: &Header<'_>,
+        serial: String,
+        action: Administration,
+    ) -> fdo::Result<()> {
+        caller::check(bus, header).await?;
         let orders = self.orders.clone();
         let outcome = unblock(move || orders.administer(serial, action)).await;
         outcome
@@ -313,32 +327,61 @@ impl Control {
 
 #[interface(name = "org.tcmupr.Control1")]
 impl Control {
-    fn status(&self) -> fdo::Result<String> {
-        let status = self
-            .orders
-            .status()
+    async fn status(
+        &self,
+        #[zbus(connection)] bus: &zbus::Connection,
+        #[zbus(header)] header: Header<'_>,
+    ) -> fdo::Result<String> {
+        caller::check(bus, &header).await?;
+        let orders = self.orders.clone();
+        let status = unblock(move || orders.status())
+            .await
             .map_err(|error| fdo::Error::Failed(error.to_string()))?;
         serde_json::to_string(&status).map_err(|error| fdo::Error::Failed(error.to_string()))
     }
 
-    async fn clear(&self, serial: String) -> fdo::Result<()> {
-        self.administer(serial, Administration::Clear).await
-    }
-
-    async fn preempt(&self, serial: String, key: u64) -> fdo::Result<()> {
-        self.administer(serial, Administration::Preempt { key })
+    async fn clear(
+        &self,
+        #[zbus(connection)] bus: &zbus::Connection,
+        #[zbus(header)] header: Header<'_>,
+        serial: String,
+    ) -> fdo::Result<()> {
+        self.administer(bus, &header, serial, Administration::Clear)
             .await
     }
 
-    async fn clear_flush_failure(&self, serial: String) -> fdo::Result<()> {
-        self.administer(serial, Administration::ClearFlushFailure)
+    async fn preempt(
+        &self,
+        #[zbus(connection)] bus: &zbus::Connection,
+        #[zbus(header)] header: Header<'_>,
+        serial: String,
+        key: u64,
+    ) -> fdo::Result<()> {
+        self.administer(bus, &header, serial, Administration::Preempt { key })
             .await
     }
 
-    async fn resize(&self, serial: String, size_bytes: u64, shrink: bool) -> fdo::Result<()> {
+    async fn clear_flush_failure(
+        &self,
+        #[zbus(connection)] bus: &zbus::Connection,
+        #[zbus(header)] header: Header<'_>,
+        serial: String,
+    ) -> fdo::Result<()> {
+        self.administer(bus, &header, serial, Administration::ClearFlushFailure)
+            .await
+    }
+
+    async fn resize(
+        &self,
+        #[zbus(connection)] bus: &zbus::Connection,
+        #[zbus(header)] header: Header<'_>,
+        serial: String,
+        size_bytes: u64,
+        shrink: bool,
+    ) -> fdo::Result<()> {
         let size_bytes = Some(size_bytes).filter(|&size| size > 0);
-        self.administer(serial, Administration::Resize { size_bytes, shrink })
-            .await
+        let action = Administration::Resize { size_bytes, shrink };
+        self.administer(bus, &header, serial, action).await
     }
 }
 

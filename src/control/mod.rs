@@ -3,6 +3,7 @@
 //! A question is an [`Order`], sent to the daemon's main loop with a channel for the answer. The bus knows
 //! no more than this, and the daemon nothing of the bus.
 
+mod caller;
 pub mod dbus;
 pub mod systemd;
 

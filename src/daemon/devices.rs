@@ -7,6 +7,7 @@
 
 mod domains;
 mod links;
+mod resting;
 mod settings;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -27,7 +28,7 @@ use super::sessions::Reserves;
 use super::status;
 use super::tap;
 use super::unit::{Unit, context, geometry, mode, on_medium, provisioning, watch};
-use super::worker::{self, Notice, Order, Parts, PortId};
+use super::worker::{self, Notice, Order, Parts, PortId, Rests};
 use crate::control::{Administration, PortStatus, RefusedStatus, Status, TapStatus, UnitStatus};
 use crate::lu::{Alteration, LogicalUnit, Setup, ToStore, UnitState, Unknown};
 use crate::nexus;
@@ -58,6 +59,7 @@ const WORKER_PATIENCE: Duration = Duration::from_secs(2);
 const FOREIGN_PATIENCE: Duration = Duration::from_secs(10);
 
 pub(super) use links::Link;
+pub(super) use resting::Resting;
 use settings::Resizes;
 
 struct Port {
@@ -108,6 +110,7 @@ pub(super) struct Devices {
     next_port: usize,
     unstopped_at_start: Receiver<BTreeSet<BackstoreName>>,
     unstopped: BTreeSet<BackstoreName>,
+    resting: Resting,
     reserves: Reserves,
     resizes: Resizes,
     /// What the nexus tap notes, or why there is none.
@@ -124,6 +127,7 @@ impl Devices {
         again: Again,
         started: Instant,
         unstopped_at_start: Receiver<BTreeSet<BackstoreName>>,
+        resting: Resting,
     ) -> Devices {
         Devices {
             records,
@@ -143,6 +147,7 @@ impl Devices {
             next_port: 0,
             unstopped_at_start,
             unstopped: BTreeSet::new(),
+            resting,
             resizes: Resizes::default(),
             tap: Err("it is not attached yet".to_owned()),
         }
@@ -253,14 +258,19 @@ impl Devices {
     /// Takes what a walk has found: devices that were there before us, and whose commands come through each port.
     pub(super) fn walked(&mut self, walk: Walk) {
         let look = self.look_since.is_some_and(|since| walk.began >= since);
+        self.resting.take_note();
         let found = if look {
             self.look_for_devices(&walk)
         } else {
             Vec::new()
         };
         self.look_for_sessions(&walk);
+        let looked = look && walk.backstores.is_ok();
         self.walk = Some(walk);
         self.resolve();
+        if looked {
+            self.take_backlogs();
+        }
         unblock(found);
     }
 
@@ -322,6 +332,10 @@ impl Devices {
                 }
                 None => continue,
             };
+            if self.resting.is_emptying(backstore.name()) {
+                self.look_since = Some(walk.began);
+                continue;
+            }
             // What is refused is listed, with the reason, and stays blocked.
             match self.add_or_refuse(uio, &backstore, settings, walk.began) {
                 Ok(()) => added.push(backstore),
@@ -475,14 +489,17 @@ impl Devices {
         for unit in self.units.values() {
             unit.worker.give(Order::Stop);
         }
+        let mut rests = Rests::new();
         for unit in std::mem::take(&mut self.units).into_values() {
-            if !unit.worker.stop(STOP_PATIENCE) {
-                log::error!(
+            match unit.worker.end(STOP_PATIENCE) {
+                Some(of_unit) => rests.extend(of_unit),
+                None => log::error!(
                     "{}: I/O hangs; it is left behind",
                     unit.backing.path().display()
-                );
+                ),
             }
         }
+        self.hand_over(rests);
     }
 
     fn add_or_refuse(
@@ -552,6 +569,7 @@ impl Devices {
         };
         let id = PortId(self.next_port);
         self.next_port += 1;
+        self.leave_backlog(unit, backstore.name());
         self.units[&unit].worker.give(Order::AddPort(id, device));
         if let (None, Ok(notes)) = (&options.nexus, &self.tap) {
             self.units[&unit].tap(id, uio.minor, notes);

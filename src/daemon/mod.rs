@@ -32,7 +32,7 @@ use crate::store::engine::Wanted;
 use crate::sys::process;
 use crate::tcmu::netlink::{self, Event, Listener};
 use crate::tcmu::{UioPaths, configfs, watch};
-use devices::Devices;
+use devices::{Devices, Resting};
 use records::Records;
 use worker::Poll;
 
@@ -127,7 +127,9 @@ pub fn run(config: &Config) -> Result<(), Error> {
     let (service, mut lost) = dbus::serve(&config.bus, &orders)?;
     let (listener, replier) = netlink::open(netlink::PARAMETERS.as_ref())?;
     let (unstopped, unstopped_at_start) = bounded(1);
-    let stop_rings = move || match rings::stop_rings(&UioPaths::default()) {
+    let (resting, found_resting) = unbounded();
+    let left = rings::Left::take(&records, resting);
+    let stop_rings = move || match rings::stop_rings(&UioPaths::default(), &left) {
         // Nobody is there to be told if we have stopped already.
         Ok(names) => drop(unstopped.send(names)),
         Err(error) => log::error!("{}", chain(&error)),
@@ -142,6 +144,7 @@ pub fn run(config: &Config) -> Result<(), Error> {
         again,
         started,
         unstopped_at_start,
+        Resting::new(found_resting),
     );
     // Whether there is a tap decides which backstores can be served.
     if let Ok(first) = happened.recv() {

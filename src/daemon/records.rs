@@ -6,6 +6,7 @@
 //! /run/tcmu-pr/<serial>.pr              reservations that outlive the daemon: always
 //! /var/lib/tcmu-pr/<serial>.mode        mode parameters that initiators have saved
 //! /run/tcmu-pr/<serial>.mode            those that they have set, and whether a flush has failed: see [`state`]
+//! /run/tcmu-pr/handover                 rings at rest, between a daemon's end and the start of the next: see [`handover`]
 //! ```
 //!
 //! `<name>` is the first 16 hexadecimal digits of SHA-256 of the path. The second and third are
@@ -14,6 +15,7 @@
 //!
 //! A record that can't be read is never taken for an empty one: it stays where it is, and nobody is let in.
 
+pub mod handover;
 mod state;
 
 use std::fs::{self, DirBuilder};
@@ -75,6 +77,15 @@ pub enum Error {
          tcmu-pr is restarted, or `tcmu-pr clear` is told to go on without it"
     )]
     Reservations {
+        /// The record.
+        path: PathBuf,
+        /// What is wrong with it.
+        #[source]
+        source: image::Error,
+    },
+    /// What the last daemon has left can't be read.
+    #[error("{path} could not be read, and is gone: initiators repeat what they have sent since tcmu-pr ended")]
+    Handover {
         /// The record.
         path: PathBuf,
         /// What is wrong with it.

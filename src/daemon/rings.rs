@@ -7,12 +7,16 @@ use std::io::ErrorKind;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use crossbeam_channel::Sender;
+
 use super::chain;
+use super::records::Records;
+use super::records::handover::{Handover, RestingRing, now};
 use super::refusal::Refusal;
 use crate::store::backing::{self, Backing};
 use crate::tcmu::config::{Name, Options};
 use crate::tcmu::configfs::{self, Backstore, BackstoreName};
-use crate::tcmu::{self, UioPaths};
+use crate::tcmu::{self, Uio, UioPaths};
 
 /// The backstore behind a UIO name, if it is one of ours.
 pub(super) fn ours(uio_name: &str) -> Option<Backstore> {
@@ -34,14 +38,58 @@ const READERS_PATIENCE: Duration = Duration::from_secs(1);
 /// How often to look whether it does.
 const IO_INTERVAL: Duration = Duration::from_millis(10);
 
+/// What the last daemon has left in order.
+pub(super) struct Left {
+    handover: Handover,
+    /// Where the backstores of rings are told that are still so.
+    resting: Sender<BackstoreName>,
+}
+
+impl Left {
+    /// Takes what was left: it is there once.
+    pub(super) fn take(records: &Records, resting: Sender<BackstoreName>) -> Left {
+        let handover = records.take_over().unwrap_or_else(|error| {
+            log::error!("{}", chain(&error));
+            Handover::default()
+        });
+        Left { handover, resting }
+    }
+
+    /// Whether a ring is as it was left. Then its backstore is told, and the kernel need not end anything. `claim` is its
+    /// device, which nobody else has open.
+    fn has(
+        &self,
+        uios: &UioPaths,
+        uio: &Uio,
+        claim: &File,
+        backstore: &Backstore,
+    ) -> Result<bool, Refusal> {
+        // Where it can't be mapped, it can't be served: whoever wants to do that says why.
+        let claim = claim.try_clone().ok();
+        let device = claim.and_then(|claim| uios.map(uio.minor, claim).ok());
+        let tail = device.and_then(|device| device.ring.at_rest());
+        let Some(found) = tail.and_then(|tail| RestingRing::of(uios, uio, tail)) else {
+            return Ok(false);
+        };
+        let command_timeout_s = backstore.settings()?.command_timeout_s;
+        let has = self.handover.has(&found, command_timeout_s, now());
+        if has {
+            // Nobody is there to be told if we have stopped already.
+            let _ = self.resting.send(backstore.name().clone());
+        }
+        Ok(has)
+    }
+}
+
 /// Ends with BUSY what the last daemon has left on the rings of our devices, and has the kernel answer BUSY until
-/// they are [unblocked](unblock). All of them before any is served, since several may be ports of one unit.
+/// they are [unblocked](unblock). All of them before any is served, since several may be ports of one unit. But rings
+/// that it has left in order stay as they are.
 ///
 /// A device that another process has open is left alone, and one whose backing object is: I/O of that process may touch
 /// the ring's data. So it may when the process has ended, since the kernel ends io_uring's after it.
 ///
 /// Gives those whose rings could not be emptied: what is on them is no record of what is pending.
-pub(super) fn stop_rings(uio: &UioPaths) -> Result<BTreeSet<BackstoreName>, tcmu::Error> {
+pub(super) fn stop_rings(uio: &UioPaths, left: &Left) -> Result<BTreeSet<BackstoreName>, tcmu::Error> {
     let deadline = Instant::now() + IO_PATIENCE;
     let mut unstopped = BTreeSet::new();
     for found in uio.scan()? {
@@ -53,8 +101,11 @@ pub(super) fn stop_rings(uio: &UioPaths) -> Result<BTreeSet<BackstoreName>, tcmu
             continue;
         }
         let stop = || -> Result<(), Refusal> {
-            let _claim = claim(uio, found.minor, deadline)?;
+            let claim = claim(uio, found.minor, deadline)?;
             wait_for_io(&found.name, deadline)?;
+            if left.has(uio, &found, &claim, &backstore)? {
+                return Ok(());
+            }
             backstore.block()?;
             Ok(backstore.reset_ring()?)
         };

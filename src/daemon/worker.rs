@@ -5,6 +5,7 @@
 //! operations that the store and the recorder have done. Then it publishes all answers, with one kick per ring.
 //! Nothing in it blocks.
 
+mod backlog;
 mod copies;
 mod polling;
 mod reserve;
@@ -28,6 +29,7 @@ use crate::store::medium::Medium;
 use crate::sys::wake::Waker;
 use crate::tcmu::ring::{Command, CommandId, Completion, Entry, Function, Interrupted};
 use crate::tcmu::{Device, KICK};
+use backlog::{Backlog, Taken};
 use copies::Copies;
 pub use copies::{Peer, Peers, Question};
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded, unbounded};
@@ -61,8 +63,11 @@ pub struct Handle {
     orders: Orders,
     /// Disconnected when the thread has ended.
     ended: Receiver<()>,
-    thread: JoinHandle<()>,
+    thread: JoinHandle<Rests>,
 }
+
+/// The rings on which nothing is pending any more, and their tails.
+pub type Rests = Vec<(PortId, u32)>;
 
 /// Where orders for a worker go.
 #[derive(Clone, Debug)]
@@ -94,12 +99,19 @@ impl Handle {
     /// Lets the worker answer what it has taken and end. Gives up on commands that hang in the backing object for
     /// longer than `patience`; tells whether it ended.
     pub fn stop(self, patience: Duration) -> bool {
+        self.end(patience).is_some()
+    }
+
+    /// As [`Handle::stop`]; if it ended, gives the rings with which another daemon can go on.
+    pub fn end(self, patience: Duration) -> Option<Rests> {
         self.give(Order::Stop);
         let ended = self.ended.recv_timeout(patience) == Err(RecvTimeoutError::Disconnected);
-        if ended && self.thread.join().is_err() {
-            log::error!("the thread of a logical unit had panicked");
-        }
-        ended
+        ended.then(|| {
+            self.thread.join().unwrap_or_else(|_| {
+                log::error!("the thread of a logical unit had panicked");
+                Rests::new()
+            })
+        })
     }
 }
 
@@ -117,7 +129,7 @@ enum Whose {
 struct Port {
     device: Device,
     /// What was taken from its ring and has not been begun.
-    taken: VecDeque<Entry>,
+    taken: VecDeque<Taken>,
     whose: Whose,
     notes: Option<DeviceNotes>,
     /// The I_T nexus whose commands have come through it, and will again if any do.
@@ -181,6 +193,7 @@ pub struct Worker<S, R> {
     /// Since when a RESERVE waits for the end of a session that the tap sees.
     doubted: Option<Instant>,
     stopping: bool,
+    backlog: Backlog,
     polling: Polling,
 }
 
@@ -197,10 +210,11 @@ where
     let thread = thread::Builder::new()
         .name(name.to_owned())
         .spawn(move || {
-            worker.run();
+            let rests = worker.run();
             // The store lets go of the backing object here.
             drop(worker);
             drop(running);
+            rests
         })?;
     Ok(Handle {
         orders,
@@ -238,12 +252,13 @@ impl<S: Store<Pending>, R: Record> Worker<S, R> {
             looking: false,
             doubted: None,
             stopping: false,
+            backlog: Backlog::None,
             polling,
         })
     }
 
     /// Takes turns until it is told to stop and nothing is left to be answered.
-    fn run(&mut self) {
+    fn run(&mut self) -> Rests {
         let mut more = false;
         // Nobody asks for the time while nothing waits for it.
         let mut ticked = None;
@@ -261,12 +276,14 @@ impl<S: Store<Pending>, R: Record> Worker<S, R> {
         }
         // The last answers are out, the kernel is told, and the devices can be opened by others at once.
         self.wait(true);
+        let rests = self.rests();
         let ports: Vec<PortId> = self.ports.keys().copied().collect();
         ports.into_iter().for_each(|id| self.bury(id));
         // The recorder ends when it has stored this.
         if let Some(to_store) = self.parts.unit.last_words() {
             self.parts.recorder.submit(to_store);
         }
+        rests
     }
 
     /// Does what there is to do now. Tells whether more is known to be left.
@@ -308,6 +325,7 @@ impl<S: Store<Pending>, R: Record> Worker<S, R> {
         } else {
             None
         };
+        let leaves_rings = self.leaves_rings();
         let mut woken = std::mem::take(&mut self.woken);
         let waits = self.parts.store.waits();
         if more || self.polling.is_on() {
@@ -321,7 +339,7 @@ impl<S: Store<Pending>, R: Record> Worker<S, R> {
         };
         // Of those that stop, what lies on the rings is none of their business.
         let is_quiet = !more && woken.is_empty();
-        if is_quiet && (self.stopping || !self.polling.look(is_there)) {
+        if is_quiet && (leaves_rings || !self.polling.look(is_there)) {
             self.polling.sleep(|| waits.wait(time, &mut woken));
         }
         for key in woken.drain(..) {
@@ -352,6 +370,8 @@ impl<S: Store<Pending>, R: Record> Worker<S, R> {
         {
             match order {
                 Order::AddPort(id, device) => self.add(id, device),
+                Order::LeaveBacklog => self.backlog = Backlog::Left,
+                Order::TakeBacklog => self.take_backlog(),
                 Order::Identify {
                     port,
                     identity,
@@ -549,22 +569,15 @@ impl<S: Store<Pending>, R: Record> Worker<S, R> {
         let mut rounds = std::mem::take(&mut self.rounds);
         let live = self.ports.iter().filter(|(_, port)| !port.dead);
         rounds.extend(live.map(|(&port, _)| Round { port, entries: 0 }));
-        let mut more = false;
-        if !self.stopping {
-            for round in &rounds {
-                more |= self.take_entries_of(round.port);
-            }
-        }
+        let mut more = self.look_at(&rounds);
         for round in &mut rounds {
             round.entries = self
                 .ports
                 .get(&round.port)
                 .map_or(0, |port| port.taken.len());
         }
-        if !self.stopping && rounds.len() > 1 {
-            for round in &rounds {
-                more |= self.take_entries_of(round.port);
-            }
+        if rounds.len() > 1 {
+            more |= self.look_at(&rounds);
         }
         for round in &mut rounds {
             let begun = self.begin_to_last_reset(round.port);
@@ -576,6 +589,7 @@ impl<S: Store<Pending>, R: Record> Worker<S, R> {
             more |= port.is_some_and(|port| !port.taken.is_empty());
         }
         self.rounds = rounds;
+        self.backlog_taken();
         more
     }
 
@@ -591,7 +605,7 @@ impl<S: Store<Pending>, R: Record> Worker<S, R> {
                     if let Entry::Command(command) = &entry {
                         bytes += command.data.len();
                     }
-                    port.taken.push_back(entry);
+                    backlog::push(&mut port.taken, entry);
                     if bytes > BYTES_PER_TURN {
                         return true;
                     }
@@ -605,7 +619,7 @@ impl<S: Store<Pending>, R: Record> Worker<S, R> {
     /// Begins what was taken from a ring, up to the last reset. Tells how many entries that were.
     fn begin_to_last_reset(&mut self, id: PortId) -> usize {
         let port = self.ports.get(&id);
-        let last = port.and_then(|port| port.taken.iter().rposition(is_reset));
+        let last = port.and_then(|port| port.taken.iter().rposition(Taken::is_reset));
         let count = last.map_or(0, |last| last + 1);
         self.begin_taken(id, count);
         count
@@ -615,15 +629,15 @@ impl<S: Store<Pending>, R: Record> Worker<S, R> {
     fn begin_taken(&mut self, id: PortId, count: usize) {
         for _ in 0..count {
             let port = self.ports.get_mut(&id);
-            if let Some(entry) = port.and_then(|port| port.taken.pop_front()) {
-                self.begin_entry(id, entry);
+            if let Some(taken) = port.and_then(|port| port.taken.pop_front()) {
+                self.begin_entry(id, taken);
             }
         }
     }
 
-    fn begin_entry(&mut self, id: PortId, entry: Entry) {
-        let entry = match entry {
-            Entry::Command(command) => return self.begin(id, command),
+    fn begin_entry(&mut self, id: PortId, taken: Taken) {
+        let entry = match taken.entry {
+            Entry::Command(command) => return self.begin(id, command, taken.aborted),
             Entry::TaskManagement(entry) => entry,
         };
         let told = match self.ports.get(&id).map(|port| port.whose) {
@@ -711,7 +725,7 @@ impl<S: Store<Pending>, R: Record> Worker<S, R> {
         }
     }
 
-    fn begin(&mut self, id: PortId, command: Command) {
+    fn begin(&mut self, id: PortId, command: Command, aborted: bool) {
         let CommandId {
             id: command_id,
             epoch,
@@ -725,6 +739,9 @@ impl<S: Store<Pending>, R: Record> Worker<S, R> {
             self.unknown_nexus += 1;
             return self.answer(lu::busy(tag, command.data));
         };
+        if aborted {
+            return self.answer(lu::aborted(tag, command.data));
+        }
         log::trace!(
             "port {}: command {command_id} of {}: {:02x?}",
             id.0,
@@ -837,14 +854,4 @@ impl<S: Store<Pending>, R: Record> Worker<S, R> {
             waiting: unit.waiting(),
         }
     }
-}
-
-fn is_reset(entry: &Entry) -> bool {
-    let Entry::TaskManagement(entry) = entry else {
-        return false;
-    };
-    matches!(
-        entry.function,
-        Function::LogicalUnitReset | Function::TargetReset
-    )
 }

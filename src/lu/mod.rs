@@ -691,5 +691,10 @@ pub fn busy(tag: Tag, data: Data) -> Answer {
     Answer::without_task(tag, data, Response::Status(Status::Busy))
 }
 
+/// The answer to a command that was aborted before it was looked at.
+pub fn aborted(tag: Tag, data: Data) -> Answer {
+    Answer::without_task(tag, data, Response::Status(Status::TaskAborted))
+}
+
 #[cfg(test)]
 mod tests;

@@ -12,7 +12,7 @@ pub mod watch;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -131,9 +131,13 @@ impl UioPaths {
 
     /// Opens and maps a device.
     pub fn open(&self, minor: u32) -> Result<Device, Error> {
+        self.map(minor, self.claim(minor)?)
+    }
+
+    /// Maps a device that is open.
+    pub fn map(&self, minor: u32, file: File) -> Result<Device, Error> {
         let length = self.map_size(minor)?;
         let path = self.node(minor);
-        let file = self.claim(minor)?;
         let region = Region::map(&file, length).map_err(|source| Error::Map {
             path: path.clone(),
             length,
@@ -151,6 +155,12 @@ impl UioPaths {
             .custom_flags(libc::O_NONBLOCK)
             .open(&path)
             .map_err(|source| Error::Open { path, source })
+    }
+
+    /// What tells a device from any other that had its number, or will have it. `None` if there is none.
+    pub fn incarnation(&self, minor: u32) -> Option<u64> {
+        let directory = self.class.join(format!("uio{minor}"));
+        Some(std::fs::metadata(directory).ok()?.ino())
     }
 
     fn node(&self, minor: u32) -> PathBuf {

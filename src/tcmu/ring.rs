@@ -395,6 +395,13 @@ impl Ring {
         self.unanswered.count
     }
 
+    /// The tail, if somebody else could go on from there: all that was taken is answered, and the kernel can see it.
+    pub fn at_rest(&self) -> Option<u32> {
+        let at_rest = self.read == self.tail && self.unanswered.count == 0 && !self.was_reset;
+        let seen = self.region.load_acquire(uapi::TAIL_OFFSET);
+        (at_rest && self.tail == self.published && seen == Ok(self.tail)).then_some(self.tail)
+    }
+
     /// Loads the head. Tells whether there is an entry to take.
     fn look_for_more(&mut self) -> Result<bool, Interrupted> {
         // Acquire: the entries before the head were written before it. The tail afterwards: a reset stores it first.

@@ -4,23 +4,23 @@ use crate::pr::out::{self, Cdb, Context};
 use crate::scsi::mode::Values;
 use crate::scsi::nexus::{ItNexus, Protocol, TargetPort, TransportId};
 
-const BOOT: &str = "11111111-1111-1111-1111-111111111111";
-const NEXT_BOOT: &str = "22222222-2222-2222-2222-222222222222";
+pub(super) const BOOT: &str = "11111111-1111-1111-1111-111111111111";
+pub(super) const NEXT_BOOT: &str = "22222222-2222-2222-2222-222222222222";
 const SERIAL: &str = "0123456789abcdef0123456789abcdef";
 
-struct Node {
+pub(super) struct Node {
     folder: tempfile::TempDir,
 }
 
 impl Node {
-    fn new() -> Node {
+    pub(super) fn new() -> Node {
         Node {
             folder: tempfile::tempdir().unwrap(),
         }
     }
 
     /// The records as a daemon finds them that starts under this boot.
-    fn records(&self, boot_id: &str) -> Records {
+    pub(super) fn records(&self, boot_id: &str) -> Records {
         let folder = self.folder.path();
         let records = Records::open(&folder.join("run"), &folder.join("state")).unwrap();
         Records {

@@ -33,6 +33,11 @@ pub struct Identity {
 pub enum Order {
     /// Serve one more device. Nobody's commands are performed before [`Order::Identify`].
     AddPort(PortId, Device),
+    /// Leave on the rings what is there, and what comes, until [`Order::TakeBacklog`].
+    LeaveBacklog,
+    /// All ports are there and it is said who sends through them: what has come meanwhile is to be begun. Nothing if
+    /// it was not left.
+    TakeBacklog,
     /// Say who sends through a port; `None`: nobody knows, and every command is answered with BUSY.
     Identify {
         /// The port.
