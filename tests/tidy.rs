@@ -505,13 +505,13 @@ fn scripts_are_executable_and_stop_at_the_first_failure() {
 }
 
 #[test]
-fn the_readme_has_the_table_of_commands() {
+fn the_documents_have_the_table_of_commands() {
     document_has_table(&commands::markdown());
 }
 
 /// What REPORT CAPABILITIES says.
 #[test]
-fn the_readme_says_what_is_supported_of_reservations() {
+fn the_documents_say_what_is_supported_of_reservations() {
     let features = [
         ("Persist Through Power Loss (APTPL)", "PTPL_C", 0x01),
         ("All Target Ports (ALL_TG_PT)", "ATP_C", 0x04),
@@ -534,7 +534,7 @@ fn the_readme_says_what_is_supported_of_reservations() {
 
 /// What the gate lets through.
 #[test]
-fn the_readme_says_who_may_do_what_under_each_reservation() {
+fn the_documents_say_who_may_do_what_under_each_reservation() {
     let nexus = |number| ItNexus {
         initiator_port: TransportId::Sas(number),
         target_port: TargetPort {
