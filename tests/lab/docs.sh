@@ -19,7 +19,11 @@ docs_clean() {
     # There may be none.
     iscsiadm --mode session --logout >/dev/null 2>&1 || true
     iscsiadm --mode node --op delete >/dev/null 2>&1 || true
-    [[ ! -e /run/multipathd.pid ]] || { kill "$(</run/multipathd.pid)"; wait_until 10 test ! -e /run/multipathd.pid; }
+    if pgrep --exact multipathd >/dev/null; then
+        multipathd shutdown >/dev/null
+        wait_until 10 sh -c '! pgrep --exact multipathd'
+        multipath -F >/dev/null 2>&1 || true
+    fi
     [[ -z $(clear_targets) ]] || { echo "targets are left:"; find_configured; return 1; }
     [[ -e /usr/share/tcmu-pr/installed ]] || inside "$PWD/scripts/install" || return 1
     inside systemctl stop tcmu-pr

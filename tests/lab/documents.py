@@ -30,7 +30,8 @@ COMMENT = re.compile(r"<!-- (lab(?:, node-[a-z])?|file|not run):")
 # One command may take so long, emulated CPUs included.
 SECONDS = 300
 
-# What is another each time: patterns, and what stands for them when outputs are compared.
+# What is another each time: patterns, and what stands for them when outputs are compared. Of an <id> it is compared whether
+# it is the same as one before in the document.
 MASKS = [
     # Serial numbers of logical units, and the names that are made of them.
     (r"\b[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\b", "<id>"),
@@ -145,17 +146,26 @@ def commands(block):
     return typed
 
 
-def masked(line):
-    """The line without what is another each time."""
+def masked(line, ids):
+    """The line without what is another each time. Gives each <id> a number, in `ids`."""
+    def word_for(word):
+        return (lambda match: f"<id {ids.setdefault(match[0], len(ids) + 1)}>") if word == "<id>" else word
+
     for pattern, word in MASKS:
-        line = re.sub(pattern, word, line)
+        line = re.sub(pattern, word_for(word), line)
     return line.rstrip()
 
 
-def same(wanted, found):
-    """Whether what was printed is what the document has, where '...' stands for any lines."""
-    pattern = "".join("(.*\n)*" if line == "..." else re.escape(masked(line) + "\n") for line in wanted)
-    return re.fullmatch(pattern, "".join(masked(line) + "\n" for line in found)) is not None
+class Comparison:
+    """Compares what the commands of one document print with what it has."""
+
+    def __init__(self):
+        self.ids_wanted, self.ids_found = {}, {}
+
+    def same(self, wanted, found):
+        """Whether what was printed is what the document has, where '...' stands for any lines."""
+        pattern = "".join("(.*\n)*" if line == "..." else re.escape(masked(line, self.ids_wanted) + "\n") for line in wanted)
+        return re.fullmatch(pattern, "".join(masked(line, self.ids_found) + "\n" for line in found)) is not None
 
 
 class Shell:
@@ -218,8 +228,8 @@ class Runner:
     def document(self, name, lines):
         """Runs a document. The same document as it should be."""
         written = list(lines)
-        # From the end, so that the numbers of lines before stay right.
-        changes = []
+        comparison = Comparison()
+        changes, failed = [], self.failed
         for block in parse(name, lines):
             place = f"{name}:{block.first + 1}"
             if block.note and block.note[0] == "not run":
@@ -228,10 +238,13 @@ class Runner:
                 self.write(place, block.note[1], block.text)
             elif block.kind == "console":
                 indent = re.match(r" *", lines[block.first - 1])[0]
-                text = self.console(place, block)
+                text = self.console(place, block, comparison)
                 changes.append((block, [indent + line if line else line for line in text]))
             else:
                 self.commands(place, block)
+        if self.failed == failed:
+            return written
+        # From the end, so that the numbers of lines before stay right. All of them, so that they are of one run.
         for block, text in reversed(changes):
             written[block.first : block.first + len(block.text)] = text
         return written
@@ -256,16 +269,16 @@ class Runner:
             status, found = shell.run(text if "," in block.kind else f"(set -e\n{text}\n)")
         self.tell(status == 0, f"{place}: {words}", [*block.text, f"exit status {status}:", *found])
 
-    def console(self, place, block):
+    def console(self, place, block, comparison):
         """Runs a transcript. The same as it is now."""
         text = []
         for who, typed, wanted in commands(block):
             _, found = self.shell(who).run("\n".join(typed))
-            good = same(wanted, found)
+            good = comparison.same(wanted, found)
             self.tell(good, f"{place}: {who}# {typed[0]}", ["it printed:", *found, "and not:", *wanted])
             text.append(f"{who}# {typed[0]}")
             text += typed[1:]
-            text += wanted if good else found
+            text += wanted if good and "..." in wanted else found
         return text
 
 
@@ -293,10 +306,14 @@ def selftest():
         ("lab", ["a", "b"]), ("sh", ["c"])]
     assert commands(Block("console", (), 0, ["# a \\", "  b", "c", "node-a# d", "# HELP e"])) == [
         ("", ["a \\", "  b"], ["c"]), ("node-a", ["d"], ["# HELP e"])]
-    assert same(["a", "...", "d"], ["a", "b", "c", "d"])
-    assert not same(["a", "...", "d"], ["a", "b", "c"])
-    assert same(["serial 1cdd8f01d6514cb0a17e88052252d9a5"], ["serial 00000000000000000000000000000000"])
-    assert not same(["key 0x00000000000000a1"], ["key 0x00000000000000b2"])
+    assert Comparison().same(["a", "...", "d"], ["a", "b", "c", "d"])
+    assert not Comparison().same(["a", "...", "d"], ["a", "b", "c"])
+    assert not Comparison().same(["key 0x00000000000000a1"], ["key 0x00000000000000b2"])
+    one, two, three = "1cdd8f01d6514cb0a17e88052252d9a5", "0" * 32, "1" * 32
+    comparison = Comparison()
+    assert comparison.same([f"serial {one}"], [f"serial {two}"])
+    assert comparison.same([f"again {one}"], [f"again {two}"])
+    assert not comparison.same([f"again {one}"], [f"again {three}"])
     runner = Runner(["bash", "-c", 'shift; exec "$@"', "-"])
     print("-- two that must fail:")
     once = runner.document("selftest", ["```console", "# echo a", "b", "# x=1", "# echo $x; false", "1", "```", "```sh", "false", "true", "```"])
