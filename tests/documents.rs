@@ -175,5 +175,8 @@ fn links_and_headings_are_found() {
     let text = "# A title\n[a](b.md#c), [d\ne](../f)\n```sh\n# no heading [x](y)\n```\n## When it's `slow`?\n[z](https://z)\n";
     assert_eq!(links(text), ["b.md#c", "../f"]);
     assert_eq!(anchors(text), ["a-title", "when-its-slow"]);
-    assert_eq!(plain(Path::new("docs/../README.md")), Path::new("README.md"));
+    assert_eq!(
+        plain(Path::new("docs/../README.md")),
+        Path::new("README.md")
+    );
 }
