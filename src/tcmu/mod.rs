@@ -289,8 +289,10 @@ mod tests {
         std::fs::write(map.join("size"), "0x00000000009000x0\n").unwrap();
         let paths = UioPaths {
             class: folder.path().to_owned(),
-            ..UioPaths::default()
+            nodes: folder.path().join("nodes"),
         };
+        std::fs::create_dir(&paths.nodes).unwrap();
+        std::fs::write(paths.node(0), "").unwrap();
         let error = paths.open(0).unwrap_err().to_string();
         assert!(error.contains("uio0/maps/map0/size"), "{error}");
     }
