@@ -281,6 +281,36 @@ fn a_command_of_an_unknown_nexus_is_busy_and_the_main_thread_is_asked_once() {
 }
 
 #[test]
+fn what_is_done_is_measured() {
+    let mut node = Node::new();
+    assert_eq!(node.command(A, &WRITE, Buffer::Out(&[7; 512])).status, GOOD);
+    let read = [0x28, 0, 0, 0, 0, 5, 0, 0, 10, 0];
+    assert_eq!(node.command(B, &read, Buffer::In(5120)).status, GOOD);
+    assert_eq!(node.command(A, &TEST_UNIT_READY, Buffer::None).status, GOOD);
+    node.identify(A, None);
+    node.settled();
+    assert_eq!(node.command(A, &WRITE, Buffer::Out(&[8; 512])).status, BUSY);
+    let measured = node.settled().measured;
+    let [reads, writes, flushes, others] = measured.totals;
+    let counted = [reads, writes, flushes, others].map(|total| (total.commands, total.bytes));
+    assert_eq!(counted, [(1, 5120), (2, 512), (0, 0), (1, 0)]);
+    assert_eq!((measured.busy, measured.depth), (1, 0));
+    assert_eq!(writes.latencies.iter().sum::<u64>(), 1);
+
+    node.hold_disk();
+    node.send(B, &read, Buffer::In(5120));
+    node.wait_until_held(1);
+    let waiting = node.report().measured;
+    assert_eq!((waiting.depth, waiting.totals[0].commands), (1, 1));
+    assert!(!waiting.oldest.is_zero());
+    node.let_go();
+    node.kernels[B].wait_for(1);
+    let answered = node.settled().measured;
+    assert_eq!((answered.depth, answered.totals[0].commands), (0, 2));
+    node.stop();
+}
+
+#[test]
 fn a_reset_comes_before_what_waits_on_another_ring() {
     let mut node = Node::new();
     // The initiator has learned of the reset through B's port when it sends this through A's.

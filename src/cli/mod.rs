@@ -3,10 +3,13 @@
 mod change;
 mod check;
 mod manual;
+mod performance;
 mod text;
+mod watch;
 
-use std::io::{self, ErrorKind, Write};
+use std::io::{self, ErrorKind, IsTerminal, Write};
 use std::path::PathBuf;
+use std::thread;
 use std::time::Duration;
 
 use clap::builder::{PossibleValuesParser, TypedValueParser};
@@ -153,6 +156,10 @@ pub struct StatusOptions {
     /// Print JSON, for programs
     #[arg(long)]
     pub json: bool,
+    /// Show it again after so many seconds, until nobody reads it any more; with --json, each a line
+    #[arg(long, value_name = "SECONDS", num_args = 0..=1, default_missing_value = "2",
+        value_parser = clap::value_parser!(u64).range(1..=3600))]
+    pub watch: Option<u64>,
 }
 
 /// The options of `tcmu-pr show`.
@@ -346,6 +353,22 @@ impl Error {
 
 /// Asks the daemon on `bus` how things are, and prints it to `output`.
 pub fn status(options: &StatusOptions, bus: &Bus, output: &mut impl Write) -> Result<(), Error> {
+    if let Some(seconds) = options.watch {
+        let form = match options.json {
+            true => watch::Form::Json,
+            false if io::stdout().is_terminal() => watch::Form::Screen,
+            false => watch::Form::Text,
+        };
+        return watch::watch(
+            form,
+            || dbus::status(bus),
+            output,
+            || {
+                thread::sleep(Duration::from_secs(seconds));
+                true
+            },
+        );
+    }
     let status = dbus::status(bus)?;
     if options.json {
         return print(output, &json(&status)?);
@@ -482,7 +505,8 @@ mod tests {
         let bus = PrivateBus::new();
         let ask = |json| {
             let mut output = Vec::new();
-            let answer = status(&StatusOptions { json }, &bus.bus, &mut output);
+            let options = StatusOptions { json, watch: None };
+            let answer = status(&options, &bus.bus, &mut output);
             answer.map(|()| String::from_utf8(output).expect("it is text"))
         };
         let error = ask(false).expect_err("there is no daemon").to_string();
@@ -516,7 +540,10 @@ mod tests {
         let (orders, receiver) = Orders::new();
         daemon(receiver);
         let (_service, _lost) = dbus::serve(&bus.bus, &orders).expect("the names are free");
-        let options = StatusOptions { json: false };
+        let options = StatusOptions {
+            json: false,
+            watch: None,
+        };
         status(&options, &bus.bus, &mut Closed).expect("the pipe is closed on purpose");
     }
 

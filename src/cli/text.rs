@@ -2,6 +2,8 @@
 
 use std::fmt::Write as _;
 
+use super::performance;
+
 use crate::control::{
     LinkStatus, RegistrantStatus, ReservationStatus, SessionStatus, Status, TapStatus, UnitStatus,
 };
@@ -96,6 +98,7 @@ fn unit_table(unit: &UnitStatus) -> String {
         ("commands", commands),
         ("engine", unit.engine.clone()),
     ];
+    facts.extend(performance::facts(unit.performance.as_ref()));
     facts.extend(state(unit).map(|state| ("writes", state)));
     head + &aligned(std::iter::once(titles).chain(ports))
         + &aligned(
@@ -279,6 +282,9 @@ iqn.2026-11.example:a -> iqn.2026-11.example:t,t,0x0001
   registered   1, generation 3
   commands     1234 (1000 reads, 200 writes), 32 in flight; refused: 4 conflicts, 1 of an unknown nexus
   engine       io_uring
+  queue        32 commands, 64 at most; 5 answered with BUSY, 2 slower than 10 s
+  read         1200 IOPS, 56.7 MB/s, latency p50 120 us, p99 800 us, p99.9 2100 us, greatest 15 ms
+  write        3 IOPS, 0.0 MB/s, latency p50 9999 us, p99 10 ms, p99.9 1234 ms, greatest 12 s
     key 0x00000000000000a1  iqn.2026-11.example:a,i,0x00023d000001 -> iqn.2026-11.example:t,t,0x0001
 
 refused backstores
@@ -315,6 +321,7 @@ tcmu-pr 0.1.0, nexus tap attached
         .to_vec();
         unit.reservations = ReservationStatus::default();
         unit.counters.not_noted = 1;
+        unit.performance = None;
         let expected = "\
 /srv/lun0.img  10 GiB, 512-byte blocks, serial 6001405a
   BACKSTORE      DEVICE  NEXUS  SERVES
@@ -324,6 +331,7 @@ tcmu-pr 0.1.0, nexus tap attached
   commands     1234 (1000 reads, 200 writes), 32 in flight; refused: 4 conflicts, 1 of an unknown nexus \
 (1 that the nexus tap has not noted)
   engine       io_uring
+  queue        not known: its thread does not answer
     session  iqn.x:a,i,0x00023d000001 -> iqn.x:t,t,0x0001
     session  naa.3 -> iqn.x:t,t,0x0001, read only
 

@@ -5,11 +5,14 @@
 
 mod caller;
 pub mod dbus;
+pub mod metrics;
+pub mod performance;
 pub mod systemd;
 
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded, unbounded};
+use performance::PerformanceStatus;
 use serde::{Deserialize, Serialize};
 
 /// How long the daemon may take to answer. targetcli gives up after 25 seconds.
@@ -94,7 +97,12 @@ impl Orders {
 
     /// Asks how things are.
     pub fn status(&self) -> Result<Status, Error> {
-        self.ask(ANSWER_TIMEOUT, |reply| Order::Status { reply })
+        self.status_within(ANSWER_TIMEOUT)
+    }
+
+    /// Asks how things are, and waits no longer than that for the answer.
+    pub fn status_within(&self, patience: Duration) -> Result<Status, Error> {
+        self.ask(patience, |reply| Order::Status { reply })
     }
 
     /// Has the logical unit with this serial number changed.
@@ -129,6 +137,8 @@ impl Orders {
 pub struct Status {
     /// The daemon's version.
     pub version: String,
+    /// When the daemon was started, in seconds since 1970.
+    pub started_unix_s: u64,
     /// Whether initiators that share a backstore can be told apart.
     pub tap: TapStatus,
     /// The logical units, sorted by path.
@@ -189,6 +199,8 @@ pub struct UnitStatus {
     pub in_flight: u64,
     /// Answers that wait for such commands of initiators that have lost access.
     pub waiting: WaitingStatus,
+    /// How it performs; none if its thread did not answer, which leaves out much of the rest.
+    pub performance: Option<PerformanceStatus>,
 }
 
 /// Answers that wait until the losers' commands in flight have ended.
@@ -346,6 +358,7 @@ pub(crate) mod tests {
         };
         Status {
             version: "0.1.0".into(),
+            started_unix_s: 1_800_000_000,
             tap: TapStatus::Attached,
             units: vec![UnitStatus {
                 path: "/srv/lun0.img".into(),
@@ -394,6 +407,7 @@ pub(crate) mod tests {
                 },
                 in_flight: 32,
                 waiting: WaitingStatus::default(),
+                performance: Some(performance::tests::example()),
             }],
             refused: vec![RefusedStatus {
                 backstore: "user_7/odd".into(),

@@ -20,14 +20,16 @@ use nix::errno::Errno;
 
 use super::Effort;
 use super::chain;
+use super::performance::performance;
 use super::recorder::Recorder;
 use super::records::{self, Keep, Records};
 use super::refusal::Refusal;
-use super::rings::{aside, ours, unblock};
+use super::rings::{Waiting, aside, ours, unblock};
 use super::sessions::Reserves;
 use super::status;
 use super::tap;
 use super::unit::{Unit, context, geometry, mode, on_medium, provisioning, watch};
+use super::unix_s;
 use super::worker::{self, Notice, Order, Parts, PortId, Rests};
 use crate::control::{Administration, PortStatus, RefusedStatus, Status, TapStatus, UnitStatus};
 use crate::lu::{Alteration, LogicalUnit, Setup, ToStore, UnitState, Unknown};
@@ -59,7 +61,7 @@ const WORKER_PATIENCE: Duration = Duration::from_secs(2);
 const FOREIGN_PATIENCE: Duration = Duration::from_secs(10);
 
 pub(super) use links::Link;
-pub(super) use resting::Resting;
+pub(super) use resting::{Found, Resting};
 use settings::Resizes;
 
 struct Port {
@@ -74,7 +76,7 @@ struct Port {
     write_cache: bool,
     /// Whose commands come through it, or what the administrator must change.
     link: Result<Link, String>,
-    /// The I_T nexus that it has served.
+    /// The I_T nexus that it has served, or the last daemon has.
     served: Option<ItNexus>,
     /// Its ring can't be served any more.
     failed: Option<String>,
@@ -108,13 +110,16 @@ pub(super) struct Devices {
     /// Devices of other handlers that nobody has answered for yet, and until when we wait.
     foreign: Vec<Foreign>,
     next_port: usize,
-    unstopped_at_start: Receiver<BTreeSet<BackstoreName>>,
-    unstopped: BTreeSet<BackstoreName>,
+    who_waits: Receiver<Waiting>,
+    /// Whose rings can't be emptied yet; `None` before they were looked at.
+    waiting: Option<Waiting>,
     resting: Resting,
     reserves: Reserves,
     resizes: Resizes,
     /// What the nexus tap notes, or why there is none.
     tap: Result<Notes, String>,
+    /// When the daemon was started, in seconds since 1970.
+    started_unix_s: u64,
 }
 
 impl Devices {
@@ -126,7 +131,7 @@ impl Devices {
         notices: Sender<Notice>,
         again: Again,
         started: Instant,
-        unstopped_at_start: Receiver<BTreeSet<BackstoreName>>,
+        who_waits: Receiver<Waiting>,
         resting: Resting,
     ) -> Devices {
         Devices {
@@ -145,11 +150,12 @@ impl Devices {
             last_refused: None,
             foreign: Vec::new(),
             next_port: 0,
-            unstopped_at_start,
-            unstopped: BTreeSet::new(),
+            who_waits,
+            waiting: None,
             resting,
             resizes: Resizes::default(),
             tap: Err("it is not attached yet".to_owned()),
+            started_unix_s: unix_s(),
         }
     }
 
@@ -214,7 +220,7 @@ impl Devices {
                 if let Some(id) = self.find(backstore.name()) {
                     self.remove(id);
                 }
-                self.unstopped.remove(backstore.name());
+                self.resting.forget(backstore.name());
                 let uio = Uio {
                     minor: event.minor,
                     name: event.device,
@@ -257,6 +263,10 @@ impl Devices {
 
     /// Takes what a walk has found: devices that were there before us, and whose commands come through each port.
     pub(super) fn walked(&mut self, walk: Walk) {
+        while let Ok(waiting) = self.who_waits.try_recv() {
+            self.waiting = Some(waiting);
+            self.look_since.get_or_insert(walk.began);
+        }
         let look = self.look_since.is_some_and(|since| walk.began >= since);
         self.resting.take_note();
         let found = if look {
@@ -265,7 +275,7 @@ impl Devices {
             Vec::new()
         };
         self.look_for_sessions(&walk);
-        let looked = look && walk.backstores.is_ok();
+        let looked = look && walk.backstores.is_ok() && self.waiting.is_some();
         self.walk = Some(walk);
         self.resolve();
         if looked {
@@ -303,7 +313,7 @@ impl Devices {
             .map(|(&id, _)| id)
             .collect();
         gone.into_iter().for_each(|id| self.remove(id));
-        let Ok(states) = &walk.backstores else {
+        let (Ok(states), Some(waiting)) = (&walk.backstores, self.waiting.clone()) else {
             return Vec::new();
         };
         // What is refused now is tried again with the next walk.
@@ -318,13 +328,13 @@ impl Devices {
             let Some(state) = states.get(backstore.name()).filter(|state| state.enabled) else {
                 continue;
             };
+            // It is looked at again when what is waited for changes.
+            if let Some(why) = waiting.get(backstore.name()) {
+                self.refuse(backstore.name(), why.clone());
+                continue;
+            }
             let settings = match &state.prepared {
-                Some(Ok(settings)) if !self.unstopped().contains(backstore.name()) => *settings,
-                Some(Ok(_)) => {
-                    let reason = "its ring could not be emptied: when nobody has it or its file open any more (lsof), and no I/O hangs, restart tcmu-pr";
-                    self.refuse(backstore.name(), reason.to_owned());
-                    continue;
-                }
+                Some(Ok(settings)) => *settings,
                 Some(Err(error)) => {
                     self.refuse(backstore.name(), chain(error));
                     self.look_since = Some(walk.began);
@@ -433,14 +443,6 @@ impl Devices {
         self.resolve();
     }
 
-    /// The backstores whose rings could not be emptied at start.
-    fn unstopped(&mut self) -> &BTreeSet<BackstoreName> {
-        while let Ok(unstopped) = self.unstopped_at_start.try_recv() {
-            self.unstopped.extend(unstopped);
-        }
-        &self.unstopped
-    }
-
     /// How things are, in a line.
     pub(super) fn summary(&self) -> String {
         let serving = self.ports.values().filter(|port| port.link.is_ok()).count();
@@ -469,6 +471,7 @@ impl Devices {
             });
         Status {
             version: env!("CARGO_PKG_VERSION").to_owned(),
+            started_unix_s: self.started_unix_s,
             tap: match &self.tap {
                 Ok(_) => TapStatus::Attached,
                 Err(reason) => TapStatus::Missing {
@@ -569,7 +572,7 @@ impl Devices {
         };
         let id = PortId(self.next_port);
         self.next_port += 1;
-        self.leave_backlog(unit, backstore.name());
+        let served = self.leave_backlog(unit, backstore.name());
         self.units[&unit].worker.give(Order::AddPort(id, device));
         if let (None, Ok(notes)) = (&options.nexus, &self.tap) {
             self.units[&unit].tap(id, uio.minor, notes);
@@ -583,7 +586,7 @@ impl Devices {
             label: options.nexus,
             write_cache: settings.write_cache,
             link: Err("its links have not been looked at yet".to_owned()),
-            served: None,
+            served,
             failed: None,
         };
         self.refused.remove(backstore.name());
@@ -856,6 +859,7 @@ impl Devices {
             counters: report.as_ref().map(status::counters).unwrap_or_default(),
             in_flight: report.as_ref().map_or(0, |report| report.in_flight as u64),
             waiting: report.as_ref().map(status::waiting).unwrap_or_default(),
+            performance: report.as_ref().map(performance),
         }
     }
 }

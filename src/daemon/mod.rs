@@ -5,6 +5,7 @@
 //! touches what a worker owns: it gives orders.
 
 mod devices;
+mod performance;
 pub mod recorder;
 pub mod records;
 mod refusal;
@@ -20,13 +21,13 @@ pub mod worker;
 use std::io;
 use std::path::PathBuf;
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use crossbeam_channel::{Receiver, Sender, bounded, never, select, tick, unbounded};
 use nix::sys::signal::{SigSet, Signal};
 
 use crate::control::dbus::{self, Bus};
-use crate::control::{Order, Orders, systemd};
+use crate::control::{Order, Orders, metrics, systemd};
 use crate::nexus::tap::Faults;
 use crate::store::engine::Wanted;
 use crate::sys::process;
@@ -41,6 +42,9 @@ const TICK: Duration = Duration::from_secs(5);
 
 /// How often to walk the target configuration although nobody has announced a change: logins come unannounced.
 const WALK_INTERVAL: Duration = Duration::from_secs(10);
+
+/// Where metrics can be asked for, below the run directory.
+const METRICS_SOCKET: &str = "metrics.sock";
 
 /// Where things are. The defaults are a node's; tests have their own.
 #[derive(Clone, Debug)]
@@ -125,16 +129,17 @@ pub fn run(config: &Config) -> Result<(), Error> {
     let (orders, asked) = Orders::new();
     // First the names: while another handler has them, the kernel's messages are none of our business.
     let (service, mut lost) = dbus::serve(&config.bus, &orders)?;
+    // Without metrics, disks are served all the same.
+    let socket = config.run_directory.join(METRICS_SOCKET);
+    if let Err(error) = metrics::serve(&socket, orders.clone()) {
+        log::error!("no metrics at {}: {error}", socket.display());
+    }
     let (listener, replier) = netlink::open(netlink::PARAMETERS.as_ref())?;
-    let (unstopped, unstopped_at_start) = bounded(1);
+    let (waiting, who_waits) = unbounded();
     let (resting, found_resting) = unbounded();
     let left = rings::Left::take(&records, resting);
-    let stop_rings = move || match rings::stop_rings(&UioPaths::default(), &left) {
-        // Nobody is there to be told if we have stopped already.
-        Ok(names) => drop(unstopped.send(names)),
-        Err(error) => log::error!("{}", chain(&error)),
-    };
-    let (walks, again) = watch::start(configfs::ROOT.as_ref(), WALK_INTERVAL, stop_rings)?;
+    let empty_rings = rings::empty_left_rings(UioPaths::default(), left, waiting);
+    let (walks, again) = watch::start(configfs::ROOT.as_ref(), WALK_INTERVAL, empty_rings)?;
     let (notices, noticed) = unbounded();
     let mut devices = Devices::new(
         records,
@@ -143,7 +148,7 @@ pub fn run(config: &Config) -> Result<(), Error> {
         notices,
         again,
         started,
-        unstopped_at_start,
+        who_waits,
         Resting::new(found_resting),
     );
     // Whether there is a tap decides which backstores can be served.
@@ -225,6 +230,12 @@ pub fn run(config: &Config) -> Result<(), Error> {
     drop(service);
     devices.stop();
     ended
+}
+
+/// Now, in seconds since 1970.
+fn unix_s() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    since.map_or(0, |since| since.as_secs())
 }
 
 fn heard(devices: &mut Devices, event: Event) {

@@ -84,7 +84,9 @@ pub enum Error {
         source: image::Error,
     },
     /// What the last daemon has left can't be read.
-    #[error("{path} could not be read, and is gone: initiators repeat what they have sent since tcmu-pr ended")]
+    #[error(
+        "{path} could not be read, and is gone: initiators repeat what they have sent since tcmu-pr ended"
+    )]
     Handover {
         /// The record.
         path: PathBuf,

@@ -1,19 +1,19 @@
 //! The rings of devices that were there before us, and work in the kernel's tree that the main thread must not wait
 //! for.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::ErrorKind;
+use std::path::PathBuf;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::Sender;
 
 use super::chain;
+use super::devices;
 use super::records::Records;
-use super::records::handover::{Handover, RestingRing, now};
-use super::refusal::Refusal;
-use crate::store::backing::{self, Backing};
+use super::records::handover::{Found, Handover, now};
+use crate::store::backing::Backing;
 use crate::tcmu::config::{Name, Options};
 use crate::tcmu::configfs::{self, Backstore, BackstoreName};
 use crate::tcmu::{self, Uio, UioPaths};
@@ -29,25 +29,23 @@ pub(super) fn backstore(name: &Name<'_>) -> Option<Backstore> {
     Backstore::new(configfs::ROOT.as_ref(), name.backstore()).ok()
 }
 
-/// How long I/O of the last daemon may go on.
-const IO_PATIENCE: Duration = Duration::from_secs(10);
+/// How long the first walk waits for I/O of the last daemon. What goes on for longer is waited for from walk to walk,
+/// and keeps nobody else from being served.
+const PATIENCE: Duration = Duration::from_secs(1);
 
-/// The same of what is only read, perhaps by others too.
-const READERS_PATIENCE: Duration = Duration::from_secs(1);
-
-/// How often to look whether it does.
+/// How often to look meanwhile whether it goes on.
 const IO_INTERVAL: Duration = Duration::from_millis(10);
 
 /// What the last daemon has left in order.
 pub(super) struct Left {
     handover: Handover,
     /// Where the backstores of rings are told that are still so.
-    resting: Sender<BackstoreName>,
+    resting: Sender<devices::Found>,
 }
 
 impl Left {
     /// Takes what was left: it is there once.
-    pub(super) fn take(records: &Records, resting: Sender<BackstoreName>) -> Left {
+    pub(super) fn take(records: &Records, resting: Sender<devices::Found>) -> Left {
         let handover = records.take_over().unwrap_or_else(|error| {
             log::error!("{}", chain(&error));
             Handover::default()
@@ -55,100 +53,182 @@ impl Left {
         Left { handover, resting }
     }
 
-    /// Whether a ring is as it was left. Then its backstore is told, and the kernel need not end anything. `claim` is its
-    /// device, which nobody else has open.
+    /// Whether a ring is as it was left. Then that is told, and the kernel need not end anything. `claim` is its device,
+    /// which nobody else has open.
     fn has(
         &self,
         uios: &UioPaths,
         uio: &Uio,
         claim: &File,
         backstore: &Backstore,
-    ) -> Result<bool, Refusal> {
+    ) -> Result<bool, configfs::Error> {
         // Where it can't be mapped, it can't be served: whoever wants to do that says why.
         let claim = claim.try_clone().ok();
         let device = claim.and_then(|claim| uios.map(uio.minor, claim).ok());
-        let tail = device.and_then(|device| device.ring.at_rest());
-        let Some(found) = tail.and_then(|tail| RestingRing::of(uios, uio, tail)) else {
+        let Some(tail) = device.and_then(|device| device.ring.at_rest()) else {
             return Ok(false);
         };
-        let command_timeout_s = backstore.settings()?.command_timeout_s;
-        let has = self.handover.has(&found, command_timeout_s, now());
-        if has {
+        let timeout_s = backstore.settings()?.command_timeout_s;
+        let found = Found::of(uios, uio, tail, timeout_s);
+        let nexus = found.and_then(|found| self.handover.nexus(&found, now()));
+        if let Some(nexus) = nexus {
             // Nobody is there to be told if we have stopped already.
-            let _ = self.resting.send(backstore.name().clone());
+            let _ = self.resting.send((backstore.name().clone(), nexus.clone()));
         }
-        Ok(has)
+        Ok(nexus.is_some())
     }
 }
 
-/// Ends with BUSY what the last daemon has left on the rings of our devices, and has the kernel answer BUSY until
-/// they are [unblocked](unblock). All of them before any is served, since several may be ports of one unit. But rings
-/// that it has left in order stay as they are.
-///
-/// A device that another process has open is left alone, and one whose backing object is: I/O of that process may touch
-/// the ring's data. So it may when the process has ended, since the kernel ends io_uring's after it.
-///
-/// Gives those whose rings could not be emptied: what is on them is no record of what is pending.
-pub(super) fn stop_rings(uio: &UioPaths, left: &Left) -> Result<BTreeSet<BackstoreName>, tcmu::Error> {
-    let deadline = Instant::now() + IO_PATIENCE;
-    let mut unstopped = BTreeSet::new();
-    for found in uio.scan()? {
-        let Some(backstore) = ours(&found.name) else {
-            continue;
-        };
-        // One that is being made has nothing on its ring, and is about to be announced.
-        if !matches!(backstore.is_enabled(), Ok(true)) {
-            continue;
-        }
-        let stop = || -> Result<(), Refusal> {
-            let claim = claim(uio, found.minor, deadline)?;
-            wait_for_io(&found.name, deadline)?;
-            if left.has(uio, &found, &claim, &backstore)? {
-                return Ok(());
-            }
-            backstore.block()?;
-            Ok(backstore.reset_ring()?)
-        };
-        if let Err(error) = stop() {
-            log::error!("backstore {}: {}", backstore.name(), chain(&error));
-            unstopped.insert(backstore.name().clone());
-        }
-    }
-    Ok(unstopped)
-}
+/// Backstores whose rings can't be emptied yet, and what is waited for.
+pub(super) type Waiting = BTreeMap<BackstoreName, String>;
 
-/// Opens a device, as soon as the last daemon's io_uring watches it no more.
-fn claim(uio: &UioPaths, minor: u32, deadline: Instant) -> Result<File, tcmu::Error> {
-    loop {
-        match uio.claim(minor) {
-            Err(tcmu::Error::Open { source, .. })
-                if source.kind() == ErrorKind::ResourceBusy && Instant::now() < deadline =>
-            {
-                thread::sleep(IO_INTERVAL);
-            }
-            claimed => return claimed,
-        }
-    }
-}
-
-/// Waits until nobody has the backing object of a device any more. Objects that can't be looked at have no I/O.
-fn wait_for_io(uio_name: &str, deadline: Instant) -> Result<(), Refusal> {
-    let options = Name::parse(uio_name).map(|name| Options::parse(name.handler));
-    let Some(Ok(Options { path, disk, .. })) = options else {
-        return Ok(());
+/// What is to be done before each walk: [empties](LeftRings::empty) what rings the last daemon has left, and tells who
+/// waits whenever that changes, before the walk. Gives whether any is left.
+pub(super) fn empty_left_rings(
+    uio: UioPaths,
+    in_order: Left,
+    who_waits: Sender<Waiting>,
+) -> impl FnMut() -> bool {
+    let mut rings = LeftRings {
+        uio,
+        in_order,
+        left: None,
     };
-    let readers_deadline = deadline.min(Instant::now() + READERS_PATIENCE);
-    while matches!(Backing::is_free(&path), Ok(false)) {
-        if disk.read_only && Instant::now() >= readers_deadline {
-            // Others may read it too, which can't be told apart.
-            return Ok(());
-        } else if Instant::now() < deadline {
+    let mut told = None;
+    move || {
+        let waiting = match rings.empty(PATIENCE) {
+            Ok(waiting) => waiting,
+            Err(error) => {
+                log::error!("{}", chain(&error));
+                return true;
+            }
+        };
+        let any = !waiting.is_empty();
+        if told.as_ref() != Some(&waiting) {
+            // Nobody is there to be told if we have stopped already.
+            let _ = who_waits.send(waiting.clone());
+            told = Some(waiting);
+        }
+        any
+    }
+}
+
+/// The rings of our devices as the last daemon has left them.
+struct LeftRings {
+    uio: UioPaths,
+    in_order: Left,
+    /// Those that were not emptied yet; `None` before they were looked for.
+    left: Option<Vec<LeftRing>>,
+}
+
+struct LeftRing {
+    uio: Uio,
+    incarnation: u64,
+    backstore: Backstore,
+    io_has_ended: bool,
+}
+
+/// Why a ring can't be emptied yet.
+#[derive(Debug, thiserror::Error)]
+enum Hindrance {
+    #[error(
+        "I/O of the last tcmu-pr goes on in {path}, or another process has locked it (lsof {path} shows which)"
+    )]
+    Io { path: PathBuf },
+    #[error(transparent)]
+    Device(#[from] tcmu::Error),
+    #[error(transparent)]
+    Backstore(#[from] configfs::Error),
+}
+
+impl LeftRings {
+    fn find(&self) -> Result<Vec<LeftRing>, tcmu::Error> {
+        let found = self.uio.scan()?.into_iter().filter_map(|uio| {
+            let backstore = ours(&uio.name)?;
+            // One that is being made has nothing on its ring, and is about to be announced.
+            let enabled = matches!(backstore.is_enabled(), Ok(true));
+            Some(LeftRing {
+                incarnation: self.uio.incarnation(uio.minor).filter(|_| enabled)?,
+                uio,
+                backstore,
+                io_has_ended: false,
+            })
+        });
+        Ok(found.collect())
+    }
+
+    /// Ends with BUSY what is on them, and has the kernel answer BUSY until they are [unblocked](unblock). But those that
+    /// were left in order stay as they are.
+    ///
+    /// Waits for I/O of the last daemon, for so long the first time, and gives those that have to wait longer: what is on
+    /// them is no record of what is pending.
+    fn empty(&mut self, patience: Duration) -> Result<Waiting, tcmu::Error> {
+        let (mut left, patience) = match self.left.take() {
+            Some(left) => (left, Duration::ZERO),
+            None => (self.find()?, patience),
+        };
+        let began = Instant::now();
+        loop {
+            let last = began.elapsed() >= patience;
+            let mut waiting = Waiting::new();
+            left.retain_mut(|ring| {
+                // One that was made anew under this name, or with this number, is empty.
+                if self.uio.incarnation(ring.uio.minor) != Some(ring.incarnation) {
+                    return false;
+                }
+                let Err(hindrance) = ring.empty(&self.uio, &self.in_order, last) else {
+                    return false;
+                };
+                let why = format!(
+                    "its ring has to be emptied before it is served, which is done as soon as it can be: {}",
+                    chain(&hindrance)
+                );
+                waiting.insert(ring.backstore.name().clone(), why);
+                true
+            });
+            if waiting.is_empty() || last {
+                self.left = Some(left);
+                return Ok(waiting);
+            }
             thread::sleep(IO_INTERVAL);
-        } else {
-            return Err(backing::Error::Locked { path }.into());
         }
     }
-    Ok(())
+}
+
+impl LeftRing {
+    /// Empties it, unless another process has the device or its backing object: I/O of that process may touch the ring's
+    /// data. So it may when the process has ended, since the kernel ends io_uring's after it.
+    fn empty(
+        &mut self,
+        uio: &UioPaths,
+        in_order: &Left,
+        with_readers: bool,
+    ) -> Result<(), Hindrance> {
+        // Later it may be we who have the object, for another port of its unit.
+        if !self.io_has_ended {
+            self.look_for_io(with_readers)?;
+            self.io_has_ended = true;
+        }
+        let claim = uio.claim(self.uio.minor)?;
+        if in_order.has(uio, &self.uio, &claim, &self.backstore)? {
+            return Ok(());
+        }
+        self.backstore.block()?;
+        Ok(self.backstore.reset_ring()?)
+    }
+
+    /// Whether somebody has the backing object. Objects that can't be looked at have no I/O.
+    fn look_for_io(&self, with_readers: bool) -> Result<(), Hindrance> {
+        let options = Name::parse(&self.uio.name).map(|name| Options::parse(name.handler));
+        let Some(Ok(Options { path, disk, .. })) = options else {
+            return Ok(());
+        };
+        // Others may read what is only read, which can't be told apart.
+        match Backing::is_free(&path) {
+            Ok(false) if !(disk.read_only && with_readers) => Err(Hindrance::Io { path }),
+            _ => Ok(()),
+        }
+    }
 }
 
 /// Lets commands come to us. On a thread of its own: the kernel may hold what is to be written until the main
@@ -179,27 +259,154 @@ pub(super) fn aside(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::tcmu::configfs::tests::Tree;
+
+    /// A device of the last daemon's, on a ring that nobody has emptied yet.
+    struct Node {
+        tree: Tree,
+        rings: LeftRings,
+        path: PathBuf,
+    }
+
+    fn nothing() -> Left {
+        Left {
+            handover: Handover::default(),
+            resting: crossbeam_channel::unbounded().0,
+        }
+    }
+
+    const ACTIONS: &str = "core/user_0/lun0/action";
+
+    impl Node {
+        fn new(more_options: &str) -> Node {
+            let tree = Tree::new();
+            let path = tree.root().join("lun0.img");
+            let name = format!("tcm-user/0/lun0/pr/{}{more_options}", path.display());
+            tree.file("class/uio0/name", &name).file("dev/uio0", "");
+            let uio = UioPaths {
+                class: tree.root().join("class"),
+                nodes: tree.root().join("dev"),
+            };
+            let ring = LeftRing {
+                uio: Uio { minor: 0, name },
+                incarnation: uio.incarnation(0).unwrap(),
+                backstore: tree.backstore("user_0", "lun0"),
+                io_has_ended: false,
+            };
+            Node {
+                rings: LeftRings {
+                    uio,
+                    in_order: nothing(),
+                    left: Some(vec![ring]),
+                },
+                path,
+                tree,
+            }
+        }
+
+        fn what_is_waited_for(&mut self) -> Option<String> {
+            let waiting = self.rings.empty(Duration::ZERO).unwrap();
+            let left = self.rings.left.as_ref().map(Vec::len);
+            assert_eq!(left, Some(waiting.len()));
+            waiting.into_values().next()
+        }
+
+        fn is_emptied(&self) -> bool {
+            let [blocked, reset] = ["block_dev", "reset_ring"]
+                .map(|file| self.tree.content(&format!("{ACTIONS}/{file}")));
+            assert_eq!(blocked == "1", reset == "1");
+            reset == "1"
+        }
+    }
+
+    #[test]
+    fn a_ring_is_emptied_at_once_where_no_io_goes_on() {
+        let mut node = Node::new("");
+        assert_eq!(node.what_is_waited_for(), None);
+        assert!(node.is_emptied());
+    }
 
     #[test]
     fn a_ring_is_left_alone_while_its_backing_object_is_in_use() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("lun0.img");
-        let name = format!("tcm-user/0/lun0/pr/{}", path.display());
-        let read_only = format!("{name};read_only=1");
-        let now = Instant::now();
-        assert!(wait_for_io(&name, now).is_ok(), "there is none");
+        let mut node = Node::new("");
+        let backing = Backing::open(&node.path, 1 << 20, 512).unwrap();
+        for _ in 0..2 {
+            let why = node.what_is_waited_for().unwrap();
+            assert!(why.contains("I/O of the last tcmu-pr goes on in"), "{why}");
+            assert!(!node.is_emptied());
+        }
+        drop(backing);
+        assert_eq!(node.what_is_waited_for(), None);
+        assert!(node.is_emptied());
+    }
 
-        let backing = Backing::open(&path, 1 << 20, 512).unwrap();
-        let refusal = wait_for_io(&name, now).unwrap_err().to_string();
-        assert!(refusal.contains("another process serves it"), "{refusal}");
-        assert!(wait_for_io(&read_only, now).is_ok());
+    #[test]
+    fn io_that_ends_soon_is_waited_for() {
+        let mut node = Node::new("");
+        let mut ring = node.rings.left.take().unwrap().remove(0);
+        let backing = Backing::open(&node.path, 1 << 20, 512).unwrap();
+        assert!(ring.empty(&node.rings.uio, &nothing(), false).is_err());
+        drop(backing);
+        assert!(ring.empty(&node.rings.uio, &nothing(), false).is_ok());
+        assert!(node.is_emptied());
+    }
 
-        let later = now + Duration::from_secs(20);
-        thread::scope(|scope| {
-            let waiting = scope.spawn(|| wait_for_io(&name, later));
-            drop(backing);
-            assert!(waiting.join().unwrap().is_ok());
-        });
-        assert!(Instant::now() < later);
+    #[test]
+    fn readers_are_not_waited_for_in_the_end() {
+        let mut node = Node::new(";read_only=1");
+        let _backing = Backing::open(&node.path, 1 << 20, 512).unwrap();
+        assert_eq!(node.what_is_waited_for(), None);
+        assert!(node.is_emptied());
+    }
+
+    #[test]
+    fn io_that_has_ended_once_is_not_looked_for_again() {
+        let mut node = Node::new("");
+        node.tree.remove("dev/uio0");
+        let why = node.what_is_waited_for().unwrap();
+        assert!(
+            why.contains("dev/uio0: another process may have it open"),
+            "{why}"
+        );
+        // It is served through another port.
+        let _backing = Backing::open(&node.path, 1 << 20, 512).unwrap();
+        node.tree.file("dev/uio0", "");
+        assert_eq!(node.what_is_waited_for(), None);
+        assert!(node.is_emptied());
+    }
+
+    #[test]
+    fn a_device_that_is_gone_or_made_anew_is_not_waited_for() {
+        for is_made_anew in [false, true] {
+            let mut node = Node::new("");
+            let _backing = Backing::open(&node.path, 1 << 20, 512).unwrap();
+            assert!(node.what_is_waited_for().is_some());
+            let name = node.tree.content("class/uio0/name");
+            // Renamed, so that its inode is not given out again.
+            let old = node.tree.root().join("class/uio0");
+            fs::rename(&old, node.tree.root().join("class/old")).unwrap();
+            if is_made_anew {
+                node.tree.file("class/uio0/name", &name);
+            }
+            assert_eq!(node.what_is_waited_for(), None);
+            assert!(!node.is_emptied());
+        }
+    }
+
+    #[test]
+    fn who_waits_is_told_when_that_changes() {
+        let tree = Tree::new();
+        let (sender, told) = crossbeam_channel::unbounded();
+        let nowhere = UioPaths {
+            class: tree.root().join("class"),
+            nodes: tree.root().join("dev"),
+        };
+        let mut before_walk = empty_left_rings(nowhere, nothing(), sender);
+        assert!(before_walk(), "there is nothing to look at");
+        assert!(told.is_empty());
+        fs::create_dir(tree.root().join("class")).unwrap();
+        assert!(!before_walk());
+        assert!(!before_walk());
+        assert_eq!(told.try_iter().collect::<Vec<_>>(), [Waiting::new()]);
     }
 }

@@ -222,7 +222,7 @@ mod tests {
         /// RESERVE number 5 is known from second 1 on.
         fn new() -> Bench {
             let folder = tempfile::tempdir().unwrap();
-            let (_, again) = watch::start(folder.path(), Duration::MAX, || ()).unwrap();
+            let (_, again) = watch::start(folder.path(), Duration::MAX, || false).unwrap();
             let start = Instant::now();
             let mut reserves = Reserves::new(again);
             reserves.take_up(PORT, 5, nexus(), start + Duration::from_secs(1));

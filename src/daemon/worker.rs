@@ -7,6 +7,7 @@
 
 mod backlog;
 mod copies;
+pub mod measure;
 mod polling;
 mod reserve;
 mod words;
@@ -33,6 +34,7 @@ use backlog::{Backlog, Taken};
 use copies::Copies;
 pub use copies::{Peer, Peers, Question};
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded, unbounded};
+use measure::{InFlight, Measure};
 pub use polling::Poll;
 use polling::Polling;
 pub use words::{Identity, Notice, Order, PortId, Report};
@@ -130,6 +132,8 @@ struct Port {
     device: Device,
     /// What was taken from its ring and has not been begun.
     taken: VecDeque<Taken>,
+    /// What was taken from its ring and has not been answered.
+    in_flight: InFlight,
     whose: Whose,
     notes: Option<DeviceNotes>,
     /// The I_T nexus whose commands have come through it, and will again if any do.
@@ -195,6 +199,7 @@ pub struct Worker<S, R> {
     stopping: bool,
     backlog: Backlog,
     polling: Polling,
+    measure: Measure,
 }
 
 /// Starts the thread of a logical unit.
@@ -254,6 +259,7 @@ impl<S: Store<Pending>, R: Record> Worker<S, R> {
             stopping: false,
             backlog: Backlog::None,
             polling,
+            measure: Measure::new(Instant::now()),
         })
     }
 
@@ -292,7 +298,9 @@ impl<S: Store<Pending>, R: Record> Worker<S, R> {
         let mut more = self.take_entries();
         self.take_done();
         more |= self.follow_reserve();
-        more | self.publish()
+        more |= self.publish();
+        self.end_turn();
+        more
     }
 
     /// Lets one tick of time pass for what waits in the unit.
@@ -320,7 +328,7 @@ impl<S: Store<Pending>, R: Record> Worker<S, R> {
     pub fn wait(&mut self, more: bool) {
         let time = if self.doubted.is_some() {
             Some(self.parts.logout_patience)
-        } else if self.parts.unit.needs_ticks() {
+        } else if self.parts.unit.needs_ticks() || self.measure.needs_looks() {
             Some(TICK)
         } else {
             None
@@ -462,6 +470,7 @@ impl<S: Store<Pending>, R: Record> Worker<S, R> {
             Port {
                 device,
                 taken: VecDeque::new(),
+                in_flight: InFlight::default(),
                 whose: Whose::Unknown,
                 notes: None,
                 served: None,
@@ -553,6 +562,7 @@ impl<S: Store<Pending>, R: Record> Worker<S, R> {
         };
         if !std::mem::replace(&mut port.dead, true) {
             port.taken.clear();
+            self.measure.forget(&mut port.in_flight);
             let waits = self.parts.store.waits();
             if let Err(error) = waits.forget(port.device.doorbell(), id.0 as u64) {
                 log::debug!("port {}: {error}", id.0);
@@ -604,6 +614,7 @@ impl<S: Store<Pending>, R: Record> Worker<S, R> {
                 Ok(Some(entry)) => {
                     if let Entry::Command(command) = &entry {
                         bytes += command.data.len();
+                        self.measure.taken(&mut port.in_flight, command);
                     }
                     backlog::push(&mut port.taken, entry);
                     if bytes > BYTES_PER_TURN {
@@ -670,6 +681,7 @@ impl<S: Store<Pending>, R: Record> Worker<S, R> {
                 );
                 port.device.ring.restart();
                 port.taken.clear();
+                self.measure.forget(&mut port.in_flight);
                 if let Some(notes) = &mut port.notes {
                     notes.restart();
                 }
@@ -803,6 +815,8 @@ impl<S: Store<Pending>, R: Record> Worker<S, R> {
         let Some(port) = self.ports.get_mut(&PortId(tag.port)) else {
             return;
         };
+        self.measure
+            .answered(&mut port.in_flight, &delivery, data.len());
         let completion = Completion {
             status: delivery.status,
             data_in_length: delivery.data_in_length,
@@ -838,7 +852,8 @@ impl<S: Store<Pending>, R: Record> Worker<S, R> {
         more
     }
 
-    fn report(&self) -> Report {
+    fn report(&mut self) -> Report {
+        let measured = self.measured();
         let unit = &self.parts.unit;
         Report {
             reservations: unit.reservations().clone(),
@@ -852,6 +867,7 @@ impl<S: Store<Pending>, R: Record> Worker<S, R> {
             sessions: self.sessions.list(),
             in_flight: unit.in_flight(),
             waiting: unit.waiting(),
+            measured,
         }
     }
 }

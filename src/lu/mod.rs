@@ -296,6 +296,11 @@ impl LogicalUnit {
         self.forget_unneeded();
     }
 
+    /// The unit serial number.
+    pub fn serial(&self) -> &str {
+        &self.identity.serial
+    }
+
     /// What a nexus is called in the log.
     pub fn name(&self, id: NexusId) -> &dyn fmt::Display {
         match &self.nexuses[id.0].nexus {

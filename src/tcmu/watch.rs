@@ -99,11 +99,11 @@ impl Walk {
 /// backstore's settings brings a walk too, which sets ours right again. Changes that come while a
 /// walk waits to be received are covered by the next. The channel is closed if watching becomes impossible.
 ///
-/// `first` is done on the watcher's thread before it walks at all.
+/// `before` is done on the watcher's thread before each walk. While it gives true, the next comes within a second.
 pub fn start(
     root: &Path,
     interval: Duration,
-    first: impl FnOnce() + Send + 'static,
+    mut before: impl FnMut() -> bool + Send + 'static,
 ) -> Result<(Receiver<Walk>, Again), Error> {
     let again = Again {
         asked: Waker::new().map_err(Error::Start)?,
@@ -131,14 +131,15 @@ pub fn start(
     };
     let work = move || {
         let root = watcher.watched.root.clone();
-        first();
+        let mut hurried = before();
         late(watcher.watched.add(&root));
         // Ends when nobody receives any more.
         while sender.send(Walk::of(&root)).is_ok() {
-            if let Err(error) = watcher.wait() {
+            if let Err(error) = watcher.wait(hurried) {
                 log::error!("changes of the target configuration are no longer noticed: {error}");
                 return;
             }
+            hurried = before();
         }
     };
     thread::Builder::new()
@@ -185,12 +186,12 @@ struct Watcher {
 impl Watcher {
     /// Waits for a change, or for the next walk to be due, and watches the directories that are new. What is
     /// not seen by the walk after this happens after this.
-    fn wait(&mut self) -> Result<(), Error> {
+    fn wait(&mut self, hurried: bool) -> Result<(), Error> {
         let mut ready = [
             PollFd::new(self.inotify.as_fd(), PollFlags::POLLIN),
             PollFd::new(self.again.asked.as_fd(), PollFlags::POLLIN),
         ];
-        let hurried = self.again.hurried.load(Ordering::Relaxed);
+        let hurried = hurried || self.again.hurried.load(Ordering::Relaxed);
         let interval = if hurried {
             PollTimeout::try_from(HURRIED_INTERVAL).expect("a second fits")
         } else {
@@ -342,7 +343,7 @@ mod tests {
 
     /// Watches `tree`; the first walk is done and received.
     fn watch(tree: &Tree) -> Receiver<Walk> {
-        let (walks, _) = start(tree.root(), NEVER, || ()).expect("the tree is there");
+        let (walks, _) = start(tree.root(), NEVER, || false).expect("the tree is there");
         let first = walks.recv_timeout(SOON).expect("there is a first walk");
         assert_eq!(first.groups.expect("it is good").len(), 1);
         walks
@@ -456,7 +457,7 @@ mod tests {
     #[test]
     fn a_burst_is_one_walk() {
         let (tree, _) = tree();
-        let (walks, _) = start(tree.root(), NEVER, || ()).expect("the tree is there");
+        let (walks, _) = start(tree.root(), NEVER, || false).expect("the tree is there");
         for _ in 0..1000 {
             tree.file("core/user_0/lun0/attrib/pgr_support", "1\n");
         }
@@ -468,7 +469,7 @@ mod tests {
     fn without_a_change_there_is_a_walk_every_interval() {
         let (tree, _) = tree();
         let (walks, _) =
-            start(tree.root(), Duration::from_millis(1), || ()).expect("the tree is there");
+            start(tree.root(), Duration::from_millis(1), || false).expect("the tree is there");
         for _ in 0..3 {
             assert!(walks.recv_timeout(SOON).is_ok());
         }
@@ -518,7 +519,7 @@ mod tests {
     #[test]
     fn a_missing_root_says_what_to_load() {
         let tree = Tree::new();
-        let error = start(&tree.root().join("none"), NEVER, || ()).expect_err("it is not there");
+        let error = start(&tree.root().join("none"), NEVER, || false).expect_err("it is not there");
         assert!(
             error.to_string().contains("modprobe target_core_user"),
             "{error}"
@@ -528,7 +529,7 @@ mod tests {
     #[test]
     fn who_asks_gets_a_walk_that_began_afterwards() {
         let (tree, _) = tree();
-        let (walks, again) = start(tree.root(), NEVER, || ()).expect("the tree is there");
+        let (walks, again) = start(tree.root(), NEVER, || false).expect("the tree is there");
         walks.recv_timeout(SOON).expect("there is a first walk");
         quiesce(&walks);
         let asked = Instant::now();
@@ -541,7 +542,7 @@ mod tests {
     #[test]
     fn in_a_hurry_there_is_a_walk_every_second() {
         let (tree, _) = tree();
-        let (walks, again) = start(tree.root(), NEVER, || ()).expect("the tree is there");
+        let (walks, again) = start(tree.root(), NEVER, || false).expect("the tree is there");
         walks.recv_timeout(SOON).expect("there is a first walk");
         again.hurry();
         for _ in 0..3 {
@@ -551,6 +552,24 @@ mod tests {
         // One that was waited for already may come yet.
         let after = std::iter::from_fn(|| walks.recv_timeout(2 * HURRIED_INTERVAL).ok()).count();
         assert!(after <= 1, "{after} walks");
+    }
+
+    #[test]
+    fn something_is_done_before_each_walk_and_can_be_in_a_hurry() {
+        let (tree, _) = tree();
+        let (sender, done) = crossbeam_channel::unbounded();
+        let mut hurries = [true, true, false].into_iter();
+        let before = move || {
+            sender.send(Instant::now()).expect("it is received");
+            hurries.next().unwrap_or(false)
+        };
+        let (walks, _) = start(tree.root(), NEVER, before).expect("the tree is there");
+        for _ in 0..3 {
+            let walk = walks.recv_timeout(SOON).expect("nobody asked for it");
+            assert!(done.try_recv().expect("it is done by then") <= walk.began);
+        }
+        assert!(walks.recv_timeout(2 * HURRIED_INTERVAL).is_err());
+        assert!(done.is_empty());
     }
 
     #[test]

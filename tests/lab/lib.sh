@@ -151,6 +151,8 @@ wait_until() {
 daemon_log=$lab_scratch/daemon.log
 daemon_pid=
 daemon_listener=
+# shellcheck disable=SC2034 # when it was executed, in microseconds, for the tests
+daemon_began_us=
 daemon_start() {
     local word socket=$lab_scratch/notify from to
     [[ -n ${TCMU_PR_BIN:-} ]] || give_up "there is no daemon: cargo build makes one, or TCMU_PR_BIN names it"
@@ -160,6 +162,8 @@ daemon_start() {
     # Descriptors of our own: bash closes the coprocess's when it ends.
     exec {from}<&"${lab_await[0]}" {to}>&"${lab_await[1]}"
     read -r -u "$from" word
+    # shellcheck disable=SC2034
+    daemon_began_us=${EPOCHREALTIME/[.,]/}
     NOTIFY_SOCKET=$socket "$TCMU_PR_BIN" serve "$@" --engine "${TCMU_PR_ENGINE:-best}" </dev/null >>"$daemon_log" 2>&1 {from}<&- {to}>&- &
     daemon_pid=$!
     echo "$daemon_pid" >&"$to"
@@ -472,4 +476,43 @@ loop_disk() {
 
 loop_generic() {
     loop_device scsi_generic "$@"
+}
+
+# --- What initiators notice -------------------------------------------------------------------------------
+
+# How many commands of a disk the kernel has had other answers to than GOOD: BUSY, after which it repeats them, unit
+# attentions, conflicts, errors. not_good DISK
+not_good() {
+    echo $(( $(<"/sys/block/${1##*/}/device/ioerr_cnt") ))
+}
+
+# Reads and writes a disk with fio, in the background, until io_end; it verifies all that it has written, several times
+# over: io_start DISK [ARGUMENT...]
+io_start() {
+    fio --name=io --filename="$1" --size=8M --rw=randrw --bsrange=4k-32k --iodepth=32 --ioengine=libaio --direct=1 \
+        --verify=crc32c --verify_fatal=1 --loops=1000 --time_based --runtime=300 "${@:2}" \
+        --output="$lab_scratch/fio" >"$lab_scratch/fio-errors" 2>&1 &
+    fio_pid=$!
+}
+
+# fio ends by itself on the first error, and when it is asked to, with status 0 only if there was none (128 is the
+# signal's own).
+io_end() {
+    local status=0
+    kill -INT "$fio_pid"
+    wait "$fio_pid" || status=$?
+    cat "$lab_scratch/fio-errors" "$lab_scratch/fio"
+    (( status == 0 || status == 128 )) && ! grep --quiet --extended-regexp 'error|verify:|bad' "$lab_scratch/fio-errors" &&
+        grep --quiet 'err= 0' "$lab_scratch/fio"
+}
+
+# Waits until a disk has had answers to so many commands more: io_goes_on DISK COMMANDS
+io_goes_on() {
+    io_count=/sys/block/${1##*/}/device/iodone_cnt
+    io_wanted=$(( $(<"$io_count") + $2 ))
+    wait_until 30 io_is_done
+}
+
+io_is_done() {
+    (( $(<"$io_count") >= io_wanted ))
 }

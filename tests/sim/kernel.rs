@@ -56,6 +56,7 @@ struct Pending {
 
 pub(crate) struct Kernel {
     pub(crate) region: Region,
+    memory: File,
     doorbell: File,
     /// The daemon's end of it. The daemon may leave unread what wakes it.
     their_doorbell: File,
@@ -96,6 +97,7 @@ impl Kernel {
         .unwrap();
         let kernel = Kernel {
             region,
+            memory: memory.try_clone().unwrap(),
             doorbell: File::from(ours),
             their_doorbell: File::from(theirs.try_clone().unwrap()),
             ring_size,
@@ -112,6 +114,18 @@ impl Kernel {
         };
         let device = Device::new(File::from(theirs), map()).unwrap();
         (kernel, device)
+    }
+
+    /// The device as the next daemon opens it.
+    pub(crate) fn open_again(&self) -> Device {
+        let length = usize::try_from(self.region.len()).unwrap();
+        let map = Region::map(&self.memory, length).unwrap();
+        Device::new(self.their_doorbell.try_clone().unwrap(), map).unwrap()
+    }
+
+    /// Where the daemon has its tail.
+    pub(crate) fn tail(&self) -> u32 {
+        self.region.load_acquire(TAIL).unwrap()
     }
 
     /// Queues a command and rings. `None` when the ring or the data area is full.

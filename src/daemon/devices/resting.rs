@@ -3,40 +3,50 @@
 //! Their commands are neither blocked nor ended: they wait on the ring, until all ports of the unit are there. So a device
 //! that turns out to be refused has to be emptied like the others, lest its initiators wait for ever.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crossbeam_channel::Receiver;
 
-use super::Devices;
+use super::{Devices, Link};
 use crate::daemon::chain;
 use crate::daemon::records::handover::{RestingRing, now};
 use crate::daemon::rings::{aside, ours};
 use crate::daemon::worker::{Order, Rests};
+use crate::scsi::nexus::ItNexus;
 use crate::store::backing::BackingId;
 use crate::tcmu::Uio;
 use crate::tcmu::configfs::BackstoreName;
 
+/// A ring at rest that was found, and whose commands are on it.
+pub(in crate::daemon) type Found = (BackstoreName, ItNexus);
+
 /// The rings that were left in order and are not served yet.
 pub(in crate::daemon) struct Resting {
-    found: Receiver<BackstoreName>,
-    names: BTreeSet<BackstoreName>,
+    found: Receiver<Found>,
+    left: BTreeMap<BackstoreName, ItNexus>,
     /// Those that were not to be served in the end, until they are empty.
     emptying: Arc<Mutex<BTreeSet<BackstoreName>>>,
 }
 
 impl Resting {
-    /// Names of those that are found come there, before the walk that shows their backstores.
-    pub(in crate::daemon) fn new(found: Receiver<BackstoreName>) -> Resting {
+    /// Those that are found come there, before the walk that shows their backstores.
+    pub(in crate::daemon) fn new(found: Receiver<Found>) -> Resting {
         Resting {
             found,
-            names: BTreeSet::new(),
+            left: BTreeMap::new(),
             emptying: Arc::default(),
         }
     }
 
     pub(super) fn take_note(&mut self) {
-        self.names.extend(self.found.try_iter());
+        self.left.extend(self.found.try_iter());
+    }
+
+    /// A backstore was made anew: it is not the one that was found.
+    pub(super) fn forget(&mut self, name: &BackstoreName) {
+        self.take_note();
+        self.left.remove(name);
     }
 
     /// Whether a ring is being emptied: it can be served after that.
@@ -51,11 +61,12 @@ fn names(shared: &Mutex<BTreeSet<BackstoreName>>) -> MutexGuard<'_, BTreeSet<Bac
 
 impl Devices {
     /// To be called before a device becomes a port: what is on its ring waits until all ports are there, if it is at rest.
-    pub(super) fn leave_backlog(&self, unit: BackingId, name: &BackstoreName) {
-        if self.resting.names.contains(name) {
-            log::info!("backstore {name}: goes on with what is on its ring");
-            self.units[&unit].worker.give(Order::LeaveBacklog);
-        }
+    /// Tells whose commands are on it.
+    pub(super) fn leave_backlog(&self, unit: BackingId, name: &BackstoreName) -> Option<ItNexus> {
+        let nexus = self.resting.left.get(name)?;
+        log::info!("backstore {name}: goes on with what is on its ring");
+        self.units[&unit].worker.give(Order::LeaveBacklog);
+        Some(nexus.clone())
     }
 
     /// To be called when whoever is served is, and it is known who sends: begins what has waited on rings at rest, and
@@ -66,7 +77,7 @@ impl Devices {
         }
         let served = self.ports.values().map(|port| port.backstore.name());
         let served: BTreeSet<&BackstoreName> = served.collect();
-        for name in std::mem::take(&mut self.resting.names) {
+        for name in std::mem::take(&mut self.resting.left).into_keys() {
             if !served.contains(&name) {
                 self.empty(name);
             }
@@ -92,15 +103,17 @@ impl Devices {
         });
     }
 
-    /// Leaves rings at rest to the next daemon. Where initiators share a backstore, nobody notes meanwhile whose commands
-    /// come: so those are not left.
+    /// Leaves rings at rest to the next daemon, if each has one I_T nexus. Where initiators share a backstore, nobody
+    /// notes meanwhile whose commands come.
     pub(super) fn hand_over(&self, rests: Rests) {
         let uios = self.uio.scan().unwrap_or_default();
         let resting = rests.into_iter().filter_map(|(id, tail)| {
             let port = &self.ports[&id];
-            port.label.as_ref()?;
+            let Ok(Link::One(resolved)) = &port.link else {
+                return None;
+            };
             let uio = uios.iter().find(|uio| uio.minor == port.minor)?;
-            RestingRing::of(&self.uio, uio, tail)
+            RestingRing::of(&self.uio, uio, tail, resolved.nexus.clone())
         });
         let resting: Vec<RestingRing> = resting.collect();
         let count = resting.len();

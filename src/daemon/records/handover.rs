@@ -11,6 +11,7 @@
 //! incarnation = "1c2d"      # which of all the devices that have had that number
 //! name = "tcm-user/0/lun0-a/pr//srv/lun0.img;nexus=a"
 //! tail = 4480
+//! nexus = '{"initiator_port":…}'   # whose commands are on it, in JSON
 //! ```
 //!
 //! It is taken away before anything is served, so that a crash later on never finds it: then nobody knows what is
@@ -24,6 +25,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Error, Records, saved};
 use crate::pr::image;
+use crate::scsi::nexus::ItNexus;
 use crate::store::saved::Files;
 use crate::tcmu::{Uio, UioPaths};
 
@@ -39,6 +41,9 @@ pub struct RestingRing {
     pub name: String,
     /// `cmd_tail`.
     pub tail: u32,
+    /// The I_T nexus whose commands are on it.
+    #[serde(with = "json")]
+    pub nexus: ItNexus,
 }
 
 /// What the last daemon has left to this one.
@@ -50,26 +55,79 @@ pub struct Handover {
 
 impl RestingRing {
     /// The ring of a device with this tail; `None` if there is no such device.
-    pub fn of(uios: &UioPaths, uio: &Uio, tail: u32) -> Option<RestingRing> {
+    pub fn of(uios: &UioPaths, uio: &Uio, tail: u32, nexus: ItNexus) -> Option<RestingRing> {
         Some(RestingRing {
             minor: uio.minor,
-            incarnation: format!("{:x}", uios.incarnation(uio.minor)?),
+            incarnation: incarnation(uios, uio)?,
             name: uio.name.clone(),
             tail,
+            nexus,
         })
     }
 }
 
+fn incarnation(uios: &UioPaths, uio: &Uio) -> Option<String> {
+    Some(format!("{:x}", uios.incarnation(uio.minor)?))
+}
+
+/// A ring as it is found, with nobody serving it.
+#[derive(Clone, Debug)]
+pub struct Found {
+    minor: u32,
+    incarnation: String,
+    name: String,
+    tail: u32,
+    /// After how many seconds the kernel fails a command without telling us; 0 is never.
+    command_timeout_s: u32,
+}
+
+impl Found {
+    /// The ring of a device with this tail, which fails commands after so many seconds; `None` if there is no such device.
+    pub fn of(uios: &UioPaths, uio: &Uio, tail: u32, command_timeout_s: u32) -> Option<Found> {
+        Some(Found {
+            minor: uio.minor,
+            incarnation: incarnation(uios, uio)?,
+            name: uio.name.clone(),
+            tail,
+            command_timeout_s,
+        })
+    }
+
+    fn is(&self, left: &RestingRing) -> bool {
+        self.minor == left.minor
+            && self.incarnation == left.incarnation
+            && self.name == left.name
+            && self.tail == left.tail
+    }
+}
+
 impl Handover {
-    /// Whether a ring is as it was left, so that it can be served from its tail on. `found` is how it is now. After
-    /// `command_timeout_s` seconds the kernel fails commands without telling us, never if that is 0: those that came right
-    /// after the last daemon's end must not have waited for so long, or a write would be performed that its initiator was
-    /// told has failed.
-    pub fn has(&self, found: &RestingRing, command_timeout_s: u32, now: Duration) -> bool {
+    /// Whose commands are on a ring that is as it was left, so that it can be served from its tail on. Commands that came
+    /// right after the last daemon's end must not be so old that the kernel may have failed them, or a write would be
+    /// performed that its initiator was told has failed.
+    pub fn nexus(&self, found: &Found, now: Duration) -> Option<&ItNexus> {
         // Until the first of them is begun, some more time passes.
-        let patience = Duration::from_secs(command_timeout_s.into()) / 2;
-        let waited = now.saturating_sub(self.ended);
-        (command_timeout_s == 0 || waited < patience) && self.rings.contains(found)
+        let patience = Duration::from_secs(found.command_timeout_s.into()) / 2;
+        if found.command_timeout_s != 0 && now.saturating_sub(self.ended) >= patience {
+            return None;
+        }
+        let left = self.rings.iter().find(|left| found.is(left));
+        left.map(|left| &left.nexus)
+    }
+}
+
+/// Numbers of eight bytes, which names of ports are made of, do not fit into those of TOML.
+mod json {
+    use serde::{Deserialize, Deserializer, Serializer, de, ser};
+
+    use crate::scsi::nexus::ItNexus;
+
+    pub(super) fn serialize<S: Serializer>(nexus: &ItNexus, to: S) -> Result<S::Ok, S::Error> {
+        to.serialize_str(&serde_json::to_string(nexus).map_err(ser::Error::custom)?)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<ItNexus, D::Error> {
+        serde_json::from_str(&String::deserialize(from)?).map_err(de::Error::custom)
     }
 }
 
@@ -137,8 +195,19 @@ impl<F: Files> Records<F> {
 mod tests {
     use super::super::tests::{BOOT, NEXT_BOOT, Node};
     use super::*;
+    use crate::scsi::nexus::{Protocol, TargetPort, TransportId};
 
     const ENDED: Duration = Duration::from_millis(5_000_250);
+
+    fn nexus(number: u64) -> ItNexus {
+        ItNexus {
+            initiator_port: TransportId::Sas(number),
+            target_port: TargetPort {
+                protocol: Protocol::Sas,
+                name: "naa.1".into(),
+            },
+        }
+    }
 
     fn ring() -> RestingRing {
         RestingRing {
@@ -146,6 +215,7 @@ mod tests {
             incarnation: "ffffffff00001c2d".to_owned(),
             name: "tcm-user/0/lun0-a/pr//srv/lun0.img;nexus=a".to_owned(),
             tail: 4480,
+            nexus: nexus(u64::MAX),
         }
     }
 
@@ -153,7 +223,18 @@ mod tests {
         RestingRing {
             minor: 4,
             tail: 0,
+            nexus: nexus(2),
             ..ring()
+        }
+    }
+
+    fn found(ring: RestingRing) -> Found {
+        Found {
+            minor: ring.minor,
+            incarnation: ring.incarnation,
+            name: ring.name,
+            tail: ring.tail,
+            command_timeout_s: 0,
         }
     }
 
@@ -168,14 +249,16 @@ mod tests {
     fn a_ring_that_is_as_it_was_left_is_found() {
         let left = left();
         for ring in [ring(), other()] {
-            assert!(left.has(&ring, 0, ENDED + Duration::from_secs(86_400)));
+            let nexus = ring.nexus.clone();
+            let after_a_day = ENDED + Duration::from_secs(86_400);
+            assert_eq!(left.nexus(&found(ring), after_a_day), Some(&nexus));
         }
     }
 
     #[test]
     fn a_ring_that_differs_in_anything_is_not() {
         let left = left();
-        for found in [
+        for ring in [
             RestingRing { minor: 5, ..ring() },
             RestingRing {
                 incarnation: "1c2e".to_owned(),
@@ -191,16 +274,20 @@ mod tests {
                 ..other()
             },
         ] {
-            assert!(!left.has(&found, 0, ENDED), "{found:?}");
+            assert_eq!(left.nexus(&found(ring.clone()), ENDED), None, "{ring:?}");
         }
     }
 
     #[test]
     fn a_ring_on_which_commands_may_have_failed_for_their_age_is_not() {
         let left = left();
-        let after = |seconds| left.has(&ring(), 30, ENDED + Duration::from_secs(seconds));
-        assert!(after(14));
-        assert!(!after(15));
+        let found = Found {
+            command_timeout_s: 30,
+            ..found(ring())
+        };
+        let after = |seconds| left.nexus(&found, ENDED + Duration::from_secs(seconds));
+        assert!(after(14).is_some());
+        assert!(after(15).is_none());
     }
 
     #[test]
@@ -209,7 +296,8 @@ mod tests {
         let records = node.records(BOOT);
         assert_eq!(records.take_over().unwrap(), Handover::default());
         records.hand_over(vec![ring()], ENDED).unwrap();
-        assert!(records.take_over().unwrap().has(&ring(), 0, ENDED));
+        let left = records.take_over().unwrap();
+        assert_eq!(left.rings, [ring()]);
         assert_eq!(records.take_over().unwrap(), Handover::default());
     }
 

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use crossbeam_channel::Sender;
 
+use super::measure;
 use super::{Peers, Question};
 use crate::lu::task::Waiting;
 use crate::lu::{Alteration, Counters, Lent, LoanId, Mapping, Wish};
@@ -127,6 +128,8 @@ pub struct Report {
     pub in_flight: usize,
     /// Answers that wait until commands in flight have ended.
     pub waiting: Waiting,
+    /// How it performs.
+    pub measured: measure::Report,
 }
 
 /// What a worker tells the main thread.
