@@ -506,8 +506,8 @@ fn scripts_are_executable_and_stop_at_the_first_failure() {
 }
 
 #[test]
-fn the_readme_has_the_table_of_commands() {
-    readme_has_table(&commands::markdown());
+fn the_documents_have_the_table_of_commands() {
+    document_has_table(&commands::markdown());
 }
 
 #[test]
@@ -524,7 +524,7 @@ fn the_documentation_has_the_exit_statuses() {
 
 /// What REPORT CAPABILITIES says.
 #[test]
-fn the_readme_says_what_is_supported_of_reservations() {
+fn the_documents_say_what_is_supported_of_reservations() {
     let features = [
         ("Persist Through Power Loss (APTPL)", "PTPL_C", 0x01),
         ("All Target Ports (ALL_TG_PT)", "ATP_C", 0x04),
@@ -542,12 +542,12 @@ fn the_readme_says_what_is_supported_of_reservations() {
         let supported = if capabilities & bit != 0 { "yes" } else { "no" };
         table += &format!("| {feature} | {name} | {supported} |\n");
     }
-    readme_has_table(&table);
+    document_has_table(&table);
 }
 
 /// What the gate lets through.
 #[test]
-fn the_readme_says_who_may_do_what_under_each_reservation() {
+fn the_documents_say_who_may_do_what_under_each_reservation() {
     let nexus = |number| ItNexus {
         initiator_port: TransportId::Sas(number),
         target_port: TargetPort {
@@ -592,28 +592,30 @@ fn the_readme_says_who_may_do_what_under_each_reservation() {
             may(&stranger)
         );
     }
-    readme_has_table(&table);
+    document_has_table(&table);
 }
 
-fn readme_has_table(wanted: &str) {
-    let readme = read("README.md").text;
+fn document_has_table(wanted: &str) {
+    let document = read("docs/scsi.md").text;
     let title = wanted.lines().next().unwrap();
-    let lines = readme.lines().skip_while(|line| *line != title);
+    let lines = document.lines().skip_while(|line| *line != title);
     let found: String = lines
         .take_while(|line| line.starts_with('|'))
         .flat_map(|line| [line, "\n"])
         .collect();
     assert!(
         found == wanted,
-        "a table in README.md is not current: put this there\n\n{wanted}\n"
+        "a table in docs/scsi.md is not current: put this there\n\n{wanted}\n"
     );
 }
 
 #[test]
 fn documents_name_only_files_that_exist() {
     let mut complaints = Vec::new();
-    for document in ["README.md", ".github/CONTRIBUTING.md"] {
-        let text = read(document).text;
+    let documents = paths("docs").into_iter();
+    let documents = documents.filter(|path| path.ends_with(".md"));
+    for document in documents.chain(["README.md".into(), ".github/CONTRIBUTING.md".into()]) {
+        let text = read(&document).text;
         let is_in_path = |c: char| c.is_ascii_alphanumeric() || "_./-".contains(c);
         let words = text.split(|c| !is_in_path(c));
         for path in words.map(|word| word.trim_end_matches('.')) {

@@ -25,7 +25,7 @@ list_files() {
             case $source in
                 target/release/tcmu-pr) files=("$1") ;;
                 target/release/*) mapfile -t files < <(compgen -G "$build_directory/${source#target/release/}") ;;
-                *) files=("$source") ;;
+                *) mapfile -t files < <(compgen -G "$source") ;;
             esac
             (( ${#files[@]} > 0 )) || { echo "there is no $source" >&2; return 1; }
             for file in "${files[@]}"; do
@@ -48,9 +48,10 @@ remove_noted() {
     for place in "${places[@]}"; do
         as_root rm --force "$1/$place"
         place=${place%/*}
-        if [[ ${place##*/} == tcmu-pr && -d $1/$place ]]; then
-            as_root rmdir --ignore-fail-on-non-empty "$1/$place"
-        fi
+        while [[ /$place/ == */tcmu-pr/* ]]; do
+            [[ ! -d $1/$place ]] || as_root rmdir --ignore-fail-on-non-empty "$1/$place"
+            place=${place%/*}
+        done
     done
 }
 

@@ -1,6 +1,6 @@
 //! The commands that a logical unit serves: one table, one [`Row`] per command, and nothing about a
 //! command anywhere else. The decoder, the reservation gate, unit attentions, REPORT SUPPORTED OPERATION
-//! CODES, log names and the README read it, so they cannot disagree.
+//! CODES, log names and docs/scsi.md read it, so they cannot disagree.
 //!
 //! A command is looked up with [`find`] before anything of it is judged but its operation code and service
 //! action: whether a reservation shuts it out is up to [`Row::access_of`] alone, and RESERVATION CONFLICT goes
@@ -61,7 +61,7 @@ pub struct Bits {
 /// has a certain value.
 #[derive(Debug)]
 pub struct FreeForm {
-    /// Which fields make it that, and how, for the README.
+    /// Which fields make it that, and how, for docs/scsi.md.
     pub name: &'static str,
     /// The part of the byte that tells.
     pub bits: Bits,
@@ -121,7 +121,7 @@ pub fn of_opcode(opcode: u8) -> &'static [Row] {
     BY_OPCODE[usize::from(opcode)]
 }
 
-/// The table as Markdown, for the README.
+/// The table as Markdown, for docs/scsi.md.
 pub fn markdown() -> String {
     let mut table = String::from(
         "| command | operation code | service action | reservation class |\n|---|---|---|---|\n",
