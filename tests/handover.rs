@@ -15,7 +15,7 @@ use disk::{Disk, TestStore};
 use kernel::{Buffer, Completed, Kernel};
 use tcmu_pr::daemon::recorder::Recorder;
 use tcmu_pr::daemon::records::Keep;
-use tcmu_pr::daemon::worker::{self, Handle, Identity, Order, Parts, Poll, PortId, Rests};
+use tcmu_pr::daemon::worker::{self, Handle, Identity, Order, Parts, Poll, PortId, Rest};
 use tcmu_pr::lu::{Mapping, ToStore};
 use tcmu_pr::scsi::nexus::{ItNexus, Protocol, TargetPort, TargetPorts, TransportId};
 use tcmu_pr::store::saved;
@@ -131,7 +131,7 @@ impl Daemon {
         self.settle();
     }
 
-    fn end(self) -> Rests {
+    fn end(self) -> Vec<Rest> {
         self.handle.end(SOON).expect("it ends")
     }
 }
@@ -159,7 +159,7 @@ impl Node {
         }
     }
 
-    fn end(&mut self) -> Rests {
+    fn end(&mut self) -> Vec<Rest> {
         self.daemon.take().unwrap().end()
     }
 
@@ -180,9 +180,14 @@ impl Node {
         self.disk.lock().unwrap().memory.content()[512 * block]
     }
 
-    fn tails(&self) -> Rests {
+    fn tails(&self) -> Vec<Rest> {
         let tails = self.kernels.iter().map(Kernel::tail).enumerate();
-        tails.map(|(port, tail)| (PortId(port), tail)).collect()
+        let rests = tails.map(|(port, tail)| Rest {
+            port: PortId(port),
+            tail,
+            noted: None,
+        });
+        rests.collect()
     }
 }
 
@@ -243,7 +248,7 @@ fn what_is_in_flight_is_answered_and_what_comes_meanwhile_is_performed_by_the_ne
         }
         let rests = daemon.end();
         assert_eq!(rests, node.tails(), "both are at rest");
-        tails.insert(rests[A].1);
+        tails.insert(rests[A].tail);
         let answers = node.kernels[A].wait_for(5);
         assert_eq!(answers.iter().map(|a| a.id).collect::<BTreeSet<_>>(), ids);
         assert_eq!(statuses(&answers), [GOOD; 5]);

@@ -2,6 +2,7 @@
 //!
 //! Without systemd, when `NOTIFY_SOCKET` is not set, nothing is said and nothing fails.
 
+use std::os::fd::BorrowedFd;
 use std::time::Duration;
 
 use sd_notify::NotifyState;
@@ -40,6 +41,24 @@ pub fn alive_interval() -> Option<Duration> {
     sd_notify::watchdog_enabled(false, &mut limit_us).then(|| Duration::from_micros(limit_us / 2))
 }
 
+/// Has systemd keep open, under a name, what the next daemon is to find again. It closes them if it does not start one.
+pub fn keep(name: &str, descriptors: &[BorrowedFd<'_>]) {
+    let state = [
+        NotifyState::FdStore,
+        NotifyState::FdName(name),
+        // It is not to wait for anything that comes of them.
+        NotifyState::Custom("FDPOLL=0"),
+    ];
+    if let Err(error) = sd_notify::notify_with_fds(false, &state, descriptors) {
+        log::warn!("systemd can't be asked to keep {name}: {error}");
+    }
+}
+
+/// Has systemd keep no longer what it keeps under a name.
+pub fn keep_no_longer(name: &str) {
+    tell(&[NotifyState::FdStoreRemove, NotifyState::FdName(name)]);
+}
+
 fn tell(state: &[NotifyState<'_>]) {
     if let Err(error) = sd_notify::notify(false, state) {
         log::warn!("cannot tell systemd how we are: {error}");
@@ -48,6 +67,7 @@ fn tell(state: &[NotifyState<'_>]) {
 
 #[cfg(test)]
 mod tests {
+    use std::os::fd::AsFd;
     use std::os::unix::net::UnixDatagram;
     use std::path::Path;
     use std::process::Command;
@@ -95,6 +115,8 @@ mod tests {
             alive();
             reloading();
             stopping();
+            keep("tap", &[std::io::stdin().as_fd()]);
+            keep_no_longer("tap");
             assert_eq!(alive_interval(), Some(Duration::from_secs(15)));
             return;
         }
@@ -111,6 +133,8 @@ mod tests {
             "WATCHDOG=1\n",
             "RELOADING=1\nMONOTONIC_USEC=",
             "STOPPING=1\n",
+            "FDSTORE=1\nFDNAME=tap\nFDPOLL=0\n",
+            "FDSTOREREMOVE=1\nFDNAME=tap\n",
         ] {
             let mut buffer = [0; 256];
             let length = socket.recv(&mut buffer).expect("there is a message");

@@ -13,7 +13,7 @@ mod resting;
 mod settings;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, bounded};
@@ -25,6 +25,7 @@ use super::configuration::Node;
 use super::history::{self, Noting, tell_unit};
 use super::performance::performance;
 use super::recorder::Recorder;
+use super::records::handover::Whose;
 use super::records::{self, Keep, Records};
 use super::refusal::Refusal;
 use super::rings::{Waiting, aside, ours, unblock};
@@ -34,12 +35,12 @@ use super::tap;
 use super::unit::{Unit, context, geometry, mode, on_medium, provisioning, watch};
 use super::unix_s;
 use super::warnings::Warnings;
-use super::worker::{self, Notice, Order, Parts, PortId, Rests};
+use super::worker::{self, Notice, Order, Parts, PortId, Rest};
 use crate::control::journal::{self, MessageId};
 use crate::control::{Administration, PortStatus, RefusedStatus, Status, TapStatus, UnitStatus};
 use crate::lu::{Alteration, LogicalUnit, Setup, ToStore, UnitState, Unknown};
 use crate::nexus;
-use crate::nexus::tap::Notes;
+use crate::nexus::tap::{Links, Notes};
 use crate::pr::Save;
 use crate::pr::admin::Action;
 use crate::scsi::capacity::Geometry;
@@ -127,6 +128,7 @@ pub(super) struct Devices {
     resizes: Resizes,
     /// What the nexus tap notes, or why there is none.
     tap: Result<Notes, String>,
+    tap_links: Weak<Links>,
     /// When the daemon was started, in seconds since 1970.
     started_unix_s: u64,
 }
@@ -164,6 +166,7 @@ impl Devices {
             resting,
             resizes: Resizes::default(),
             tap: Err("it is not attached yet".to_owned()),
+            tap_links: Weak::new(),
             started_unix_s: unix_s(),
         }
     }
@@ -184,7 +187,8 @@ impl Devices {
                 self.tap = Err(why);
                 self.resolve();
             }
-            tap::Event::Attached(notes) => {
+            tap::Event::Attached(notes, links) => {
+                self.tap_links = links;
                 for (&id, port) in &self.ports {
                     if port.label.is_none() {
                         self.units[&port.unit].tap(id, port.minor, &notes);
@@ -515,7 +519,7 @@ impl Devices {
         for unit in self.units.values() {
             unit.worker.give(Order::Stop);
         }
-        let mut rests = Rests::new();
+        let mut rests = Vec::<Rest>::new();
         for unit in std::mem::take(&mut self.units).into_values() {
             match unit.worker.end(STOP_PATIENCE) {
                 Some(of_unit) => rests.extend(of_unit),
@@ -595,10 +599,10 @@ impl Devices {
         };
         let id = PortId(self.next_port);
         self.next_port += 1;
-        let served = self.leave_backlog(unit, backstore.name());
+        let left = self.leave_backlog(unit, backstore.name());
         self.units[&unit].worker.give(Order::AddPort(id, device));
-        if let (None, Ok(notes)) = (&options.nexus, &self.tap) {
-            self.units[&unit].tap(id, uio.minor, notes);
+        if options.nexus.is_none() {
+            self.tap(unit, id, uio.minor, left.as_ref());
         }
         let port = Port {
             unit,
@@ -609,7 +613,10 @@ impl Devices {
             label: options.nexus,
             write_cache: settings.write_cache,
             link: Err("its links have not been looked at yet".to_owned()),
-            served,
+            served: match left {
+                Some(Whose::Nexus(nexus)) => Some(nexus),
+                Some(Whose::Notes(_)) | None => None,
+            },
             failed: None,
         };
         self.refused.remove(backstore.name());

@@ -119,7 +119,7 @@ pub fn run(config: &Config) -> Result<(), Error> {
     let awaited = block_signals()?;
     let mut configuration = Configuration::start(config);
     // While there is no other thread that could load programs into the kernel.
-    let happened = tap::start(config.faults)?;
+    let (happened, left_notes) = tap::start(config.faults)?;
     let signals = signals(awaited)?;
     // A disk of this node may be one of ours: to free memory by writing to it must not need memory of us.
     if let Err(error) = process::become_io_flusher() {
@@ -138,7 +138,7 @@ pub fn run(config: &Config) -> Result<(), Error> {
     let (listener, replier) = netlink::open(netlink::PARAMETERS.as_ref())?;
     let (waiting, who_waits) = unbounded();
     let (resting, found_resting) = unbounded();
-    let left = rings::Left::take(&records, resting);
+    let left = rings::Left::take(&records, left_notes, resting);
     let empty_rings = rings::empty_left_rings(UioPaths::default(), left, waiting);
     let (walks, again) = watch::start(configfs::ROOT.as_ref(), WALK_INTERVAL, empty_rings)?;
     let (notices, noticed) = unbounded();

@@ -12,7 +12,8 @@ use crossbeam_channel::Sender;
 use super::chain;
 use super::devices;
 use super::records::Records;
-use super::records::handover::{Found, Handover, now};
+use super::records::handover::{Found, Handover, Whose, now};
+use crate::nexus::tap::Notes;
 use crate::store::backing::Backing;
 use crate::tcmu::config::{Name, Options};
 use crate::tcmu::configfs::{self, Backstore, BackstoreName};
@@ -39,18 +40,28 @@ const IO_INTERVAL: Duration = Duration::from_millis(10);
 /// What the last daemon has left in order.
 pub(super) struct Left {
     handover: Handover,
+    /// What the tap has noted meanwhile, if it stayed.
+    notes: Option<Notes>,
     /// Where the backstores of rings are told that are still so.
     resting: Sender<devices::Found>,
 }
 
 impl Left {
     /// Takes what was left: it is there once.
-    pub(super) fn take(records: &Records, resting: Sender<devices::Found>) -> Left {
+    pub(super) fn take(
+        records: &Records,
+        notes: Option<Notes>,
+        resting: Sender<devices::Found>,
+    ) -> Left {
         let handover = records.take_over().unwrap_or_else(|error| {
             log::error!("{}", chain(&error));
             Handover::default()
         });
-        Left { handover, resting }
+        Left {
+            handover,
+            notes,
+            resting,
+        }
     }
 
     /// Whether a ring is as it was left. Then that is told, and the kernel need not end anything. `claim` is its device,
@@ -70,12 +81,22 @@ impl Left {
         };
         let timeout_s = backstore.settings()?.command_timeout_s;
         let found = Found::of(uios, uio, tail, timeout_s);
-        let nexus = found.and_then(|found| self.handover.nexus(&found, now()));
-        if let Some(nexus) = nexus {
+        let whose = found.and_then(|found| self.handover.whose(&found, now()));
+        let whose = whose.filter(|whose| self.can_tell(uio.minor, whose));
+        if let Some(whose) = whose {
             // Nobody is there to be told if we have stopped already.
-            let _ = self.resting.send((backstore.name().clone(), nexus.clone()));
+            let _ = self.resting.send((backstore.name().clone(), whose.clone()));
         }
-        Ok(nexus.is_some())
+        Ok(whose.is_some())
+    }
+
+    /// Whether each command on the ring of the device with this minor number is known to be of whom it is.
+    fn can_tell(&self, minor: u32, whose: &Whose) -> bool {
+        match (whose, &self.notes) {
+            (Whose::Nexus(_), _) => true,
+            (&Whose::Notes(place), Some(notes)) => notes.go_on(minor, place).is_some(),
+            (Whose::Notes(_), None) => false,
+        }
     }
 }
 
@@ -273,6 +294,7 @@ mod tests {
     fn nothing() -> Left {
         Left {
             handover: Handover::default(),
+            notes: None,
             resting: crossbeam_channel::unbounded().0,
         }
     }

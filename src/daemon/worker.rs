@@ -31,6 +31,7 @@ use crate::store::medium::Medium;
 use crate::sys::wake::Waker;
 use crate::tcmu::ring::{Command, CommandId, Completion, Entry, Function, Interrupted};
 use crate::tcmu::{Device, KICK};
+pub use backlog::Rest;
 use backlog::{Backlog, Taken};
 use copies::Copies;
 pub use copies::{Peer, Peers, Question};
@@ -67,11 +68,8 @@ pub struct Handle {
     orders: Orders,
     /// Disconnected when the thread has ended.
     ended: Receiver<()>,
-    thread: JoinHandle<Rests>,
+    thread: JoinHandle<Vec<Rest>>,
 }
-
-/// The rings on which nothing is pending any more, and their tails.
-pub type Rests = Vec<(PortId, u32)>;
 
 /// Where orders for a worker go.
 #[derive(Clone, Debug)]
@@ -107,13 +105,13 @@ impl Handle {
     }
 
     /// As [`Handle::stop`]; if it ended, gives the rings with which another daemon can go on.
-    pub fn end(self, patience: Duration) -> Option<Rests> {
+    pub fn end(self, patience: Duration) -> Option<Vec<Rest>> {
         self.give(Order::Stop);
         let ended = self.ended.recv_timeout(patience) == Err(RecvTimeoutError::Disconnected);
         ended.then(|| {
             self.thread.join().unwrap_or_else(|_| {
                 log::error!("the thread of a logical unit had panicked");
-                Rests::new()
+                Vec::new()
             })
         })
     }
@@ -268,7 +266,7 @@ impl<S: Store<Pending>, R: Record> Worker<S, R> {
     }
 
     /// Takes turns until it is told to stop and nothing is left to be answered.
-    fn run(&mut self) -> Rests {
+    fn run(&mut self) -> Vec<Rest> {
         let mut more = false;
         // Nobody asks for the time while nothing waits for it.
         let mut ticked = None;
@@ -394,7 +392,12 @@ impl<S: Store<Pending>, R: Record> Worker<S, R> {
                     self.identify(port, identity);
                 }
                 Order::ServedPorts(ports) => self.parts.unit.set_served_ports(ports),
-                Order::Tap(id, notes) => self.tap(id, notes),
+                Order::Tap(id, mut notes) => {
+                    // What lies on the ring was noted for nobody.
+                    notes.restart();
+                    self.tap(id, notes);
+                }
+                Order::GoOn(id, notes) => self.tap(id, notes),
                 Order::Share { port, target_ports } => {
                     self.parts.unit.set_target_ports(target_ports);
                     self.share(port);
@@ -506,9 +509,7 @@ impl<S: Store<Pending>, R: Record> Worker<S, R> {
         }
     }
 
-    fn tap(&mut self, id: PortId, mut notes: DeviceNotes) {
-        // What lies on the ring was noted for nobody.
-        notes.restart();
+    fn tap(&mut self, id: PortId, notes: DeviceNotes) {
         // The tap is a new one if any port has notes of another: nothing is known of sessions any more.
         let mut others = self.ports.values().filter_map(|port| port.notes.as_ref());
         if others.any(|other| !other.notes().is_same(notes.notes())) {

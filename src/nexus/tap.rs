@@ -14,9 +14,11 @@
 //! the generation is the note's, before and after.
 
 mod attach;
+mod kept;
 
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
 use zerocopy::FromBytes;
 
 use super::fabric::{Fabric, made_up_port};
@@ -24,6 +26,7 @@ use crate::scsi::nexus::ItNexus;
 use crate::sys::region::{OutOfBounds, Region};
 use crate::tcmu::configfs::{self, PortGroup};
 pub use attach::{Faults, Tap, Unavailable, requirements};
+pub use kept::{Links, Unfit};
 
 /// The devices for which there is room, by minor number.
 pub const DEVICES: u32 = 256;
@@ -80,9 +83,22 @@ pub enum Missing {
     OutOfStep,
 }
 
+/// How far the notes of a device were taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Place {
+    /// The id of the tap.
+    pub tap: u32,
+    /// The number of the note that was taken last.
+    pub last: u32,
+    /// How often the ring had been reset then.
+    pub resets: u32,
+}
+
 /// What the kernel has written down.
 #[derive(Clone, Debug)]
 pub struct Notes {
+    id: u32,
     notes: Arc<Region>,
     devices: Arc<Region>,
     sessions: Arc<Region>,
@@ -223,11 +239,13 @@ pub fn session_of(groups: &[PortGroup], nexus: &ItNexus) -> configfs::Session {
 }
 
 impl Notes {
-    /// From the arrays `notes`, `devices` and `sessions`: the kernel's, or what a test puts in their place.
+    /// From the arrays `notes`, `devices` and `sessions`: the kernel's, or what a test puts in their place. No two taps
+    /// have the same id while the node runs.
     ///
     /// # Errors
     /// If one is shorter than it should be.
     pub fn new(
+        id: u32,
         notes: Arc<Region>,
         devices: Arc<Region>,
         sessions: Arc<Region>,
@@ -242,6 +260,7 @@ impl Notes {
             }
         }
         Ok(Notes {
+            id,
             notes,
             devices,
             sessions,
@@ -263,6 +282,15 @@ impl Notes {
         })?;
         of_device.restart();
         Some(of_device)
+    }
+
+    /// The notes of the device with this minor number, from where another has left off. `None` if that was not with this
+    /// tap, or if the ring was reset since.
+    pub fn go_on(&self, minor: u32, place: Place) -> Option<DeviceNotes> {
+        let mut of_device = self.of_device(minor)?;
+        let goes_on = place.tap == self.id && place.resets == of_device.resets;
+        of_device.last = place.last;
+        goes_on.then_some(of_device)
     }
 
     /// Whether a session has not ended.
@@ -370,6 +398,15 @@ impl DeviceNotes {
     pub fn restart(&mut self) {
         self.resets = self.resets();
         self.last = self.of_device(0);
+    }
+
+    /// How far they were taken.
+    pub fn place(&self) -> Place {
+        Place {
+            tap: self.notes.id,
+            last: self.last,
+            resets: self.resets,
+        }
     }
 
     fn resets(&self) -> u32 {

@@ -6,6 +6,7 @@
 
 pub mod alignment;
 pub mod block;
+pub mod inherited;
 pub mod process;
 pub mod region;
 pub mod uapi;

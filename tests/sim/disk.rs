@@ -41,6 +41,11 @@ pub(crate) struct TestStore {
 
 /// A unit on such a disk, with which nobody is registered.
 pub(crate) fn unit() -> LogicalUnit {
+    unit_with(Reservations::default())
+}
+
+/// The same, with what is registered and reserved.
+pub(crate) fn unit_with(reservations: Reservations) -> LogicalUnit {
     LogicalUnit::new(Setup {
         identity: inquiry::Identity::new("serial"),
         geometry: Geometry::new(512, BLOCKS as u64, 0).unwrap(),
@@ -51,7 +56,7 @@ pub(crate) fn unit() -> LogicalUnit {
             figures: true,
             soft_threshold: Some(1 << 29),
         },
-        reservations: Ok(Reservations::default()),
+        reservations: Ok(reservations),
         attentions: Vec::new(),
         power_on: false,
         write_back: false,

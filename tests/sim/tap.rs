@@ -12,7 +12,7 @@ use std::fs;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::thread;
 
 use nix::errno::Errno;
@@ -60,6 +60,7 @@ pub(crate) struct Session {
 }
 
 pub(crate) struct Tap {
+    id: u32,
     notes: Arc<Region>,
     devices: Arc<Region>,
     sessions: Arc<Region>,
@@ -76,7 +77,9 @@ impl Tap {
     /// A tap with fewer slots than the kernel's, so that they are used again sooner.
     pub(crate) fn with_slots(slots: u16) -> Tap {
         let region = |length| Arc::new(Region::anonymous(length).unwrap());
+        static LAST_ID: AtomicU32 = AtomicU32::new(0);
         Tap {
+            id: LAST_ID.fetch_add(1, Ordering::Relaxed) + 1,
             notes: region(DEVICES * IDS * 8),
             devices: region(DEVICES * 24),
             sessions: region(usize::from(SLOTS) * SESSION),
@@ -89,7 +92,7 @@ impl Tap {
     pub(crate) fn notes(&self) -> Notes {
         let arrays = [&self.notes, &self.devices, &self.sessions];
         let [notes, devices, sessions] = arrays.map(Arc::clone);
-        Notes::new(notes, devices, sessions).unwrap()
+        Notes::new(self.id, notes, devices, sessions).unwrap()
     }
 
     /// The session ends.
@@ -183,6 +186,14 @@ impl Port {
             fill: 0,
         };
         (port, device)
+    }
+
+    /// The device, opened by another daemon.
+    pub(crate) fn open_again(&mut self) -> Device {
+        let device = self.kernel.open_again();
+        self.theirs = device.doorbell().try_clone_to_owned().unwrap();
+        self.number = device.doorbell().as_raw_fd();
+        device
     }
 
     /// Queues a command of that session. `None` when the ring or the data area is full.

@@ -10,6 +10,7 @@ mod tap;
 
 mod node;
 mod random;
+mod restarts;
 
 use std::time::Duration;
 

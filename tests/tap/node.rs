@@ -1,13 +1,14 @@
 //! The node: shared ports, the worker, a disk and records, and whoever logs in. The test takes the worker's turns.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 use tcmu_pr::daemon::recorder::Record;
-use tcmu_pr::daemon::worker::{Notice, Order, Parts, Poll, PortId, Report, Worker};
-use tcmu_pr::lu::ToStore;
+use tcmu_pr::daemon::worker::{Notice, Order, Parts, Poll, PortId, Report, Rest, Worker};
+use tcmu_pr::lu::{LogicalUnit, ToStore};
+use tcmu_pr::pr::Reservations;
 use tcmu_pr::scsi::nexus::{Protocol, TargetPort, TargetPorts};
 use tcmu_pr::sys::wait::EpollWait;
 use tcmu_pr::sys::wake::Waker;
@@ -40,6 +41,40 @@ pub(crate) struct Node {
     pub(crate) ports: Vec<Port>,
     /// How many sessions there were.
     sessions: u64,
+    logout_patience: Duration,
+    /// What was registered and reserved when the daemon was stopped.
+    kept: Reservations,
+}
+
+/// A daemon's worker for a unit, the end that gives it orders, and what it tells.
+fn worker(
+    unit: LogicalUnit,
+    disk: &Arc<Mutex<Disk>>,
+    logout_patience: Duration,
+) -> (
+    Worker<TestStore, TestRecorder>,
+    Sender<Order>,
+    Receiver<Notice>,
+) {
+    let waker = Waker::new().unwrap();
+    let (notices_in, notices) = unbounded();
+    let parts = Parts {
+        unit,
+        store: TestStore {
+            disk: Arc::clone(disk),
+            waker: waker.clone(),
+            wait: EpollWait::new().unwrap(),
+        },
+        medium: None,
+        recorder: TestRecorder::default(),
+        waker,
+        notices: notices_in,
+        logout_patience,
+        poll: Poll::Off,
+    };
+    let (orders, to_do) = unbounded();
+    let worker = Worker::new(parts, (orders.clone(), to_do)).unwrap();
+    (worker, orders, notices)
 }
 
 /// The ports of the portal groups 1 and 2, which are the relative target ports 2 and 1.
@@ -82,32 +117,18 @@ impl Node {
     }
 
     pub(crate) fn with(tap: Tap, logout_patience: Duration) -> Node {
-        let waker = Waker::new().unwrap();
         let disk = Arc::new(Mutex::new(Disk::new()));
-        let (notices_in, notices) = unbounded();
-        let parts = Parts {
-            unit: disk::unit(),
-            store: TestStore {
-                disk: Arc::clone(&disk),
-                waker: waker.clone(),
-                wait: EpollWait::new().unwrap(),
-            },
-            medium: None,
-            recorder: TestRecorder::default(),
-            waker,
-            notices: notices_in,
-            logout_patience,
-            poll: Poll::Off,
-        };
-        let (orders, to_do) = unbounded();
+        let (worker, orders, notices) = worker(disk::unit(), &disk, logout_patience);
         let mut node = Node {
-            worker: Worker::new(parts, (orders.clone(), to_do)).unwrap(),
+            worker,
             orders,
             notices,
             disk,
             tap,
             ports: Vec::new(),
             sessions: 0,
+            logout_patience,
+            kept: Reservations::default(),
         };
         node.give(Order::ExpectLooks);
         for id in 0..2 {
@@ -120,6 +141,48 @@ impl Node {
         }
         node.run();
         node
+    }
+
+    /// The daemon ends, and says how it has left its rings.
+    pub(crate) fn stop(&mut self) -> Vec<Rest> {
+        self.kept = self.report().reservations;
+        self.give(Order::Stop);
+        self.run();
+        self.worker.rests()
+    }
+
+    /// Another one is there, which goes on with the rings of the one before, and does not yet. Tells with which it can, as
+    /// far as the tap knows.
+    pub(crate) fn start_again(&mut self, rests: &[Rest]) -> [bool; 2] {
+        let unit = disk::unit_with(self.kept.clone());
+        (self.worker, self.orders, self.notices) = worker(unit, &self.disk, self.logout_patience);
+        self.give(Order::ExpectLooks);
+        let goes_on = [0, 1].map(|port| {
+            let device = self.ports[port].open_again();
+            self.give(Order::LeaveBacklog);
+            self.give(Order::AddPort(PortId(port), device));
+            let rest = rests.iter().find(|rest| rest.port == PortId(port));
+            let place = rest.and_then(|rest| rest.noted);
+            let minor = self.ports[port].minor;
+            let notes = place.and_then(|place| self.tap.notes().go_on(minor, place));
+            let goes_on = notes.is_some();
+            match notes {
+                Some(notes) => self.give(Order::GoOn(PortId(port), notes)),
+                None => self.tapped(port),
+            }
+            self.share(port, target_ports());
+            goes_on
+        });
+        self.run();
+        goes_on
+    }
+
+    /// What has come meanwhile is begun. Gives the answers to what was sent through a port, by id.
+    pub(crate) fn take_backlog(&mut self, port: usize) -> BTreeMap<u16, u8> {
+        self.give(Order::TakeBacklog);
+        self.run();
+        let answers = self.ports[port].kernel.process().into_iter();
+        answers.map(|answer| (answer.id, answer.status)).collect()
     }
 
     pub(crate) fn give(&self, order: Order) {

@@ -67,6 +67,8 @@ struct Simulation {
     stray: [bool; 2],
     /// Something has been noted since.
     noted: [bool; 2],
+    /// For each port: its ring was reset while no daemon ran.
+    reset_since: [bool; 2],
     last_key: u64,
 }
 
@@ -109,6 +111,7 @@ impl Simulation {
             sent: BTreeMap::new(),
             stray: [false; 2],
             noted: [false; 2],
+            reset_since: [false; 2],
             last_key: 100,
         }
     }
@@ -120,7 +123,8 @@ impl Simulation {
             60..65 => self.node.give(Order::SessionsEnded),
             65..80 => self.run(),
             80..96 => self.end_operation(),
-            96..98 => self.reset(),
+            96..97 => self.reset(),
+            97..98 => self.restart(),
             _ => self.attach_anew(),
         }
     }
@@ -240,6 +244,10 @@ impl Simulation {
         }
         let more = self.rng.usize(0..4);
         (0..more).for_each(|_| self.send());
+        self.reset_port();
+    }
+
+    fn reset_port(&mut self) {
         let port = self.rng.usize(0..2);
         self.node.ports[port].reset(&self.node.tap);
         // Those that came since the last turn: nobody has taken them.
@@ -255,6 +263,37 @@ impl Simulation {
         }
         self.stray[port] = true;
         self.noted[port] = false;
+        self.reset_since[port] = true;
+    }
+
+    /// The daemon ends, and another goes on. Meanwhile hosts come, send and go, and rings are reset.
+    fn restart(&mut self) {
+        self.node.disk().let_go();
+        self.run();
+        let rests = self.node.stop();
+        self.reset_since = [false; 2];
+        self.look();
+        assert_eq!(rests.len(), 2, "both are at rest");
+        for _ in 0..self.rng.usize(0..12) {
+            match self.rng.u8(0..20) {
+                0..14 => self.send(),
+                14..19 => self.log_out(),
+                _ => self.reset_port(),
+            }
+        }
+        let goes_on = self.node.start_again(&rests);
+        for (port, goes_on) in goes_on.into_iter().enumerate() {
+            assert_eq!(goes_on, !self.reset_since[port]);
+            if !goes_on {
+                let on_it = self.sent.range_mut((port, 0)..(port + 1, 0));
+                on_it.for_each(|(_, sent)| sent.stray = true);
+                self.stray[port] = true;
+                self.noted[port] = false;
+            }
+        }
+        self.node.give(Order::TakeBacklog);
+        self.run();
+        self.node.disk().held = true;
     }
 
     /// The tap is attached anew. Its notes come to the ports one after the other.

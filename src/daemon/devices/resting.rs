@@ -10,21 +10,21 @@ use crossbeam_channel::Receiver;
 
 use super::{Devices, Link};
 use crate::daemon::chain;
-use crate::daemon::records::handover::{RestingRing, now};
+use crate::daemon::records::handover::{RestingRing, Whose, now};
 use crate::daemon::rings::{aside, ours};
-use crate::daemon::worker::{Order, Rests};
-use crate::scsi::nexus::ItNexus;
+use crate::daemon::tap;
+use crate::daemon::worker::{Order, PortId, Rest};
 use crate::store::backing::BackingId;
 use crate::tcmu::Uio;
 use crate::tcmu::configfs::BackstoreName;
 
 /// A ring at rest that was found, and whose commands are on it.
-pub(in crate::daemon) type Found = (BackstoreName, ItNexus);
+pub(in crate::daemon) type Found = (BackstoreName, Whose);
 
 /// The rings that were left in order and are not served yet.
 pub(in crate::daemon) struct Resting {
     found: Receiver<Found>,
-    left: BTreeMap<BackstoreName, ItNexus>,
+    left: BTreeMap<BackstoreName, Whose>,
     /// Those that were not to be served in the end, until they are empty.
     emptying: Arc<Mutex<BTreeSet<BackstoreName>>>,
 }
@@ -62,11 +62,27 @@ fn names(shared: &Mutex<BTreeSet<BackstoreName>>) -> MutexGuard<'_, BTreeSet<Bac
 impl Devices {
     /// To be called before a device becomes a port: what is on its ring waits until all ports are there, if it is at rest.
     /// Tells whose commands are on it.
-    pub(super) fn leave_backlog(&self, unit: BackingId, name: &BackstoreName) -> Option<ItNexus> {
-        let nexus = self.resting.left.get(name)?;
+    pub(super) fn leave_backlog(&self, unit: BackingId, name: &BackstoreName) -> Option<Whose> {
+        let whose = self.resting.left.get(name)?;
         log::info!(TCMU_PR_BACKSTORE:% = name; "backstore {name}: goes on with what is on its ring");
         self.units[&unit].worker.give(Order::LeaveBacklog);
-        Some(nexus.clone())
+        Some(whose.clone())
+    }
+
+    /// Lets the tap tell who sends through a port that any number of initiators share: from where the last daemon has left
+    /// off, if it has, or else from now on.
+    pub(super) fn tap(&self, unit: BackingId, id: PortId, minor: u32, left: Option<&Whose>) {
+        let (unit, Ok(notes)) = (&self.units[&unit], &self.tap) else {
+            return;
+        };
+        let goes_on = match left {
+            Some(&Whose::Notes(place)) => notes.go_on(minor, place),
+            Some(Whose::Nexus(_)) | None => None,
+        };
+        match goes_on {
+            Some(notes) => unit.worker.give(Order::GoOn(id, notes)),
+            None => unit.tap(id, minor, notes),
+        }
     }
 
     /// To be called when whoever is served is, and it is known who sends: begins what has waited on rings at rest, and
@@ -103,17 +119,20 @@ impl Devices {
         });
     }
 
-    /// Leaves rings at rest to the next daemon, if each has one I_T nexus. Where initiators share a backstore, nobody
-    /// notes meanwhile whose commands come.
-    pub(super) fn hand_over(&self, rests: Rests) {
+    /// Leaves rings at rest to the next daemon, if it is known whose commands come. Where initiators share a backstore,
+    /// the tap notes that meanwhile, if systemd keeps it.
+    pub(super) fn hand_over(&self, rests: Vec<Rest>) {
+        tap::leave(&self.tap_links);
         let uios = self.uio.scan().unwrap_or_default();
-        let resting = rests.into_iter().filter_map(|(id, tail)| {
-            let port = &self.ports[&id];
-            let Ok(Link::One(resolved)) = &port.link else {
-                return None;
+        let resting = rests.into_iter().filter_map(|rest| {
+            let port = &self.ports[&rest.port];
+            let whose = match &port.link {
+                Ok(Link::One(resolved)) => Whose::Nexus(resolved.nexus.clone()),
+                Ok(Link::Shared(_)) => Whose::Notes(rest.noted?),
+                Err(_) => return None,
             };
             let uio = uios.iter().find(|uio| uio.minor == port.minor)?;
-            RestingRing::of(&self.uio, uio, tail, resolved.nexus.clone())
+            RestingRing::of(&self.uio, uio, rest.tail, whose)
         });
         let resting: Vec<RestingRing> = resting.collect();
         let count = resting.len();

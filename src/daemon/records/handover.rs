@@ -11,7 +11,14 @@
 //! incarnation = "1c2d"      # which of all the devices that have had that number
 //! name = "tcm-user/0/lun0-a/pr//srv/lun0.img;nexus=a"
 //! tail = 4480
+//!
+//! [ring.whose]
 //! nexus = '{"initiator_port":…}'   # whose commands are on it, in JSON
+//!
+//! [ring.whose.notes]        # or how far the nexus tap's notes were taken, which tell whose each of them is
+//! tap = 17
+//! last = 4711
+//! resets = 0
 //! ```
 //!
 //! It is taken away before anything is served, so that a crash later on never finds it: then nobody knows what is
@@ -24,10 +31,21 @@ use nix::time::{ClockId, clock_gettime};
 use serde::{Deserialize, Serialize};
 
 use super::{Error, Records, saved};
+use crate::nexus::tap::Place;
 use crate::pr::image;
 use crate::scsi::nexus::ItNexus;
 use crate::store::saved::Files;
 use crate::tcmu::{Uio, UioPaths};
+
+/// Whose commands are on a ring.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Whose {
+    /// One I_T nexus's.
+    Nexus(#[serde(with = "json")] ItNexus),
+    /// Those of initiators that share the backstore. The notes of the nexus tap tell, from there on.
+    Notes(Place),
+}
 
 /// A ring on which nothing is pending but what lies behind its tail.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -41,9 +59,8 @@ pub struct RestingRing {
     pub name: String,
     /// `cmd_tail`.
     pub tail: u32,
-    /// The I_T nexus whose commands are on it.
-    #[serde(with = "json")]
-    pub nexus: ItNexus,
+    /// Whose commands are on it.
+    pub whose: Whose,
 }
 
 /// What the last daemon has left to this one.
@@ -55,13 +72,13 @@ pub struct Handover {
 
 impl RestingRing {
     /// The ring of a device with this tail; `None` if there is no such device.
-    pub fn of(uios: &UioPaths, uio: &Uio, tail: u32, nexus: ItNexus) -> Option<RestingRing> {
+    pub fn of(uios: &UioPaths, uio: &Uio, tail: u32, whose: Whose) -> Option<RestingRing> {
         Some(RestingRing {
             minor: uio.minor,
             incarnation: incarnation(uios, uio)?,
             name: uio.name.clone(),
             tail,
-            nexus,
+            whose,
         })
     }
 }
@@ -105,14 +122,14 @@ impl Handover {
     /// Whose commands are on a ring that is as it was left, so that it can be served from its tail on. Commands that came
     /// right after the last daemon's end must not be so old that the kernel may have failed them, or a write would be
     /// performed that its initiator was told has failed.
-    pub fn nexus(&self, found: &Found, now: Duration) -> Option<&ItNexus> {
+    pub fn whose(&self, found: &Found, now: Duration) -> Option<&Whose> {
         // Until the first of them is begun, some more time passes.
         let patience = Duration::from_secs(found.command_timeout_s.into()) / 2;
         if found.command_timeout_s != 0 && now.saturating_sub(self.ended) >= patience {
             return None;
         }
         let left = self.rings.iter().find(|left| found.is(left));
-        left.map(|left| &left.nexus)
+        left.map(|left| &left.whose)
     }
 }
 
@@ -215,7 +232,7 @@ mod tests {
             incarnation: "ffffffff00001c2d".to_owned(),
             name: "tcm-user/0/lun0-a/pr//srv/lun0.img;nexus=a".to_owned(),
             tail: 4480,
-            nexus: nexus(u64::MAX),
+            whose: Whose::Nexus(nexus(u64::MAX)),
         }
     }
 
@@ -223,7 +240,11 @@ mod tests {
         RestingRing {
             minor: 4,
             tail: 0,
-            nexus: nexus(2),
+            whose: Whose::Notes(Place {
+                tap: 17,
+                last: u32::MAX,
+                resets: 1,
+            }),
             ..ring()
         }
     }
@@ -249,9 +270,9 @@ mod tests {
     fn a_ring_that_is_as_it_was_left_is_found() {
         let left = left();
         for ring in [ring(), other()] {
-            let nexus = ring.nexus.clone();
+            let whose = ring.whose.clone();
             let after_a_day = ENDED + Duration::from_secs(86_400);
-            assert_eq!(left.nexus(&found(ring), after_a_day), Some(&nexus));
+            assert_eq!(left.whose(&found(ring), after_a_day), Some(&whose));
         }
     }
 
@@ -274,7 +295,7 @@ mod tests {
                 ..other()
             },
         ] {
-            assert_eq!(left.nexus(&found(ring.clone()), ENDED), None, "{ring:?}");
+            assert_eq!(left.whose(&found(ring.clone()), ENDED), None, "{ring:?}");
         }
     }
 
@@ -285,7 +306,7 @@ mod tests {
             command_timeout_s: 30,
             ..found(ring())
         };
-        let after = |seconds| left.nexus(&found, ENDED + Duration::from_secs(seconds));
+        let after = |seconds| left.whose(&found, ENDED + Duration::from_secs(seconds));
         assert!(after(14).is_some());
         assert!(after(15).is_none());
     }

@@ -8,9 +8,10 @@
 
 use std::collections::VecDeque;
 
-use super::{Rests, Round, Worker};
+use super::{PortId, Round, Worker};
 use crate::daemon::recorder::Record;
 use crate::lu::task::Pending;
+use crate::nexus::tap::{DeviceNotes, Place};
 use crate::store::Store;
 use crate::tcmu::ring::{Entry, Function};
 
@@ -23,6 +24,17 @@ pub(super) enum Backlog {
     Left,
     /// All of it is taken before any of it is begun.
     Whole,
+}
+
+/// A ring on which nothing is pending any more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rest {
+    /// Its port.
+    pub port: PortId,
+    /// `cmd_tail`.
+    pub tail: u32,
+    /// How far the tap's notes were taken, which are in step with it.
+    pub noted: Option<Place>,
 }
 
 /// An entry that was taken from a ring and has not been begun.
@@ -105,10 +117,16 @@ impl<S: Store<Pending>, R: Record> Worker<S, R> {
         more
     }
 
-    /// The rings on which nothing is pending any more, and their tails.
-    pub(super) fn rests(&self) -> Rests {
+    /// The rings on which nothing is pending any more.
+    pub fn rests(&self) -> Vec<Rest> {
         let live = self.ports.iter().filter(|(_, port)| !port.dead);
-        live.filter_map(|(&id, port)| Some((id, port.device.ring.at_rest()?)))
-            .collect()
+        let rests = live.filter_map(|(&id, port)| {
+            Some(Rest {
+                port: id,
+                tail: port.device.ring.at_rest()?,
+                noted: port.notes.as_ref().map(DeviceNotes::place),
+            })
+        });
+        rests.collect()
     }
 }

@@ -52,6 +52,8 @@ pub enum Order {
     ServedPorts(Vec<(RelativeTargetPort, TargetPort)>),
     /// These are the nexus tap's notes of who sends through a port, from now on.
     Tap(PortId, DeviceNotes),
+    /// The same, from where the last daemon has left off: what lies on the ring was noted.
+    GoOn(PortId, DeviceNotes),
     /// Anybody may send through a port: the tap tells who does. Until then nobody's commands are performed.
     Share {
         /// The port.

@@ -2,22 +2,24 @@
 
 use std::fs;
 use std::io;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use libbpf_rs::{
-    ErrorKind, Link, MapCore, MapFlags, Object, ObjectBuilder, OpenObject, PrintLevel, RingBuffer,
-    RingBufferBuilder, query::LinkTypeInfo,
+    ErrorKind, MapCore, MapFlags, MapHandle, Object, ObjectBuilder, OpenObject, PrintLevel,
+    RingBuffer, RingBufferBuilder,
 };
 use zerocopy::{Immutable, IntoBytes};
 
+use super::kept::{Build, Links};
 use super::{DEVICES_LENGTH, NOTES_LENGTH, Notes, SESSIONS, SESSIONS_LENGTH};
 use crate::sys::process;
 use crate::sys::region::Region;
 
 /// The programs, as the build has compiled them.
-static PROGRAMS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/tap.bpf.o"));
+pub(super) static PROGRAMS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/tap.bpf.o"));
 
 /// The functions of the kernel that the tap is attached to and can't do without, and their modules.
 const FUNCTIONS: [(&str, &str); 4] = [
@@ -28,7 +30,7 @@ const FUNCTIONS: [(&str, &str); 4] = [
 ];
 /// The one that lets notes be made before entries can be seen. Without it they are made right after.
 const EARLY_FUNCTION: &str = "ring_insert_padding";
-const EARLY_PROGRAM: &str = "command_has_id";
+pub(super) const EARLY_PROGRAM: &str = "command_has_id";
 
 /// Why there is no tap, and what to do about it.
 #[derive(Debug, thiserror::Error)]
@@ -109,14 +111,13 @@ pub struct Faults {
     pub every: u32,
 }
 
-/// The tap, attached. Dropping it takes it out of the kernel.
+/// The tap, attached. Dropping it takes it out of the kernel, unless its links are kept.
 pub struct Tap {
-    links: Vec<(u32, Link)>,
+    links: Arc<Links>,
     ended: RingBuffer<'static>,
     notes: Notes,
-    early: bool,
-    iscsi: bool,
-    _object: Object,
+    build: Build,
+    _maps: Vec<MapHandle>,
 }
 
 impl Tap {
@@ -126,50 +127,75 @@ impl Tap {
         if !has_btf("vmlinux") {
             return Err(Unavailable::NoBtf("vmlinux".to_owned()));
         }
-        let functions = functions()?;
+        let (functions, build) = Tap::possible(faults)?;
         has_functions(&functions)?;
         describes_types(&functions)?;
-        let early = faults.late == 0 && place(&functions, EARLY_FUNCTION).is_some();
         let mut open = open(faults)?;
         for mut program in open.progs_mut() {
             if program.name() == EARLY_PROGRAM {
-                program.set_autoload(early);
+                program.set_autoload(build.early);
             }
         }
-        let iscsi = Tap::could_know_iscsi();
-        let (object, links) = process::with_bpf(|| -> Result<_, libbpf_rs::Error> {
+        let (links, maps) = process::with_bpf(|| -> Result<_, libbpf_rs::Error> {
             let object = open.load()?;
             let mut links = Vec::new();
             for program in object.progs_mut().filter(|program| program.autoload()) {
                 let link = program.attach()?;
-                links.push((link.info()?.prog_id, link));
+                let program = link.info()?.prog_id;
+                links.push((program, link.as_fd().try_clone_to_owned()?));
             }
             // Who was never there is in no slot.
-            let slots = map(&object, "slots")?;
+            let slots = slots(&object)?;
             for slot in 1..u32::from(SESSIONS) {
                 slots.update(&[], slot.as_bytes(), MapFlags::ANY)?;
             }
-            Ok((object, links))
+            let maps = object.maps().map(|map| MapHandle::try_from(&map));
+            let maps = maps.collect::<Result<Vec<_>, _>>()?;
+            Ok((links, maps))
         })
         .map_err(|source| Unavailable::System {
             what: "taking up the capabilities to load BPF programs",
             source: io::Error::other(source),
         })?
         .map_err(refused)?;
-        let notes = notes(&object)?;
-        let ended = map(&object, "ended").and_then(|ended| {
+        Tap::of(build, links, maps)
+    }
+
+    /// The functions of the kernel, and what a tap would be made of that is attached now.
+    pub(super) fn possible(faults: Faults) -> Result<(String, Build), Unavailable> {
+        let functions = functions()?;
+        let build = Build {
+            early: faults.late == 0 && place(&functions, EARLY_FUNCTION).is_some(),
+            iscsi: Tap::could_know_iscsi(),
+            faults,
+        };
+        Ok((functions, build))
+    }
+
+    /// A tap whose programs are attached by these links, and work on these maps.
+    pub(super) fn of(
+        build: Build,
+        links: Vec<(u32, OwnedFd)>,
+        maps: Vec<MapHandle>,
+    ) -> Result<Tap, Unavailable> {
+        let notes = notes(&maps)?;
+        let ended = map(&maps, "ended").and_then(|ended| {
             let mut builder = RingBufferBuilder::new();
-            builder.add(&ended, |_| 0)?;
+            builder.add(ended, |_| 0)?;
             builder.build()
         });
         Ok(Tap {
-            links,
+            links: Arc::new(Links::new(build, links)),
             ended: ended.map_err(refused)?,
             notes,
-            early,
-            iscsi,
-            _object: object,
+            build,
+            _maps: maps,
         })
+    }
+
+    /// What keeps it in the kernel.
+    pub fn links(&self) -> &Arc<Links> {
+        &self.links
     }
 
     /// What it notes.
@@ -179,13 +205,13 @@ impl Tap {
 
     /// Whether notes are made before the entry can be seen.
     pub fn is_early(&self) -> bool {
-        self.early
+        self.build.early
     }
 
     /// Whether it can read the ISIDs of iSCSI sessions. If not, it has to be attached anew when the iSCSI target's module
     /// is loaded.
     pub fn knows_iscsi(&self) -> bool {
-        self.iscsi
+        self.build.iscsi
     }
 
     /// Whether a tap that is attached now can read them.
@@ -198,13 +224,7 @@ impl Tap {
         if is_switched_off() {
             return Some(Unavailable::SwitchedOff);
         }
-        let attached = self.links.iter().all(|(program, link)| {
-            let info = link.info();
-            info.is_ok_and(|info| {
-                info.prog_id == *program && matches!(info.info, LinkTypeInfo::Tracing(_))
-            })
-        });
-        (!attached).then_some(Unavailable::TakenOut)
+        (!self.links.are_attached()).then_some(Unavailable::TakenOut)
     }
 
     /// Waits until sessions have ended, but not longer than that; tells whether any have.
@@ -237,7 +257,7 @@ pub fn requirements() -> Vec<(&'static str, Result<(), Unavailable>)> {
     found
 }
 
-fn lets_look() -> Result<(), Unavailable> {
+pub(super) fn lets_look() -> Result<(), Unavailable> {
     // [none] integrity confidentiality
     let lockdown = fs::read_to_string("/sys/kernel/security/lockdown").unwrap_or_default();
     if lockdown.contains("[confidentiality]") {
@@ -315,19 +335,30 @@ fn open(faults: Faults) -> Result<OpenObject, Unavailable> {
     Ok(open)
 }
 
-fn map<'a>(object: &'a Object, name: &str) -> Result<libbpf_rs::Map<'a>, libbpf_rs::Error> {
-    let found = object.maps().find(|map| map.name() == name);
+fn slots(object: &Object) -> Result<libbpf_rs::Map<'_>, libbpf_rs::Error> {
+    let found = object.maps().find(|map| map.name() == "slots");
     found.ok_or_else(|| io::Error::from(io::ErrorKind::NotFound).into())
 }
 
-fn notes(object: &Object) -> Result<Notes, Unavailable> {
+/// The one map of this name.
+fn map<'a>(maps: &'a [MapHandle], name: &str) -> Result<&'a MapHandle, libbpf_rs::Error> {
+    let mut found = maps.iter().filter(|map| map.name() == name);
+    match (found.next(), found.next()) {
+        (Some(map), None) => Ok(map),
+        _ => Err(io::Error::from(io::ErrorKind::NotFound).into()),
+    }
+}
+
+fn notes(maps: &[MapHandle]) -> Result<Notes, Unavailable> {
     let region = |name, length| -> io::Result<Arc<Region>> {
-        let map = map(object, name).map_err(io::Error::other)?;
+        let map = map(maps, name).map_err(io::Error::other)?;
         let length = usize::try_from(length).map_err(io::Error::other)?;
         Ok(Arc::new(Region::map(map, length)?))
     };
     let all = || -> io::Result<Notes> {
+        let id = map(maps, "notes").and_then(MapCore::info);
         Notes::new(
+            id.map_err(io::Error::other)?.info.id,
             region("notes", NOTES_LENGTH)?,
             region("devices", DEVICES_LENGTH)?,
             region("sessions", SESSIONS_LENGTH)?,

@@ -33,7 +33,8 @@ impl Bench {
             let length = usize::try_from(length).unwrap();
             Arc::new(Region::anonymous(length).unwrap())
         };
-        let notes = Notes::new(region(256 * 8192 * 8), region(256 * 24), region(4096 * 584));
+        let [notes, devices, sessions] = [256 * 8192 * 8, 256 * 24, 4096 * 584].map(region);
+        let notes = Notes::new(17, notes, devices, sessions);
         Bench {
             notes: notes.unwrap(),
         }
@@ -140,6 +141,61 @@ fn what_was_noted_before_a_reset_is_void() {
     assert_eq!(device.take(1), Err(Missing::OutOfStep));
     bench.note(1, 0x0000_0001_0000_0002);
     assert!(device.take(1).is_ok(), "in step again");
+}
+
+/// Where a daemon leaves off, with the number 1 taken and 2 not.
+fn left(bench: &Bench) -> Place {
+    let mut device = bench.device();
+    bench.note(1, 0x0000_0001_0000_0001);
+    assert!(device.take(1).is_ok());
+    bench.note(2, 0x0000_0002_0000_0002);
+    device.place()
+}
+
+#[test]
+fn another_goes_on_where_one_has_left_off() {
+    let bench = Bench::new();
+    let place = left(&bench);
+    let expected = Place {
+        tap: 17,
+        last: 1,
+        resets: 0,
+    };
+    assert_eq!(place, expected);
+    bench.note(3, 0x0000_0003_0000_0003);
+    let mut device = bench.notes.go_on(MINOR, place).unwrap();
+    assert_eq!(device.take(1), Err(Missing::NotNoted), "it was taken");
+    assert_eq!(device.take(2).map(|note| note.session.slot()), Ok(2));
+    assert_eq!(device.take(3).map(|note| note.session.slot()), Ok(3));
+    assert_eq!(device.place(), Place { last: 3, ..place });
+}
+
+#[test]
+fn what_was_noted_meanwhile_is_in_step_or_nobodys() {
+    let bench = Bench::new();
+    let place = left(&bench);
+    let mut device = bench.notes.go_on(MINOR, place).unwrap();
+    bench.note(3, 0x0000_0003_0000_0003);
+    assert_eq!(device.take(3), Err(Missing::OutOfStep), "2 never came");
+    let mut after = bench.notes.go_on(MINOR, Place { last: 3, ..place });
+    let taken = after.as_mut().unwrap().take(3);
+    assert_eq!(taken, Err(Missing::NotNoted));
+}
+
+#[test]
+fn nobody_goes_on_with_another_tap_or_after_a_reset() {
+    let bench = Bench::new();
+    let place = left(&bench);
+    let other_tap = Place { tap: 18, ..place };
+    assert!(bench.notes.go_on(MINOR, other_tap).is_none());
+    assert!(bench.notes.go_on(256, place).is_none(), "there is no room");
+    let resets = u64::from(MINOR) * 24 + 4;
+    bench.notes.devices.write(resets, &1u32).unwrap();
+    assert!(bench.notes.go_on(MINOR, place).is_none());
+    let since = Place { resets: 1, ..place };
+    let mut device = bench.notes.go_on(MINOR, since).unwrap();
+    bench.notes.devices.write(resets, &2u32).unwrap();
+    assert_eq!(device.take(2), Err(Missing::OutOfStep), "reset since");
 }
 
 #[test]
