@@ -79,6 +79,8 @@ pub enum MessageId {
     FlushFailed,
     /// Initiators that share a backstore can't be told apart.
     TapMissing,
+    /// Commands take long, or do no more.
+    Slow,
 }
 
 impl MessageId {
@@ -93,6 +95,7 @@ impl MessageId {
             MessageId::RecordUnreadable => "86e3b205b4224ac4a421ba03d47a9bce",
             MessageId::FlushFailed => "21ee3ad9713641a99c8ae6d555fd6543",
             MessageId::TapMissing => "c7076263e415495b929e1cb0edac9c5b",
+            MessageId::Slow => "2ece8c0ea23986f18495aff1b1040000",
         }
     }
 }
@@ -269,6 +272,7 @@ mod tests {
             MessageId::RecordUnreadable,
             MessageId::FlushFailed,
             MessageId::TapMissing,
+            MessageId::Slow,
         ];
         let mut ids = all.map(MessageId::as_str).to_vec();
         ids.sort_unstable();

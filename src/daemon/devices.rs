@@ -114,6 +114,8 @@ pub(super) struct Devices {
     units: HashMap<BackingId, Unit>,
     ports: BTreeMap<PortId, Port>,
     refused: BTreeMap<BackstoreName, String>,
+    /// Changes of devices that were there before us, which the first walk has yet to bring.
+    early: Vec<DeviceEvent>,
     /// What was refused last, and why: it is logged once.
     last_refused: Option<(BackstoreName, String)>,
     /// Devices of other handlers that nobody has answered for yet, and until when we wait.
@@ -156,6 +158,7 @@ impl Devices {
             units: HashMap::new(),
             ports: BTreeMap::new(),
             refused: BTreeMap::new(),
+            early: Vec::new(),
             last_refused: None,
             foreign: Vec::new(),
             next_port: 0,
@@ -224,6 +227,9 @@ impl Devices {
         let Some(backstore) = ours(&event.device) else {
             return self.leave_to_its_handler(event, now);
         };
+        if self.walk.is_none() && matches!(event.change, Change::Reconfigured(_)) {
+            return self.early.push(event);
+        }
         let outcome = match event.change {
             Change::Added => {
                 // One that we knew was unmade without a message.
@@ -296,6 +302,9 @@ impl Devices {
         self.resolve();
         if looked {
             self.take_backlogs();
+        }
+        for event in std::mem::take(&mut self.early) {
+            self.event(event, Instant::now());
         }
         unblock(found);
     }

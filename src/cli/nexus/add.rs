@@ -11,7 +11,7 @@ use serde::Serialize;
 use super::configured::{self, Group, Known};
 use super::plan::{self, Like, Making, Plan};
 use super::targetcli::Configure;
-use super::{Add, CliError, Error, names};
+use super::{Add, CliError, Error, names, save};
 use crate::cli::{find, json, print};
 use crate::control::dbus::{self, Bus};
 use crate::control::{LinkStatus, Status, UnitStatus};
@@ -61,7 +61,7 @@ pub(super) fn add(
         None => make(options, unit, &known, bus, root, targetcli)?,
     };
     if options.save {
-        targetcli.run("/ saveconfig")?;
+        save(targetcli, "made")?;
         added.saved = true;
     }
     print(
