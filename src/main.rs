@@ -93,7 +93,7 @@ fn serve(options: &Serve) -> Result<(), Box<dyn Error>> {
     };
     journal::start(level);
     die_with_any_thread();
-    daemon::run(&Config {
+    let ended = daemon::run(&Config {
         run_directory: options.run_directory.clone(),
         state_directory: options.state_directory.clone(),
         bus: Bus::System,
@@ -112,7 +112,9 @@ fn serve(options: &Serve) -> Result<(), Box<dyn Error>> {
             late: options.fault_late,
             every: options.fault_every,
         },
-    })?;
+    });
+    log::logger().flush();
+    ended?;
     Ok(())
 }
 

@@ -159,6 +159,18 @@ fn links_lead_somewhere_here_and_where_they_are_installed() {
     );
 }
 
+/// Who reads the README finds all documents.
+#[test]
+fn the_readme_leads_to_every_document() {
+    let linked = links(&read(Path::new("README.md")));
+    let is_missing = |document: &PathBuf| !linked.iter().any(|link| Path::new(link) == document);
+    let missing: Vec<PathBuf> = files("docs", ".md")
+        .into_iter()
+        .filter(is_missing)
+        .collect();
+    assert!(missing.is_empty(), "README.md has no link to {missing:?}");
+}
+
 /// The README shows what `docs/first-disk.md` runs.
 #[test]
 fn the_first_disk_is_the_same_in_both_documents() {

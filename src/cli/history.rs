@@ -47,6 +47,14 @@ pub enum Error {
         /// Where it was looked for.
         directory: PathBuf,
     },
+    /// Several units of that name.
+    #[error("{name:?} can be {}: write the path, or more of the serial number", .units.join(" or "))]
+    Ambiguous {
+        /// What was asked for.
+        name: String,
+        /// The paths of the units.
+        units: Vec<String>,
+    },
     /// What is kept can't be read by whoever asks.
     #[error("only root may read {}: try again with sudo", .0.display())]
     NotAllowed(PathBuf),
@@ -109,30 +117,42 @@ struct Identity {
 
 fn read(options: &History) -> Result<Found, Error> {
     let (name, directory) = (&options.unit, &options.state_directory);
+    let none = || Error::NoSuchUnit {
+        name: name.clone(),
+        directory: directory.clone(),
+    };
+    let records = match fs::read_dir(directory) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Err(none()),
+        records => records.map_err(failed(directory))?,
+    };
     let mut meant = Vec::new();
-    for entry in fs::read_dir(directory).map_err(failed(directory))? {
+    for entry in records {
         let path = entry.map_err(failed(directory))?.path();
         if path.extension().is_none_or(|extension| extension != "unit") {
             continue;
         }
         let record = fs::read_to_string(&path).map_err(failed(&path))?;
         // One that can't be read is some other unit's as long as nobody can tell.
-        let Ok(Identity { path, serial }) = toml::from_str(&record) else {
+        let Ok(unit) = toml::from_str::<Identity>(&record) else {
             continue;
         };
-        let begins_so = name.len() >= SERIAL_PREFIX_MIN && serial.starts_with(name);
-        if path == Path::new(name) || begins_so {
-            meant.push(serial);
+        let begins_so = name.len() >= SERIAL_PREFIX_MIN && unit.serial.starts_with(name);
+        if unit.path == Path::new(name) || begins_so {
+            meant.push(unit);
         }
     }
     match &meant[..] {
-        [serial] => {
+        [Identity { serial, .. }] => {
             let path = history::path(directory, serial);
             history::read(&path).map_err(failed(&path))
         }
-        _ => Err(Error::NoSuchUnit {
+        [] => Err(none()),
+        several => Err(Error::Ambiguous {
             name: name.clone(),
-            directory: directory.clone(),
+            units: several
+                .iter()
+                .map(|unit| unit.path.display().to_string())
+                .collect(),
         }),
     }
 }
@@ -259,7 +279,19 @@ mod tests {
         for name in [&SERIAL[..3], "lun0", "/srv/lun1.img"] {
             let error = printed(&options(name, folder.path())).unwrap_err();
             assert!(error.to_string().contains("write its path"), "{error}");
+            assert_eq!(error.exit_status(), 4);
         }
+        let nowhere = options("/srv/lun0.img", Path::new("/nonexistent"));
+        assert_eq!(printed(&nowhere).unwrap_err().exit_status(), 4);
+
+        let other = format!(
+            "version = 1\npath = \"/srv/lun1.img\"\nserial = \"{}ff\"\n",
+            &SERIAL[..4]
+        );
+        fs::write(folder.path().join("fedcba9876543210.unit"), other).unwrap();
+        let error = printed(&options(&SERIAL[..4], folder.path())).unwrap_err();
+        assert!(error.to_string().contains("/srv/lun1.img"), "{error}");
+        assert_eq!(error.exit_status(), 4);
     }
 
     #[test]

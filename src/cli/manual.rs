@@ -14,7 +14,8 @@ const SECTION: &str = "8";
 /// What a help text has before the examples, which have a section of their own in the manual.
 const EXAMPLES: &str = "Examples:\n";
 /// What the daemon keeps, and where.
-const FILES: [(&str, &str); 3] = [
+const FILES: [(&str, &str); 5] = [
+    ("/etc/tcmu-pr.toml", "settings of the node, if there is one"),
     (
         "/var/lib/tcmu-pr",
         "which disk is which, the reservations that outlive a loss of power, and the history of all: keep it with the disks",
@@ -22,6 +23,10 @@ const FILES: [(&str, &str); 3] = [
     (
         "/run/tcmu-pr",
         "all reservations, and the mode parameters that hosts have set, until the node boots",
+    ),
+    (
+        "/run/tcmu-pr/metrics.sock",
+        "metrics for Prometheus, over HTTP",
     ),
     (
         "/usr/share/doc/tcmu-pr/README.md",

@@ -127,7 +127,7 @@ pub struct Serve {
     /// What it says about the three options below holds where they are not given. One that is not there says nothing.
     #[arg(long, value_name = "FILE", default_value = file::PATH)]
     pub config: PathBuf,
-    /// How much to say on standard error [default: info]
+    /// How much to log [default: info]
     #[arg(long, value_name = "LEVEL", value_parser = log_level())]
     pub log_level: Option<LevelFilter>,
     /// Where reservations are kept that outlive the daemon, but not the machine

@@ -18,7 +18,7 @@ use super::{Error as CliError, Person, examples, exit, size};
 use crate::control::dbus::Bus;
 use crate::tcmu::config::{self, Label};
 use crate::tcmu::configfs::{self, ROOT};
-use targetcli::Targetcli;
+use targetcli::{Configure, Targetcli};
 
 /// The options of `tcmu-pr nexus`.
 #[derive(Debug, PartialEq, Eq, Args)]
@@ -239,11 +239,13 @@ pub enum Error {
         /// Why not, as `tcmu-pr status` has it.
         reason: String,
     },
-    /// It came to nothing, and what was made is gone.
+    /// It came to nothing, and what was made is removed again as far as that goes.
     #[error("{outcome}")]
     RolledBack {
         /// What became of what was made.
         outcome: String,
+        /// Whether all of it is gone.
+        whole: bool,
         /// Why.
         #[source]
         cause: Box<CliError>,
@@ -253,6 +255,15 @@ pub enum Error {
     HalfRemoved {
         /// What is removed.
         removed: String,
+        /// What failed.
+        #[source]
+        source: Box<Error>,
+    },
+    /// What is done is not kept over a boot.
+    #[error("it is {done}, but not saved: when that is mended, run `targetcli saveconfig`")]
+    NotSaved {
+        /// What is done: made, or removed.
+        done: &'static str,
         /// What failed.
         #[source]
         source: Box<Error>,
@@ -308,14 +319,25 @@ impl Error {
     pub fn exit_status(&self) -> u8 {
         match self {
             Error::Configuration(_) | Error::Read { .. } | Error::NoTargetcli(_) => exit::FAILED,
-            Error::HalfRemoved { .. } => exit::FAILED,
+            Error::HalfRemoved { .. } | Error::NotSaved { .. } => exit::FAILED,
             Error::Config(_) | Error::LabelAsOption | Error::SizeNeeded(_) => exit::USAGE,
             Error::NoTarget(_) | Error::NoGroup { .. } => exit::NOT_FOUND,
             Error::NoSuchNexus { .. } | Error::SeveralNexuses { .. } => exit::NOT_FOUND,
-            Error::RolledBack { cause, .. } => cause.exit_status(),
+            Error::RolledBack { cause, whole, .. } if *whole => cause.exit_status(),
+            Error::RolledBack { .. } => exit::FAILED,
             _ => exit::REFUSED,
         }
     }
+}
+
+/// Has targetcli keep over a boot what is done.
+fn save(targetcli: &mut impl Configure, done: &'static str) -> Result<(), Error> {
+    targetcli
+        .run("/ saveconfig")
+        .map_err(|error| Error::NotSaved {
+            done,
+            source: Box::new(error),
+        })
 }
 
 /// Makes, takes away or lists backstores that serve one initiator each, with targetcli and the daemon on `bus`.

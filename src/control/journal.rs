@@ -7,11 +7,16 @@
 //! nobody forges it: a control character is written as what it is called.
 
 use std::fmt::{Arguments, Write as _};
+use std::io;
 use std::panic::Location;
-use std::sync::{Mutex, PoisonError};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::thread;
 use std::time::{Duration, Instant};
 
+use crossbeam_channel::{Receiver, Sender, bounded};
 use env_logger::Builder;
+use log::kv::{self, Key, Value, VisitSource};
 use log::{Level, LevelFilter, Log, Metadata, Record};
 use systemd_journal_logger::{JournalLog, connected_to_journal};
 
@@ -79,6 +84,8 @@ pub enum MessageId {
     FlushFailed,
     /// Initiators that share a backstore can't be told apart.
     TapMissing,
+    /// Commands take long, or do no more.
+    Slow,
 }
 
 impl MessageId {
@@ -93,6 +100,7 @@ impl MessageId {
             MessageId::RecordUnreadable => "86e3b205b4224ac4a421ba03d47a9bce",
             MessageId::FlushFailed => "21ee3ad9713641a99c8ae6d555fd6543",
             MessageId::TapMissing => "c7076263e415495b929e1cb0edac9c5b",
+            MessageId::Slow => "2ece8c0ea23986f18495aff1b1040000",
         }
     }
 }
@@ -128,31 +136,170 @@ pub fn start(level: LevelFilter) {
     let journal = connected_to_journal().then(JournalLog::new);
     let journal = journal.and_then(Result::ok);
     let most = text.filter();
-    let logger = Logger {
+    let logger = LOGGER.get_or_init(|| Logger {
         text,
-        journal: journal.map(|journal| journal.with_syslog_identifier("tcmu-pr".to_owned())),
+        journal: journal
+            .map(|journal| Arc::new(journal.with_syslog_identifier("tcmu-pr".to_owned()))),
+        background: OnceLock::new(),
         limiter: Mutex::new(Limiter::new(EACH, ALL, PLACES_MAX, Instant::now())),
-    };
-    if log::set_boxed_logger(Box::new(logger)).is_ok() {
+    });
+    if log::set_logger(logger).is_ok() {
         log::set_max_level(most);
     }
 }
 
-/// A place in the code: file and line.
-type Place = (&'static str, u32);
+/// From now on a thread writes to the journal, if the log goes there. To be called when threads may be started.
+pub fn in_background() -> io::Result<()> {
+    let Some(logger) = LOGGER.get() else {
+        return Ok(());
+    };
+    if let Some(journal) = &logger.journal {
+        // It is the first, or another thread goes on.
+        let _ = logger
+            .background
+            .set(Background::start(Arc::clone(journal))?);
+    }
+    Ok(())
+}
+
+/// A place in the code, file and line, and what it tells, by its message identifier.
+type Place = (&'static str, u32, Option<String>);
 
 struct Logger {
     /// Writes to standard error, and knows what is wanted.
     text: env_logger::Logger,
-    journal: Option<JournalLog>,
+    journal: Option<Arc<JournalLog>>,
+    background: OnceLock<Background>,
     limiter: Mutex<Limiter<Place>>,
+}
+
+static LOGGER: OnceLock<Logger> = OnceLock::new();
+
+/// How many lines may wait for the journal.
+const LINES_MAX: usize = 4_096;
+
+/// How long the end of the program waits until all is in the journal.
+const FLUSH_PATIENCE: Duration = Duration::from_secs(1);
+
+/// The thread that writes to the journal: whoever logs never waits for it, whatever becomes of the journal.
+struct Background {
+    lines: Sender<Line>,
+    /// How many there was no room for.
+    lost: Arc<AtomicU64>,
+}
+
+/// What goes to the journal.
+enum Line {
+    Record {
+        level: Level,
+        target: String,
+        place: (Option<&'static str>, Option<u32>),
+        text: String,
+        fields: Vec<(String, String)>,
+    },
+    /// Somebody wants to know when it is reached.
+    Flush(Sender<()>),
+}
+
+impl Background {
+    fn start(journal: Arc<JournalLog>) -> io::Result<Background> {
+        let (lines, to_write) = bounded(LINES_MAX);
+        let lost = Arc::new(AtomicU64::new(0));
+        let left_out = Arc::clone(&lost);
+        thread::Builder::new()
+            .name("log".to_owned())
+            .spawn(move || write(&journal, &to_write, &left_out))?;
+        Ok(Background { lines, lost })
+    }
+
+    fn give(&self, line: Line) {
+        if self.lines.try_send(line).is_err() {
+            self.lost.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    fn log(&self, record: &Record<'_>) {
+        let mut fields = Fields(Vec::new());
+        // It never fails.
+        let _ = record.key_values().visit(&mut fields);
+        self.give(Line::Record {
+            level: record.level(),
+            target: record.target().to_owned(),
+            place: (record.file_static(), record.line()),
+            text: record.args().to_string(),
+            fields: fields.0,
+        });
+    }
+
+    fn flush(&self) {
+        let (reached, end) = bounded(1);
+        self.give(Line::Flush(reached));
+        // What is not written by then, is not.
+        let _ = end.recv_timeout(FLUSH_PATIENCE);
+    }
+}
+
+/// The fields of a line, gathered.
+struct Fields(Vec<(String, String)>);
+
+impl<'kvs> VisitSource<'kvs> for Fields {
+    fn visit_pair(&mut self, key: Key<'kvs>, value: Value<'kvs>) -> Result<(), kv::Error> {
+        self.0.push((key.to_string(), value.to_string()));
+        Ok(())
+    }
+}
+
+fn write(journal: &JournalLog, lines: &Receiver<Line>, lost: &AtomicU64) {
+    for line in lines {
+        match line {
+            Line::Record {
+                level,
+                target,
+                place: (file, number),
+                text,
+                fields,
+            } => {
+                let pairs = fields.iter();
+                let pairs: Vec<(&str, &str)> = pairs
+                    .map(|(name, value)| (name.as_str(), value.as_str()))
+                    .collect();
+                journal.log(
+                    &Record::builder()
+                        .level(level)
+                        .target(&target)
+                        .file_static(file)
+                        .line(number)
+                        .key_values(&pairs)
+                        .args(format_args!("{text}"))
+                        .build(),
+                );
+            }
+            Line::Flush(reached) => {
+                // Whoever waits may have waited long enough.
+                let _ = reached.send(());
+            }
+        }
+        let count = lost.swap(0, Ordering::Relaxed);
+        if count > 0 {
+            let mut builder = Record::builder();
+            builder.level(Level::Warn).target("tcmu_pr");
+            journal.log(
+                &builder
+                    .args(format_args!(
+                        "{count} lines were left out, since the journal was slow"
+                    ))
+                    .build(),
+            );
+        }
+    }
 }
 
 impl Logger {
     fn write(&self, record: &Record<'_>) {
-        match &self.journal {
-            Some(journal) => journal.log(record),
-            None => self.text.log(record),
+        match (&self.journal, self.background.get()) {
+            (None, _) => self.text.log(record),
+            (Some(journal), None) => journal.log(record),
+            (Some(_), Some(background)) => background.log(record),
         }
     }
 
@@ -162,15 +309,17 @@ impl Logger {
         if record.level() > Level::Info {
             return (true, Vec::new());
         }
+        let id = record.key_values().get(Key::from("MESSAGE_ID"));
         let place = (
             record.file_static().unwrap_or("?"),
             record.line().unwrap_or(0),
+            id.map(|id| id.to_string()),
         );
         let mut limiter = self.limiter.lock().unwrap_or_else(PoisonError::into_inner);
         let admitted = limiter.admits(&place, 1, now);
         let mut left_out = Vec::new();
         while let Some(withheld) = limiter.overdue(now) {
-            let (file, line) = withheld.of.unwrap_or(("anywhere", 0));
+            let (file, line, _) = withheld.of.unwrap_or(("anywhere", 0, None));
             let count = withheld.count;
             left_out.push(format!(
                 "{count} more lines of one kind were left out ({file}:{line})"
@@ -202,7 +351,10 @@ impl Log for Logger {
     }
 
     fn flush(&self) {
-        self.text.flush();
+        match self.background.get() {
+            Some(background) => background.flush(),
+            None => self.text.flush(),
+        }
     }
 }
 
@@ -236,6 +388,7 @@ mod tests {
         let logger = Logger {
             text: Builder::new().build(),
             journal: None,
+            background: OnceLock::new(),
             limiter: Mutex::new(Limiter::new(EACH, ALL, PLACES_MAX, start)),
         };
         let line = |level, line, now| {
@@ -269,6 +422,7 @@ mod tests {
             MessageId::RecordUnreadable,
             MessageId::FlushFailed,
             MessageId::TapMissing,
+            MessageId::Slow,
         ];
         let mut ids = all.map(MessageId::as_str).to_vec();
         ids.sort_unstable();

@@ -1,6 +1,6 @@
 //! What Prometheus is told: all numbers of the [`Status`], by names that stay.
 //!
-//! [`METRICS`] is the one list of them. The documentation has it as a table ([`markdown`]), and tests hold the dashboard and
+//! `METRICS` is the one list of them. The documentation has it as a table ([`markdown`]), and tests hold the dashboard and
 //! the documentation to it.
 
 mod http;

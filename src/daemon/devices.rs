@@ -56,7 +56,7 @@ use crate::tcmu::ring::Interrupted;
 use crate::tcmu::watch::{Again, Walk};
 use crate::tcmu::{Uio, UioPaths};
 
-/// How long a unit that is to end may take to answer what it has taken.
+/// How long units that are to end may take to answer what they have taken.
 const STOP_PATIENCE: Duration = Duration::from_secs(10);
 
 /// How long a worker may take to answer the main thread.
@@ -115,6 +115,8 @@ pub(super) struct Devices {
     units: HashMap<BackingId, Unit>,
     ports: BTreeMap<PortId, Port>,
     refused: BTreeMap<BackstoreName, String>,
+    /// Changes of devices that were there before us, which the first walk has yet to bring.
+    early: Vec<DeviceEvent>,
     /// What was refused last, and why: it is logged once.
     last_refused: Option<(BackstoreName, String)>,
     /// Devices of other handlers that nobody has answered for yet, and until when we wait.
@@ -158,6 +160,7 @@ impl Devices {
             units: HashMap::new(),
             ports: BTreeMap::new(),
             refused: BTreeMap::new(),
+            early: Vec::new(),
             last_refused: None,
             foreign: Vec::new(),
             next_port: 0,
@@ -228,6 +231,9 @@ impl Devices {
         let Some(backstore) = ours(&event.device) else {
             return self.leave_to_its_handler(event, now);
         };
+        if self.walk.is_none() && matches!(event.change, Change::Reconfigured(_)) {
+            return self.early.push(event);
+        }
         let outcome = match event.change {
             Change::Added => {
                 // One that we knew was unmade without a message.
@@ -250,6 +256,7 @@ impl Devices {
                 return self.resolve();
             }
             Change::Removed => {
+                self.resting.forget(backstore.name());
                 self.refused.remove(backstore.name());
                 if let Some(id) = self.find(backstore.name()) {
                     self.remove(id);
@@ -295,11 +302,14 @@ impl Devices {
             Vec::new()
         };
         self.look_for_sessions(&walk);
-        let looked = look && walk.backstores.is_ok() && self.waiting.is_some();
+        let looked = look && self.look_since.is_none_or(|since| since >= walk.began);
         self.walk = Some(walk);
         self.resolve();
         if looked {
             self.take_backlogs();
+        }
+        for event in std::mem::take(&mut self.early) {
+            self.event(event, Instant::now());
         }
         unblock(found);
     }
@@ -482,11 +492,18 @@ impl Devices {
 
     /// How things are.
     pub(super) fn status(&self) -> Status {
-        let mut units: Vec<UnitStatus> = self
-            .units
-            .iter()
-            .map(|(&id, unit)| self.unit_status(id, unit))
-            .collect();
+        let asked = self.units.iter().map(|(&id, unit)| {
+            let (reply, answer) = bounded(1);
+            unit.worker.give(Order::Report(reply));
+            (id, unit, answer)
+        });
+        // All of them first, so that those that hang are waited for together.
+        let asked: Vec<_> = asked.collect();
+        let deadline = Instant::now() + WORKER_PATIENCE;
+        let told = asked.into_iter().map(|(id, unit, answer)| {
+            self.unit_status(id, unit, answer.recv_deadline(deadline).ok())
+        });
+        let mut units: Vec<UnitStatus> = told.collect();
         units.sort_by(|a, b| a.path.cmp(&b.path));
         let refused = self
             .refused
@@ -520,8 +537,12 @@ impl Devices {
             unit.worker.give(Order::Stop);
         }
         let mut rests = Vec::<Rest>::new();
+        let deadline = Instant::now() + STOP_PATIENCE;
         for unit in std::mem::take(&mut self.units).into_values() {
-            match unit.worker.end(STOP_PATIENCE) {
+            match unit
+                .worker
+                .end(deadline.saturating_duration_since(Instant::now()))
+            {
                 Some(of_unit) => rests.extend(of_unit),
                 None => log::error!(
                     "{}: I/O hangs; it is left behind",
@@ -689,7 +710,8 @@ impl Devices {
         let waker = Waker::new().map_err(start)?;
         let (store, engine) =
             Engine::new(&backing, &waker, self.node.effort.engine).map_err(start)?;
-        let history = history::begin(&self.records, &record, reservations.as_ref().ok(), power_on);
+        let history = history::begin(&self.records, &record, reservations.as_ref().ok(), power_on)
+            .map_err(start)?;
         let keeper = Noting::new(self.records.keeper(&record.serial), history);
         let parts = Parts {
             unit: LogicalUnit::new(Setup {
@@ -826,10 +848,13 @@ impl Devices {
         }
     }
 
-    fn unit_status(&self, id: BackingId, unit: &Unit) -> UnitStatus {
-        let (reply, answer) = bounded(1);
-        unit.worker.give(Order::Report(reply));
-        let report = answer.recv_timeout(WORKER_PATIENCE).ok();
+    /// `report` is none of a unit that does not answer.
+    fn unit_status(
+        &self,
+        id: BackingId,
+        unit: &Unit,
+        report: Option<worker::Report>,
+    ) -> UnitStatus {
         let is = |fact: fn(&worker::Report) -> bool| report.as_ref().is_some_and(fact);
         let ports = self
             .ports

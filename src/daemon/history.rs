@@ -1,16 +1,18 @@
 //! What the thread that stores records tells of changes and refusals: to the history of the unit, and to the log.
 //!
-//! It tells what is in force, and after whoever waits for it has been told: a history that can't be written refuses no
-//! command. What it could not write it counts, and says so where it goes on.
+//! It tells what is in force, after whoever waits for it has been told, and to a thread of the history's own: one that
+//! can't be written, or hangs, refuses no command and holds up none. What was not written is counted, and told where it goes
+//! on.
 
 use std::collections::HashSet;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::Sender;
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use jiff::Timestamp;
 use log::Level;
 
@@ -48,17 +50,23 @@ const FENCED_MAX: usize = 8_190;
 /// What the log calls those who are too many to be told apart.
 const OTHERS: &str = "other I_T nexuses";
 
+/// How much may wait to be written.
+const NOTES_MAX: usize = 4_096;
+
+/// How long the end of a unit waits until its history is written.
+const END_PATIENCE: Duration = Duration::from_secs(1);
+
 /// A keeper of records that tells what it has stored.
 #[derive(Debug)]
 pub struct Noting<K> {
     keeper: K,
-    history: History,
+    writer: Writer,
 }
 
 impl<K> Noting<K> {
     /// That keeper, and where it tells of what it stores.
-    pub fn new(keeper: K, history: History) -> Noting<K> {
-        Noting { keeper, history }
+    pub(super) fn new(keeper: K, writer: Writer) -> Noting<K> {
+        Noting { keeper, writer }
     }
 }
 
@@ -66,26 +74,87 @@ impl<K: Keep> Keep for Noting<K> {
     fn save(&mut self, to_store: &ToStore) -> Result<(), saved::Error> {
         let saved = self.keeper.save(to_store);
         if let Err(error) = &saved {
-            self.history.could_not_store(error);
+            self.writer.give(Note::NotStored(super::chain(error)));
         }
         saved
     }
 
     fn take_note(&mut self, note: Note) {
-        self.history.take_note(note, Instant::now());
+        self.writer.give(note);
+    }
+}
+
+/// The thread that writes a history. Dropping it waits a moment until what it has is written.
+#[derive(Debug)]
+pub(super) struct Writer {
+    /// `None` only while it is dropped.
+    notes: Option<Sender<Note>>,
+    /// How many there was no room for.
+    lost: Arc<AtomicU64>,
+    /// Disconnected when the thread has ended.
+    ended: Receiver<()>,
+}
+
+impl Writer {
+    /// Begins a history, on that thread.
+    fn start(begin: impl FnOnce() -> History + Send + 'static) -> io::Result<Writer> {
+        let (notes, to_tell) = bounded(NOTES_MAX);
+        let (running, ended) = bounded(0);
+        let lost = Arc::new(AtomicU64::new(0));
+        let not_told = Arc::clone(&lost);
+        thread::Builder::new()
+            .name("history".to_owned())
+            .spawn(move || {
+                write(begin(), &to_tell, &not_told);
+                drop(running);
+            })?;
+        Ok(Writer {
+            notes: Some(notes),
+            lost,
+            ended,
+        })
     }
 
-    fn due(&self) -> Option<Instant> {
-        self.history.changes.due()
+    fn give(&self, note: Note) {
+        let notes = self.notes.as_ref();
+        if notes.is_none_or(|notes| notes.try_send(note).is_err()) {
+            self.lost.fetch_add(1, Ordering::Relaxed);
+        }
     }
+}
 
-    fn tell_due(&mut self) {
-        self.history.tell_due(Instant::now());
+impl Drop for Writer {
+    fn drop(&mut self) {
+        self.notes = None;
+        let running: Result<(), RecvTimeoutError> = self.ended.recv_timeout(END_PATIENCE);
+        if running == Err(RecvTimeoutError::Timeout) {
+            log::warn!("the end of a history is not written, since its disk is slow");
+        }
     }
+}
 
-    fn end(&mut self) {
-        self.history.end();
+fn write(mut history: History, notes: &Receiver<Note>, lost: &AtomicU64) {
+    loop {
+        let due = history.changes.due();
+        let note = match due.map_or_else(
+            || notes.recv().map_err(RecvTimeoutError::from),
+            |due| notes.recv_deadline(due),
+        ) {
+            Ok(note) => Some(note),
+            Err(RecvTimeoutError::Timeout) => None,
+            Err(RecvTimeoutError::Disconnected) => break,
+        };
+        let count = lost.swap(0, Ordering::Relaxed);
+        if count > 0 {
+            history.lose(count, &io::Error::other("it takes too long"));
+        }
+        let now = Instant::now();
+        if let Some(note) = note {
+            history.take_note(note, now);
+        }
+        history.tell_due(now);
     }
+    history.end();
 }
 
 /// What is known of the reservations when the unit is started.
@@ -105,19 +174,17 @@ pub(super) fn begin(
     record: &UnitRecord,
     reservations: Option<&Reservations>,
     power_on: bool,
-) -> History {
+) -> io::Result<Writer> {
     let beginning = match reservations {
         None => Beginning::Unreadable,
         Some(_) if power_on => Beginning::AfterPowerLoss,
         Some(_) => Beginning::Known,
     };
-    History::begin(
-        records.history(&record.serial),
-        record.path.display().to_string(),
-        record.serial.clone(),
-        reservations.map(State::from).unwrap_or_default(),
-        beginning,
-    )
+    let file = records.history(&record.serial);
+    let path = record.path.display().to_string();
+    let serial = record.serial.clone();
+    let state = reservations.map(State::from).unwrap_or_default();
+    Writer::start(move || History::begin(file, path, serial, state, beginning))
 }
 
 /// Logs an error that concerns a unit.
@@ -239,6 +306,12 @@ impl History {
             Note::InForce(to_store) => self.tell_change(*to_store, now),
             Note::Refused(refused) => self.tell_refused(&refused),
             Note::MoreRefused(more) => self.tell_more_refused(&more),
+            Note::NotStored(why) => self.log(
+                Level::Error,
+                MessageId::RecordNotStored,
+                &[],
+                &format!("the record of the unit could not be stored: {why}"),
+            ),
         }
     }
 
@@ -416,14 +489,7 @@ impl History {
         });
     }
 
-    fn could_not_store(&self, error: &saved::Error) {
-        let text = format!(
-            "the record of the unit could not be stored: {}",
-            super::chain(error)
-        );
-        self.log(Level::Error, MessageId::RecordNotStored, &[], &text);
-    }
-
+    #[track_caller]
     fn log(&self, level: Level, id: MessageId, fields: &[(Field, String)], text: &str) {
         let unit = [
             (Field::Unit, self.serial.as_str()),

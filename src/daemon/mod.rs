@@ -31,7 +31,7 @@ use log::LevelFilter;
 use nix::sys::signal::{SigSet, Signal};
 
 use crate::control::dbus::{self, Bus};
-use crate::control::{Order, Orders, metrics, systemd};
+use crate::control::{Order, Orders, journal, metrics, systemd};
 use crate::nexus::tap::Faults;
 use crate::sys::process;
 use crate::tcmu::netlink::{self, Event, Listener};
@@ -121,6 +121,10 @@ pub fn run(config: &Config) -> Result<(), Error> {
     // While there is no other thread that could load programs into the kernel.
     let (happened, left_notes) = tap::start(config.faults)?;
     let signals = signals(awaited)?;
+    journal::in_background().map_err(|source| Error::Thread {
+        what: "the log",
+        source,
+    })?;
     // A disk of this node may be one of ours: to free memory by writing to it must not need memory of us.
     if let Err(error) = process::become_io_flusher() {
         log::warn!("memory can run out under a disk that this node itself uses: {error}");
@@ -166,7 +170,7 @@ pub fn run(config: &Config) -> Result<(), Error> {
     let ended = loop {
         select! {
             recv(signals) -> signal => match signal {
-                Ok(Signal::SIGHUP) => reload(&mut configuration, &mut devices),
+                Ok(Signal::SIGHUP) => reload(&mut configuration, &mut devices, ready),
                 Ok(signal) => {
                     log::info!("{signal}: stopping");
                     break Ok(());
@@ -232,8 +236,10 @@ pub fn run(config: &Config) -> Result<(), Error> {
         }
     };
     systemd::stopping();
-    drop(service);
+    // Whoever asks now is told that we stop. The names are ours until the rings are left: another daemon must find them so.
+    drop(asked);
     devices.stop();
+    drop(service);
     ended
 }
 
@@ -244,12 +250,17 @@ fn unix_s() -> u64 {
 }
 
 /// Reads the node's configuration file anew.
-fn reload(configuration: &mut Configuration, devices: &mut Devices) {
-    systemd::reloading();
+fn reload(configuration: &mut Configuration, devices: &mut Devices, ready: bool) {
+    // Until it is ready, nobody waits for the end of this.
+    if ready {
+        systemd::reloading();
+    }
     configuration.reload();
     devices.configure(configuration.node());
     devices.warn_of_file(configuration.warning());
-    systemd::ready(&devices.summary());
+    if ready {
+        systemd::ready(&devices.summary());
+    }
 }
 
 fn heard(devices: &mut Devices, event: Event) {

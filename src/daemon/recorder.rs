@@ -5,7 +5,7 @@ use std::io;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, unbounded};
+use crossbeam_channel::{Receiver, Sender, unbounded};
 
 use super::records::Keep;
 use crate::history::Withheld;
@@ -22,6 +22,8 @@ pub enum Note {
     Refused(RefusedCommands),
     /// More were than were told: of an I_T nexus, its PERSISTENT RESERVE OUT or the others.
     MoreRefused(Withheld<(Arc<ItNexus>, bool)>),
+    /// The record could not be stored, and why.
+    NotStored(String),
 }
 
 /// Stores records, one at a time, without ever blocking the thread that owns the logical unit.
@@ -61,9 +63,9 @@ impl Recorder {
         let thread = thread::Builder::new()
             .name("record".to_owned())
             .spawn(move || {
-                while let Some(job) = next(&to_do, &keeper) {
+                for job in to_do {
                     match job {
-                        Some(Job::Store(to_store)) => {
+                        Job::Store(to_store) => {
                             let is_stored = keeper.save(&to_store).is_ok();
                             if stored.send(is_stored).is_err() {
                                 break;
@@ -73,12 +75,9 @@ impl Recorder {
                                 keeper.take_note(Note::InForce(Box::new(to_store)));
                             }
                         }
-                        Some(Job::Note(note)) => keeper.take_note(note),
-                        None => {}
+                        Job::Note(note) => keeper.take_note(note),
                     }
-                    keeper.tell_due();
                 }
-                keeper.end();
             })?;
         Ok(Recorder {
             jobs: Some(jobs),
@@ -92,18 +91,6 @@ impl Recorder {
 fn is_incident(to_store: &ToStore) -> bool {
     let cause = to_store.cause.as_ref();
     cause.is_some_and(|cause| cause.act.is_incident())
-}
-
-/// What to do next: `Some(None)` is what has become due, and `None` that nothing will come any more.
-fn next(to_do: &Receiver<Job>, keeper: &impl Keep) -> Option<Option<Job>> {
-    let Some(due) = keeper.due() else {
-        return to_do.recv().ok().map(Some);
-    };
-    match to_do.recv_deadline(due) {
-        Ok(job) => Some(Some(job)),
-        Err(RecvTimeoutError::Timeout) => Some(None),
-        Err(RecvTimeoutError::Disconnected) => None,
-    }
 }
 
 impl Recorder {

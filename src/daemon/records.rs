@@ -25,7 +25,6 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -333,19 +332,8 @@ pub trait Keep {
     /// Stores what is to be stored. After an error, what was stored before still is.
     fn save(&mut self, to_store: &ToStore) -> Result<(), saved::Error>;
 
-    /// Takes note of what has happened, once whoever waits for it has been told.
+    /// Takes note of what has happened, once whoever waits for it has been told. Never waits.
     fn take_note(&mut self, _note: Note) {}
-
-    /// When [`Keep::tell_due`] is worth a call; `None` if it is not.
-    fn due(&self) -> Option<Instant> {
-        None
-    }
-
-    /// Tells what has waited long enough.
-    fn tell_due(&mut self) {}
-
-    /// Nothing will come any more.
-    fn end(&mut self) {}
 }
 
 /// Keeps them in files.

@@ -182,7 +182,8 @@ impl LeftRings {
     /// were left in order stay as they are.
     ///
     /// Waits for I/O of the last daemon, for so long the first time, and gives those that have to wait longer: what is on
-    /// them is no record of what is pending.
+    /// them is no record of what is pending. Nor is it later, when other ports of the unit may be served already, for those
+    /// that were left in order: an initiator may have sent by another port again what is on them.
     fn empty(&mut self, patience: Duration) -> Result<Waiting, tcmu::Error> {
         let (mut left, patience) = match self.left.take() {
             Some(left) => (left, Duration::ZERO),
@@ -192,12 +193,13 @@ impl LeftRings {
         loop {
             let last = began.elapsed() >= patience;
             let mut waiting = Waiting::new();
+            let mut looked = Looked::new();
             left.retain_mut(|ring| {
                 // One that was made anew under this name, or with this number, is empty.
                 if self.uio.incarnation(ring.uio.minor) != Some(ring.incarnation) {
                     return false;
                 }
-                let Err(hindrance) = ring.empty(&self.uio, &self.in_order, last) else {
+                let Err(hindrance) = ring.empty(&self.uio, &self.in_order, &mut looked, last) else {
                     return false;
                 };
                 let why = format!(
@@ -209,12 +211,16 @@ impl LeftRings {
             });
             if waiting.is_empty() || last {
                 self.left = Some(left);
+                self.in_order.handover = Handover::default();
                 return Ok(waiting);
             }
             thread::sleep(IO_INTERVAL);
         }
     }
 }
+
+/// Which backing objects nobody has, in one look at all rings: as soon as one of them is served, we have it.
+type Looked = BTreeMap<PathBuf, bool>;
 
 impl LeftRing {
     /// Empties it, unless another process has the device or its backing object: I/O of that process may touch the ring's
@@ -223,11 +229,12 @@ impl LeftRing {
         &mut self,
         uio: &UioPaths,
         in_order: &Left,
+        looked: &mut Looked,
         with_readers: bool,
     ) -> Result<(), Hindrance> {
         // Later it may be we who have the object, for another port of its unit.
         if !self.io_has_ended {
-            self.look_for_io(with_readers)?;
+            self.look_for_io(looked, with_readers)?;
             self.io_has_ended = true;
         }
         let claim = uio.claim(self.uio.minor)?;
@@ -239,16 +246,18 @@ impl LeftRing {
     }
 
     /// Whether somebody has the backing object. Objects that can't be looked at have no I/O.
-    fn look_for_io(&self, with_readers: bool) -> Result<(), Hindrance> {
+    fn look_for_io(&self, looked: &mut Looked, with_readers: bool) -> Result<(), Hindrance> {
         let options = Name::parse(&self.uio.name).map(|name| Options::parse(name.handler));
         let Some(Ok(Options { path, disk, .. })) = options else {
             return Ok(());
         };
+        let look = || Backing::is_free(&path).unwrap_or(true);
+        let is_free = *looked.entry(path.clone()).or_insert_with(look);
         // Others may read what is only read, which can't be told apart.
-        match Backing::is_free(&path) {
-            Ok(false) if !(disk.read_only && with_readers) => Err(Hindrance::Io { path }),
-            _ => Ok(()),
+        if is_free || (disk.read_only && with_readers) {
+            return Ok(());
         }
+        Err(Hindrance::Io { path })
     }
 }
 
@@ -259,22 +268,30 @@ pub(super) fn unblock(backstores: Vec<Backstore>) {
         return;
     }
     aside("unblock", move || {
-        backstores.iter().try_for_each(Backstore::unblock)
+        for backstore in backstores {
+            if let Err(error) = backstore.unblock() {
+                log::error!(TCMU_PR_BACKSTORE:% = backstore.name(); "backstore {}: {}", backstore.name(), chain(&error));
+            }
+        }
+        Ok(())
     });
 }
 
+/// Does something on a thread of its own. Tells whether it has begun.
 pub(super) fn aside(
     what: &str,
     body: impl FnOnce() -> Result<(), configfs::Error> + Send + 'static,
-) {
+) -> bool {
     let body = move || {
         if let Err(error) = body() {
             log::error!("{}", chain(&error));
         }
     };
-    if let Err(error) = thread::Builder::new().name(what.to_owned()).spawn(body) {
+    let started = thread::Builder::new().name(what.to_owned()).spawn(body);
+    if let Err(error) = &started {
         log::error!("starting a thread: {error}");
     }
+    started.is_ok()
 }
 
 #[cfg(test)]
@@ -369,9 +386,10 @@ mod tests {
         let mut node = Node::new("");
         let mut ring = node.rings.left.take().unwrap().remove(0);
         let backing = Backing::open(&node.path, 1 << 20, 512).unwrap();
-        assert!(ring.empty(&node.rings.uio, &nothing(), false).is_err());
+        let mut empty = || ring.empty(&node.rings.uio, &nothing(), &mut Looked::new(), false);
+        assert!(empty().is_err());
         drop(backing);
-        assert!(ring.empty(&node.rings.uio, &nothing(), false).is_ok());
+        assert!(empty().is_ok());
         assert!(node.is_emptied());
     }
 
@@ -432,5 +450,37 @@ mod tests {
         assert!(!before_walk());
         assert!(!before_walk());
         assert_eq!(told.try_iter().collect::<Vec<_>>(), [Waiting::new()]);
+    }
+
+    #[test]
+    fn all_ports_of_a_unit_are_looked_at_before_any_is_served() {
+        let mut node = Node::new(";nexus=a");
+        let path = node.path.display().to_string();
+        let name = format!("tcm-user/0/lun1/pr/{path};nexus=b");
+        node.tree.file("class/uio1/name", &name);
+        let second = LeftRing {
+            incarnation: node.rings.uio.incarnation(1).unwrap(),
+            uio: Uio { minor: 1, name },
+            backstore: node.tree.backstore("user_0", "lun1"),
+            io_has_ended: false,
+        };
+        node.rings.left.as_mut().unwrap().push(second);
+        // The second has no device to be opened, but the first is emptied, and served.
+        let waiting = node.rings.empty(Duration::ZERO).unwrap();
+        assert!(waiting.into_values().next().unwrap().contains("uio1"));
+        let _backing = Backing::open(&node.path, 1 << 20, 512).unwrap();
+        node.tree.file("dev/uio1", "");
+        assert_eq!(node.what_is_waited_for(), None);
+    }
+
+    #[test]
+    fn what_was_left_in_order_is_so_before_the_first_walk_only() {
+        let mut node = Node::new("");
+        let before = Handover::of_test();
+        node.rings.in_order.handover = before.clone();
+        let _backing = Backing::open(&node.path, 1 << 20, 512).unwrap();
+        assert_eq!(node.rings.in_order.handover, before);
+        assert!(node.what_is_waited_for().is_some());
+        assert_eq!(node.rings.in_order.handover, Handover::default());
     }
 }

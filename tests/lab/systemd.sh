@@ -7,7 +7,7 @@ service_log=$lab_scratch/services.log
 
 # The daemon's own words.
 service_log() {
-    grep --fixed-strings ' tcmu_pr::' "$service_log"
+    grep --extended-regexp ' tcmu_pr(::|])' "$service_log"
 }
 
 # Starts systemd in a namespace of processes, with nothing but what it is asked for: a boot takes User Mode Linux minutes.

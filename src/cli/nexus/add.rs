@@ -11,7 +11,7 @@ use serde::Serialize;
 use super::configured::{self, Group, Known};
 use super::plan::{self, Like, Making, Plan};
 use super::targetcli::Configure;
-use super::{Add, CliError, Error, names};
+use super::{Add, CliError, Error, names, save};
 use crate::cli::{find, json, print};
 use crate::control::dbus::{self, Bus};
 use crate::control::{LinkStatus, Status, UnitStatus};
@@ -61,7 +61,7 @@ pub(super) fn add(
         None => make(options, unit, &known, bus, root, targetcli)?,
     };
     if options.save {
-        targetcli.run("/ saveconfig")?;
+        save(targetcli, "made")?;
         added.saved = true;
     }
     print(
@@ -151,11 +151,8 @@ fn make(
         None => names::label(&options.initiator, &taken),
     };
     let plan = plan(options, &base, label, &group, root)?;
-    let is_new = !base.path.exists();
+    // A new file stays if this fails: the disk has an identity by now, and can be made of it again.
     let made = plan.carry_out(targetcli, || wait_until_served(bus, &plan.backstore));
-    if made.is_err() && is_new {
-        remove_unserved(bus, &base.path);
-    }
     let Made {
         path,
         serial,
@@ -359,22 +356,6 @@ fn is_served(status: &Status, name: &str) -> Result<Made, String> {
     let refused = refused.filter(|refused| is_meant(&refused.backstore));
     let reason = refused.map(|refused| refused.reason.clone()).next();
     Err(reason.unwrap_or_else(|| "the daemon does not see it".to_owned()))
-}
-
-/// Removes the file that the daemon has made for a backstore that is gone again, unless another uses it by now.
-fn remove_unserved(bus: &Bus, path: &Path) {
-    let Ok(status) = dbus::status(bus) else {
-        return;
-    };
-    let is_used = status
-        .units
-        .iter()
-        .any(|unit| Path::new(&unit.path) == path);
-    if !is_used && path.is_file() {
-        if let Err(error) = fs::remove_file(path) {
-            log::warn!("cannot remove {} again: {error}", path.display());
-        }
-    }
 }
 
 fn text(added: &Added) -> String {

@@ -137,7 +137,8 @@ impl Plan {
             .filter(|undo| targetcli.run(undo).is_err())
             .map(|undo| format!("targetcli {undo}"))
             .collect();
-        let outcome = if !left.is_empty() {
+        let whole = left.is_empty();
+        let outcome = if !whole {
             let left = left.join("`, `");
             format!("it failed, and not all that was made could be removed again; run `{left}`")
         } else if done > 0 {
@@ -147,6 +148,7 @@ impl Plan {
         };
         Error::RolledBack {
             outcome,
+            whole,
             cause: Box::new(cause),
         }
         .into()

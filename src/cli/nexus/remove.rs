@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::configured::{self, Group, Known, Mapped, Way};
 use super::targetcli::Configure;
-use super::{CliError, Error, Remove};
+use super::{CliError, Error, Remove, save};
 use crate::cli::change::confirm;
 use crate::cli::{Person, find, json, print};
 use crate::control::dbus::{self, Bus};
@@ -53,7 +53,7 @@ pub(super) fn remove(
     }
     carry_out(&steps(nexus, root)?, targetcli)?;
     if options.save {
-        targetcli.run("/ saveconfig")?;
+        save(targetcli, "removed")?;
     }
     print(
         output,

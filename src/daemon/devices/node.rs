@@ -42,7 +42,9 @@ impl Devices {
         match self.replier.reply(request, outcome) {
             Ok(Answer::Taken) => return true,
             Ok(Answer::NotWaitedFor) => self.not_waited_for(name, removal),
-            Err(error) => log::error!("backstore {name}: {}", chain(&error)),
+            Err(error) => {
+                log::error!(TCMU_PR_BACKSTORE:% = name; "backstore {name}: {}", chain(&error))
+            }
         }
         false
     }
@@ -55,12 +57,13 @@ impl Devices {
                 log::debug!("backstore {name}: nobody has waited for us to let it go");
             }
             Some(Ok(number @ ..=0)) => log::info!(
+                TCMU_PR_BACKSTORE:% = name;
                 "backstore {name}: the kernel waits for no answer about it, as its nl_reply_supported is {number}: whoever \
                  changes it is not told what we refuse, but `tcmu-pr status` tells"
             ),
             _ => {
                 let who = self.warnings.answered_by_another();
-                log::warn!("backstore {name}: the kernel did not wait for our answer: {who}");
+                log::warn!(TCMU_PR_BACKSTORE:% = name; "backstore {name}: the kernel did not wait for our answer: {who}");
             }
         }
     }

@@ -4,7 +4,10 @@
 //! that turns out to be refused has to be emptied like the others, lest its initiators wait for ever.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::error::Error;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::Duration;
 
 use crossbeam_channel::Receiver;
 
@@ -15,11 +18,14 @@ use crate::daemon::rings::{aside, ours};
 use crate::daemon::tap;
 use crate::daemon::worker::{Order, PortId, Rest};
 use crate::store::backing::BackingId;
-use crate::tcmu::Uio;
 use crate::tcmu::configfs::BackstoreName;
+use crate::tcmu::{Uio, UioPaths};
 
 /// A ring at rest that was found, and whose commands are on it.
 pub(in crate::daemon) type Found = (BackstoreName, Whose);
+
+/// How long to wait until a ring that could not be emptied is tried again.
+const EMPTY_AGAIN: Duration = Duration::from_secs(1);
 
 /// The rings that were left in order and are not served yet.
 pub(in crate::daemon) struct Resting {
@@ -57,6 +63,17 @@ impl Resting {
 
 fn names(shared: &Mutex<BTreeSet<BackstoreName>>) -> MutexGuard<'_, BTreeSet<BackstoreName>> {
     shared.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Empties the ring of a backstore, if it is there.
+fn empty(uio: &UioPaths, name: &BackstoreName) -> Result<(), Box<dyn Error>> {
+    for Uio { name: found, .. } in uio.scan()? {
+        if let Some(backstore) = ours(&found).filter(|found| found.name() == name) {
+            backstore.block()?;
+            backstore.reset_ring()?;
+        }
+    }
+    Ok(())
 }
 
 impl Devices {
@@ -105,18 +122,22 @@ impl Devices {
         let (uio, again) = (self.uio.clone(), self.again.clone());
         let emptying = Arc::clone(&self.resting.emptying);
         names(&emptying).insert(name.clone());
-        aside("empty", move || {
-            let uios = uio.scan().unwrap_or_default().into_iter();
-            for Uio { name: found, .. } in uios {
-                if let Some(backstore) = ours(&found).filter(|found| *found.name() == name) {
-                    backstore.block()?;
-                    backstore.reset_ring()?;
+        let own = name.clone();
+        let begun = aside("empty", move || {
+            let mut told = false;
+            while let Err(error) = empty(&uio, &own) {
+                if !std::mem::replace(&mut told, true) {
+                    log::error!(TCMU_PR_BACKSTORE:% = own; "backstore {own}: trying again: {}", chain(&*error));
                 }
+                thread::sleep(EMPTY_AGAIN);
             }
-            names(&emptying).remove(&name);
+            names(&emptying).remove(&own);
             again.ask();
             Ok(())
         });
+        if !begun {
+            names(&self.resting.emptying).remove(&name);
+        }
     }
 
     /// Leaves rings at rest to the next daemon, if it is known whose commands come. Where initiators share a backstore,

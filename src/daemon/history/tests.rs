@@ -261,3 +261,31 @@ fn what_cannot_be_written_is_counted_and_told_where_it_goes_on() {
     assert!(text.starts_with("3 entries are missing; since 2"), "{text}");
     assert!(text.contains("Is a directory"), "{text}");
 }
+
+#[test]
+fn a_history_that_hangs_holds_up_nobody_and_tells_what_it_has_missed() {
+    let folder = tempfile::tempdir().unwrap();
+    let (go, wait) = bounded::<()>(0);
+    let reservations = Reservations::default();
+    let begun = begin(&folder, &reservations, Beginning::Known);
+    let writer = Writer::start(move || {
+        let _ = wait.recv();
+        begun
+    })
+    .unwrap();
+    let too_many = 3;
+    for _ in 0..NOTES_MAX + too_many {
+        writer.give(Note::NotStored("the disk is full".to_owned()));
+    }
+    assert_eq!(writer.lost.load(Ordering::Relaxed), too_many as u64);
+    drop(go);
+    let ended = writer.ended.clone();
+    drop(writer);
+    assert!(ended.recv().is_err());
+    let entries = history::read(&history::path(folder.path(), SERIAL))
+        .unwrap()
+        .entries;
+    let gap = entries.last().unwrap();
+    assert_eq!(gap.kind, Kind::Other(Other::Gap));
+    assert_eq!(gap.count, Some(3));
+}

@@ -209,6 +209,17 @@ impl<F: Files> Records<F> {
 }
 
 #[cfg(test)]
+impl Handover {
+    /// One that is not empty.
+    pub(in crate::daemon) fn of_test() -> Handover {
+        Handover {
+            ended: Duration::from_secs(1),
+            rings: Vec::new(),
+        }
+    }
+}
+
+#[cfg(test)]
 mod tests {
     use super::super::tests::{BOOT, NEXT_BOOT, Node};
     use super::*;

@@ -19,8 +19,10 @@ mod slow;
 use std::time::{Duration, Instant};
 
 use hdrhistogram::Histogram;
+use log::Level;
 
 use super::Worker;
+use crate::control::journal::{self, Field, MessageId};
 use crate::daemon::recorder::Record;
 use crate::lu::task::{Delivery, Pending, Tag};
 use crate::scsi::Status;
@@ -383,7 +385,9 @@ impl Measure {
             (age > SLOW).then_some((taken.cdb, age))
         });
         if let Some(news) = self.spell.look(now, waiting) {
-            log::warn!("unit {serial}: {news}");
+            let fields = [(Field::Unit, serial)];
+            let text = format_args!("unit {serial}: {news}");
+            journal::tell(Level::Warn, MessageId::Slow, &fields, text);
         }
     }
 
