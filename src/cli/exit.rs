@@ -73,9 +73,7 @@ impl Error {
             Error::Ask(dbus::Error::Refused(_)) => REFUSED,
             Error::Ask(_) => NO_DAEMON,
             Error::NoSuchUnit(_) | Error::Ambiguous { .. } | Error::NoSuchKey { .. } => NOT_FOUND,
-            Error::History(
-                history::Error::NoSuchUnit { .. } | history::Error::Ambiguous { .. },
-            ) => NOT_FOUND,
+            Error::History(history::Error::NoSuchUnit { .. }) => NOT_FOUND,
             Error::Nexus(error) => error.exit_status(),
             _ => FAILED,
         }

@@ -47,14 +47,6 @@ pub enum Error {
         /// Where it was looked for.
         directory: PathBuf,
     },
-    /// Several units of that name.
-    #[error("{name:?} can be {}: write the path, or more of the serial number", .units.join(" or "))]
-    Ambiguous {
-        /// What was asked for.
-        name: String,
-        /// The paths of the units.
-        units: Vec<String>,
-    },
     /// What is kept can't be read by whoever asks.
     #[error("only root may read {}: try again with sudo", .0.display())]
     NotAllowed(PathBuf),
@@ -95,14 +87,16 @@ pub fn history(options: &History, bus: &Bus, output: &mut impl Write) -> Result<
 fn ask_or_read(options: &History, bus: &Bus) -> Result<Found, super::Error> {
     let status = match dbus::status(bus) {
         Ok(status) => status,
-        Err(dbus::Error::NotRunning | dbus::Error::Connect(_)) => return Ok(read(options)?),
+        Err(dbus::Error::NotRunning | dbus::Error::Connect(_)) => return read(options),
         Err(error) => return Err(error.into()),
     };
     match find(&status, &options.unit) {
         Ok(unit) => Ok(dbus::history(bus, &unit.serial)?),
         Err(super::Error::NoSuchUnit(name)) => match read(options) {
-            Err(Error::NoSuchUnit { .. }) => Err(super::Error::NoSuchUnit(name)),
-            read => Ok(read?),
+            Err(super::Error::History(Error::NoSuchUnit { .. })) => {
+                Err(super::Error::NoSuchUnit(name))
+            }
+            read => read,
         },
         Err(error) => Err(error),
     }
@@ -115,14 +109,14 @@ struct Identity {
     serial: String,
 }
 
-fn read(options: &History) -> Result<Found, Error> {
+fn read(options: &History) -> Result<Found, super::Error> {
     let (name, directory) = (&options.unit, &options.state_directory);
     let none = || Error::NoSuchUnit {
         name: name.clone(),
         directory: directory.clone(),
     };
     let records = match fs::read_dir(directory) {
-        Err(error) if error.kind() == ErrorKind::NotFound => return Err(none()),
+        Err(error) if error.kind() == ErrorKind::NotFound => return Err(none().into()),
         records => records.map_err(failed(directory))?,
     };
     let mut meant = Vec::new();
@@ -144,10 +138,10 @@ fn read(options: &History) -> Result<Found, Error> {
     match &meant[..] {
         [Identity { serial, .. }] => {
             let path = history::path(directory, serial);
-            history::read(&path).map_err(failed(&path))
+            Ok(history::read(&path).map_err(failed(&path))?)
         }
-        [] => Err(none()),
-        several => Err(Error::Ambiguous {
+        [] => Err(none().into()),
+        several => Err(super::Error::Ambiguous {
             name: name.clone(),
             units: several
                 .iter()

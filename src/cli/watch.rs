@@ -94,9 +94,8 @@ fn write(output: &mut impl Write, text: &str) -> Result<bool, Error> {
 
 #[cfg(test)]
 mod tests {
-    use std::io;
-
     use super::*;
+    use crate::cli::tests::Closed;
     use crate::control::tests::example;
 
     /// What is shown of these answers.
@@ -162,15 +161,6 @@ mod tests {
 
     #[test]
     fn it_ends_when_nobody_reads_any_more() {
-        struct Closed;
-        impl Write for Closed {
-            fn write(&mut self, _: &[u8]) -> io::Result<usize> {
-                Err(ErrorKind::BrokenPipe.into())
-            }
-            fn flush(&mut self) -> io::Result<()> {
-                Ok(())
-            }
-        }
         let nobody = || Err(dbus::Error::NotRunning);
         let asked = watch(Form::Text, nobody, &mut Closed, || true);
         assert!(matches!(asked, Err(Error::Ask(dbus::Error::NotRunning))));

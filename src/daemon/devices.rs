@@ -211,8 +211,7 @@ impl Devices {
     /// Messages of the kernel were lost: looks for devices whose announcement or removal was missed.
     pub(super) fn overrun(&mut self) {
         log::warn!("messages of the kernel were lost: looking at all devices again");
-        self.look_since = Some(Instant::now());
-        self.again.ask();
+        self.look_again();
     }
 
     /// A device is being made, and waits for our answer: its settings can be looked at.
@@ -274,7 +273,8 @@ impl Devices {
         self.resolve();
     }
 
-    /// Another handler may have had a device unmade: its ring must not be touched any more then.
+    /// Devices may have been made or unmade without our knowing, by another handler too: a ring that is gone must not be
+    /// touched any more.
     fn look_again(&mut self) {
         self.look_since = Some(Instant::now());
         self.again.ask();
