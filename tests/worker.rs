@@ -14,6 +14,7 @@ use crossbeam_channel::{Receiver, bounded, unbounded};
 use disk::{Disk, TestStore, end_first};
 use kernel::{Buffer, Completed, Kernel, RING_OFFSET, STALE};
 use proptest::prelude::*;
+use tcmu_pr::control::Undone;
 use tcmu_pr::daemon::recorder::Recorder;
 use tcmu_pr::daemon::records::Keep;
 use tcmu_pr::daemon::worker::{self, Handle, Identity, Notice, Order, Parts, Poll, PortId, Report};
@@ -501,10 +502,8 @@ fn the_administrator_is_told_how_his_order_ended() {
         outcome.recv_timeout(SOON).unwrap()
     };
     let error = administer(Action::Preempt { key: 0xdead }).unwrap_err();
-    assert_eq!(
-        error,
-        "nobody is registered with the key 0x000000000000dead"
-    );
+    let why = "nobody is registered with the key 0x000000000000dead";
+    assert_eq!(error, Undone::Refused(why.to_owned()));
     administer(Action::Preempt { key: KEY_B }).unwrap();
     assert_eq!(node.report().reservations.registrants().len(), 1);
     administer(Action::Clear).unwrap();

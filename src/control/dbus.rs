@@ -30,7 +30,7 @@ use zbus::names::WellKnownName;
 use zbus::zvariant::DynamicType;
 use zbus::{MatchRule, Message, interface};
 
-use super::{Administration, Orders, Status, caller};
+use super::{Administration, Orders, Status, Undone, caller};
 use crate::history::Found;
 
 const HANDLER_NAME: &str = "org.kernel.TCMUService1";
@@ -47,9 +47,11 @@ const CALL_TIMEOUT: Duration = Duration::from_secs(90);
 
 /// What targetcli shows as help for the config string.
 const CONFIG_DESCRIPTION: &str = "\
-/path/to/file;nexus=<label>
-Each initiator gets a backstore of its own, mapped to it alone. Backstores with the same path are one disk:
-give them the same size. <label> is your name for the initiator: letters, digits, \".\", \"_\" and \"-\".";
+/path/to/file, or /dev/disk/by-id/..., and any of these after it, in quotes in a shell:
+;direct=1 ;read_only=1 ;force_aptpl=1 ;registrations=<128 to 8190> ;thin_threshold=<percent>
+;physical_block_size=<bytes> ;copy_domain=<name> ;spec_i_pt_known_only=1
+One backstore serves all initiators. Only where `tcmu-pr check` says that they can't be told apart, each needs one of its
+own, with the same path and size and ;nexus=<your name for the initiator>, mapped to it alone.";
 
 /// Why the bus cannot be used, and what to do.
 #[derive(Debug, thiserror::Error)]
@@ -100,6 +102,9 @@ pub enum Error {
     /// It refused, and says why.
     #[error("{0}")]
     Refused(String),
+    /// It has done it, but what that shuts out is still there, and it says so.
+    #[error("{0}")]
+    NotOver(String),
     /// It did not answer.
     #[error("{0}")]
     Call(String),
@@ -304,6 +309,7 @@ fn call_error(error: zbus::Error) -> Error {
         fdo::Error::AccessDenied(_) if geteuid().is_root() => Error::NoPolicy,
         fdo::Error::AccessDenied(_) => Error::NotAllowed,
         fdo::Error::Failed(text) => Error::Refused(text),
+        fdo::Error::TimedOut(text) => Error::NotOver(text),
         fdo::Error::NoReply(text) => Error::Call(text),
         other => Error::Call(other.to_string()),
     }
@@ -361,9 +367,13 @@ impl Control {
         }
         let orders = self.orders.clone();
         let outcome = unblock(move || orders.administer(serial, action)).await;
-        outcome
-            .map_err(|error| fdo::Error::NoReply(error.to_string()))?
-            .map_err(fdo::Error::Failed)
+        let outcome = outcome.map_err(|error| {
+            fdo::Error::NoReply(format!("{error}. It may still be done: see `tcmu-pr show`"))
+        })?;
+        outcome.map_err(|why| match why {
+            Undone::Refused(text) => fdo::Error::Failed(text),
+            Undone::NotOver(text) => fdo::Error::TimedOut(text),
+        })
     }
 }
 
@@ -453,6 +463,7 @@ pub(crate) mod tests {
     use super::*;
     use crate::control::Order;
     use crate::control::tests::example;
+    use crate::tcmu::config::KNOWN;
     use crate::history::{Entry, Kind, Other, State};
 
     const SOON: Duration = Duration::from_secs(10);
@@ -540,7 +551,12 @@ pub(crate) mod tests {
                     } => {
                         let answer = match (serial.as_str(), action) {
                             ("6001405a", Administration::Clear) => Ok(()),
-                            (_, action) => Err(format!("{serial}: {action:?} is not good")),
+                            ("6001405a", Administration::Preempt { key: 0xa1 }) => {
+                                Err(Undone::NotOver("they can still write".to_owned()))
+                            }
+                            (_, action) => {
+                                Err(Undone::Refused(format!("{serial}: {action:?} is not good")))
+                            }
                         };
                         reply.send(answer).expect("the bus waits");
                     }
@@ -600,7 +616,9 @@ pub(crate) mod tests {
         let interfaces = objects.values().next().expect("there is one");
         let help = &interfaces["org.kernel.TCMUService1"]["ConfigDesc"];
         let help: &str = help.downcast_ref().expect("it is a string");
-        assert!(help.contains(";nexus=<label>"), "{help}");
+        for option in KNOWN {
+            assert!(help.contains(&format!(";{option}=")), "{option}: {help}");
+        }
     }
 
     #[test]

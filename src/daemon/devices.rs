@@ -37,7 +37,9 @@ use super::unix_s;
 use super::warnings::Warnings;
 use super::worker::{self, Notice, Order, Parts, PortId, Rest};
 use crate::control::journal::{self, MessageId};
-use crate::control::{Administration, PortStatus, RefusedStatus, Status, TapStatus, UnitStatus};
+use crate::control::{
+    Administration, PortStatus, RefusedStatus, Status, TapStatus, Undone, UnitStatus,
+};
 use crate::lu::{Alteration, LogicalUnit, Setup, ToStore, UnitState, Unknown};
 use crate::nexus;
 use crate::nexus::tap::{Links, Notes};
@@ -415,13 +417,13 @@ impl Devices {
         &mut self,
         serial: &str,
         action: Administration,
-        reply: Sender<Result<(), String>>,
+        reply: Sender<Result<(), Undone>>,
     ) {
         let mut units = self.units.iter();
         let Some((&id, unit)) = units.find(|(_, unit)| unit.record.serial == serial) else {
             let reason = format!("no logical unit here has the serial number {serial:?}");
             // Whoever asked may have gone.
-            let _ = reply.send(Err(reason));
+            let _ = reply.send(Err(Undone::Refused(reason)));
             return;
         };
         let path = unit.backing.path().display();

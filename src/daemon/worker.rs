@@ -22,6 +22,7 @@ use std::time::{Duration, Instant};
 
 use super::recorder::Record;
 use super::tapped::{Sessions, Unknown};
+use crate::control::Undone;
 use crate::lu::task::{Answer, NexusId, Pending, Tag, Task, Ticket};
 use crate::lu::{self, LogicalUnit, Step};
 use crate::nexus::tap::{DeviceNotes, Missing};
@@ -188,7 +189,7 @@ pub struct Worker<S, R> {
     not_noted: u64,
     noted_late: u64,
     /// Who waits for the end of an order of the administrator's.
-    administrators: HashMap<u64, Sender<Result<(), String>>>,
+    administrators: HashMap<u64, Sender<Result<(), Undone>>>,
     next_ticket: u64,
     /// Whose RESERVE the main thread has been told of, and its number.
     reserve: Option<(PortId, u64)>,
@@ -447,7 +448,7 @@ impl<S: Store<Pending>, R: Record> Worker<S, R> {
     }
 
     /// What an order is called whose end is told there.
-    fn ticket(&mut self, reply: Sender<Result<(), String>>) -> Ticket {
+    fn ticket(&mut self, reply: Sender<Result<(), Undone>>) -> Ticket {
         let ticket = self.next_ticket;
         self.next_ticket += 1;
         self.administrators.insert(ticket, reply);
@@ -784,7 +785,7 @@ impl<S: Store<Pending>, R: Record> Worker<S, R> {
             Step::Administered(Ticket(ticket), outcome) => {
                 if let Some(reply) = self.administrators.remove(&ticket) {
                     // Whoever asked may have gone.
-                    let _ = reply.send(outcome.map_err(|why| why.to_string()));
+                    let _ = reply.send(outcome.map_err(words::undone));
                 }
             }
         }

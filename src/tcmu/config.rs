@@ -324,7 +324,7 @@ impl Options {
 }
 
 /// The options there are.
-const KNOWN: [&str; 9] = [
+pub(crate) const KNOWN: [&str; 9] = [
     NEXUS,
     COPY_DOMAIN,
     READ_ONLY,

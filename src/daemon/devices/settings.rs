@@ -10,6 +10,7 @@ use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 use nix::errno::Errno;
 
 use super::Devices;
+use crate::control::Undone;
 use crate::daemon::chain;
 use crate::daemon::rings::aside;
 use crate::daemon::worker::Order;
@@ -25,7 +26,7 @@ enum Whom {
     /// Whoever has set `dev_size` of this backstore.
     Kernel(BackstoreName, Request),
     /// Whoever has said `tcmu-pr resize`.
-    Administrator(Sender<Result<(), String>>),
+    Administrator(Sender<Result<(), Undone>>),
 }
 
 /// The backing object of a unit is as large as it is to be, or could not be made so.
@@ -96,12 +97,12 @@ impl Devices {
         unit: BackingId,
         size: Option<u64>,
         shrink: bool,
-        reply: Sender<Result<(), String>>,
+        reply: Sender<Result<(), Undone>>,
     ) {
         let backing = Arc::clone(&self.units[&unit].backing);
         let size = match size.map_or_else(|| backing.actual_size(), Ok) {
             Ok(size) => size,
-            Err(error) => return drop(reply.send(Err(error.to_string()))),
+            Err(error) => return drop(reply.send(Err(Undone::Refused(error.to_string())))),
         };
         let before = backing.size();
         let path = backing.path().display();
@@ -113,7 +114,7 @@ impl Devices {
             self.size_for(unit, size)
         };
         match geometry {
-            Err(reason) => drop(reply.send(Err(reason))),
+            Err(reason) => drop(reply.send(Err(Undone::Refused(reason)))),
             Ok(geometry) if size < before => {
                 log::warn!(
                     "{path}: the administrator makes it smaller, from {before} to {size} bytes"
@@ -165,7 +166,9 @@ impl Devices {
         };
         match (outcome, whom) {
             (Ok(()), whom) => self.resize(unit, geometry, whom),
-            (Err(reason), Whom::Administrator(reply)) => drop(reply.send(Err(reason))),
+            (Err(reason), Whom::Administrator(reply)) => {
+                drop(reply.send(Err(Undone::Refused(reason))));
+            }
             (Err(reason), Whom::Kernel(name, request)) => {
                 log::error!(TCMU_PR_BACKSTORE:% = name; "backstore {name}: its size can't be set: {reason}");
                 self.reply(&name, request, Err(Errno::EINVAL));
@@ -208,10 +211,11 @@ impl Devices {
                 .try_for_each(|backstore| backstore.set_size(size));
             if let Some(reply) = reply {
                 let altered = altered.recv();
-                let altered = altered.unwrap_or(Err("tcmu-pr is stopping".to_owned()));
+                let altered =
+                    altered.unwrap_or(Err(Undone::Refused("tcmu-pr is stopping".to_owned())));
                 let told = told.as_ref().map_err(|error| chain(error)).copied();
                 // Whoever asked may have gone.
-                let _ = reply.send(altered.and(told));
+                let _ = reply.send(altered.and(told.map_err(Undone::Refused)));
             }
             told
         });
