@@ -463,8 +463,8 @@ pub(crate) mod tests {
     use super::*;
     use crate::control::Order;
     use crate::control::tests::example;
-    use crate::tcmu::config::KNOWN;
     use crate::history::{Entry, Kind, Other, State};
+    use crate::tcmu::config::KNOWN;
 
     const SOON: Duration = Duration::from_secs(10);
 
