@@ -57,7 +57,9 @@ own, with the same path and size and ;nexus=<your name for the initiator>, mappe
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// There is no bus.
-    #[error("cannot reach the system bus: is dbus running?")]
+    #[error(
+        "cannot reach the system bus: start it with `systemctl start dbus` (`apt install dbus` if it is missing)"
+    )]
     Connect(#[source] zbus::Error),
     /// The objects could not be set up.
     #[error("cannot offer our objects on the bus")]
@@ -78,7 +80,7 @@ pub enum Error {
     /// The bus's policy is against it.
     #[error(
         "the bus does not let us have the name {0}: run tcmu-pr as root, with the policy file \
-         /usr/share/dbus-1/system.d/tcmu-pr-dbus.conf in place"
+         /usr/share/dbus-1/system.d/tcmu-pr-dbus.conf in place, and run `systemctl reload dbus`"
     )]
     Policy(&'static str, #[source] fdo::Error),
     /// A name could not be asked for.
@@ -742,7 +744,12 @@ pub(crate) mod tests {
     #[test]
     fn a_missing_bus_is_an_error() {
         let nowhere = Bus::Address("unix:path=/nonexistent/bus".into());
-        assert!(matches!(status(&nowhere), Err(Error::Connect(_))));
+        let error = status(&nowhere).expect_err("there is none");
+        assert!(matches!(error, Error::Connect(_)));
+        assert_eq!(
+            error.to_string(),
+            "cannot reach the system bus: start it with `systemctl start dbus` (`apt install dbus` if it is missing)"
+        );
     }
 
     #[test]

@@ -5,6 +5,8 @@
 
 mod caller;
 pub mod dbus;
+#[cfg(test)]
+pub(crate) mod fields;
 pub mod file;
 pub mod journal;
 pub mod metrics;

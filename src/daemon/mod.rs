@@ -101,13 +101,16 @@ pub enum Error {
     Lost(String),
 }
 
-/// An error with all its causes, in a line.
+/// An error with all its causes, in a line. Some errors tell their cause themselves: then it is not told again.
 pub fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
+        let told = error.to_string();
+        if !text.ends_with(&told) {
+            text.push_str(": ");
+            text.push_str(&told);
+        }
         cause = error.source();
     }
     text
@@ -317,4 +320,32 @@ fn spawn(what: &'static str, body: impl FnOnce() + Send + 'static) -> Result<(),
         .spawn(body)
         .map_err(|source| Error::Thread { what, source })?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Debug, thiserror::Error)]
+    enum Example {
+        #[error("the bus is not there")]
+        Silent(#[source] Box<Example>),
+        #[error("I/O error: {0}")]
+        Telling(#[source] Box<Example>),
+        #[error("no such file")]
+        Cause,
+    }
+
+    #[test]
+    fn each_cause_is_told_once() {
+        let telling = Example::Telling(Example::Cause.into());
+        assert_eq!(chain(&telling), "I/O error: no such file");
+        let error = Example::Silent(telling.into());
+        assert_eq!(
+            chain(&error),
+            "the bus is not there: I/O error: no such file"
+        );
+        let error = Example::Silent(Example::Silent(Example::Cause.into()).into());
+        assert_eq!(chain(&error), "the bus is not there: no such file");
+    }
 }

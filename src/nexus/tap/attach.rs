@@ -240,11 +240,11 @@ fn has_btf(module: &str) -> bool {
 
 /// What the kernel must have for the tap, one after the other: for `tcmu-pr check`.
 pub fn requirements() -> Vec<(&'static str, Result<(), Unavailable>)> {
-    let mut found = vec![("the kernel lets itself be looked into", lets_look())];
+    let mut found = vec![("the kernel allows BPF to read it (lockdown)", lets_look())];
     match functions() {
         Ok(functions) => found.extend([
             (
-                "the kernel's target is one that we know",
+                "this version knows this kernel's target modules",
                 has_functions(&functions),
             ),
             (
