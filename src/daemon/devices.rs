@@ -25,7 +25,7 @@ use super::configuration::Node;
 use super::history::{self, Noting, tell_unit};
 use super::performance::performance;
 use super::recorder::Recorder;
-use super::records::handover::Whose;
+use super::records::handover::{Whose, now};
 use super::records::{self, Keep, Records};
 use super::refusal::Refusal;
 use super::rings::{Waiting, aside, ours, unblock};
@@ -533,6 +533,8 @@ impl Devices {
             foreign.request.leave();
         }
         self.end_resizes();
+        // From now on, what comes stays on the rings, and ages.
+        let ended = now();
         for unit in self.units.values() {
             unit.worker.give(Order::Stop);
         }
@@ -550,7 +552,7 @@ impl Devices {
                 ),
             }
         }
-        self.hand_over(rests);
+        self.hand_over(rests, ended);
     }
 
     fn add_or_refuse(

@@ -13,7 +13,7 @@ use crossbeam_channel::Receiver;
 
 use super::{Devices, Link};
 use crate::daemon::chain;
-use crate::daemon::records::handover::{RestingRing, Whose, now};
+use crate::daemon::records::handover::{RestingRing, Whose};
 use crate::daemon::rings::{aside, ours};
 use crate::daemon::tap;
 use crate::daemon::worker::{Order, PortId, Rest};
@@ -141,8 +141,8 @@ impl Devices {
     }
 
     /// Leaves rings at rest to the next daemon, if it is known whose commands come. Where initiators share a backstore,
-    /// the tap notes that meanwhile, if systemd keeps it.
-    pub(super) fn hand_over(&self, rests: Vec<Rest>) {
+    /// the tap notes that meanwhile, if systemd keeps it. `ended`: since when nothing has been taken from them.
+    pub(super) fn hand_over(&self, rests: Vec<Rest>, ended: Duration) {
         tap::leave(&self.tap_links);
         let uios = self.uio.scan().unwrap_or_default();
         let resting = rests.into_iter().filter_map(|rest| {
@@ -157,7 +157,7 @@ impl Devices {
         });
         let resting: Vec<RestingRing> = resting.collect();
         let count = resting.len();
-        match self.records.hand_over(resting, now()) {
+        match self.records.hand_over(resting, ended) {
             Ok(()) => log::info!("{count} rings are left to the next daemon"),
             Err(error) => log::error!("initiators will repeat commands: {}", chain(&error)),
         }

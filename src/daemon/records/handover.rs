@@ -4,7 +4,7 @@
 //! version = 1
 //! checksum = "4a17b156"
 //! boot_id = "0b7f…"         # the boot of the node under which it was written
-//! ended_ms = 86400123       # when, on the clock that counts since that boot
+//! ended_ms = 86400123       # since when nothing was taken, on the clock that counts since that boot
 //!
 //! [[ring]]                  # each ring of which all that was taken has been answered
 //! minor = 3                 # of its UIO device
@@ -164,11 +164,11 @@ struct Record {
 }
 
 impl<F: Files> Records<F> {
-    /// Leaves rings to the next daemon, which are at rest from now on.
-    pub fn hand_over(&self, rings: Vec<RestingRing>, now: Duration) -> Result<(), Error> {
+    /// Leaves rings to the next daemon, which are at rest from now on, and from which nothing was taken since `ended`.
+    pub fn hand_over(&self, rings: Vec<RestingRing>, ended: Duration) -> Result<(), Error> {
         let record = Record {
             boot_id: self.boot_id.clone(),
-            ended_ms: u64::try_from(now.as_millis()).unwrap_or(u64::MAX),
+            ended_ms: u64::try_from(ended.as_millis()).unwrap_or(u64::MAX),
             rings,
         };
         let mut text = image::unsealed(0);
