@@ -181,13 +181,15 @@ impl<F: Files> Records<F> {
         )?)
     }
 
-    /// Takes what the last daemon has left: it is there once. Of another boot, or if none was left, that is nothing.
+    /// Takes what the last daemon has left: it is there once, whether it can be read or not. Of another boot, or if none
+    /// was left, that is nothing.
     pub fn take_over(&self) -> Result<Handover, Error> {
         let path = self.handover_path();
-        let Some(text) = saved::read(&self.files, &path)? else {
+        let text = saved::read(&self.files, &path);
+        saved::remove(&self.files, &path).map_err(Error::HandoverStays)?;
+        let Some(text) = text? else {
             return Ok(Handover::default());
         };
-        saved::remove(&self.files, &path)?;
         let record = image::open(&text)
             .and_then(|text| {
                 toml::from_str::<Record>(text)
@@ -221,6 +223,9 @@ impl Handover {
 
 #[cfg(test)]
 mod tests {
+    use std::fs::{self, Permissions};
+    use std::os::unix::fs::PermissionsExt;
+
     use super::super::tests::{BOOT, NEXT_BOOT, Node};
     use super::*;
     use crate::scsi::nexus::{Protocol, TargetPort, TransportId};
@@ -347,10 +352,35 @@ mod tests {
         let records = node.records(BOOT);
         records.hand_over(vec![ring()], ENDED).unwrap();
         let path = records.handover_path();
-        let text = std::fs::read_to_string(&path).unwrap();
-        std::fs::write(&path, text.replace("4480", "4488")).unwrap();
+        let text = fs::read_to_string(&path).unwrap();
+        fs::write(&path, text.replace("4480", "4488")).unwrap();
         let error = records.take_over().unwrap_err();
         assert!(matches!(error, Error::Handover { .. }), "{error}");
         assert_eq!(records.take_over().unwrap(), Handover::default());
+    }
+
+    #[test]
+    fn a_record_that_could_be_of_others_is_gone_too() {
+        let node = Node::new();
+        let records = node.records(BOOT);
+        records.hand_over(vec![ring()], ENDED).unwrap();
+        let writable = Permissions::from_mode(0o666);
+        fs::set_permissions(records.handover_path(), writable).unwrap();
+        let error = records.take_over().unwrap_err();
+        assert!(matches!(error, Error::Saved(_)), "{error}");
+        assert_eq!(records.take_over().unwrap(), Handover::default());
+    }
+
+    #[test]
+    fn what_can_not_be_taken_away_is_not_taken() {
+        let node = Node::new();
+        let records = node.records(BOOT);
+        fs::create_dir(records.handover_path()).unwrap();
+        let error = records.take_over().unwrap_err();
+        let text = error.to_string();
+        assert!(
+            text.contains("remove it before tcmu-pr is restarted"),
+            "{text}"
+        );
     }
 }
