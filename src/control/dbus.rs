@@ -144,7 +144,17 @@ pub enum Lost {
 /// Our place on the bus, held until it is dropped.
 #[derive(Debug)]
 pub struct Service {
-    _connection: Connection,
+    connection: Connection,
+}
+
+impl Drop for Service {
+    /// Closes the connection, which others hold too, so that the names are free. A process that can't end, since a disk
+    /// hangs below it, would keep them from the next daemon.
+    fn drop(&mut self) {
+        if let Err(error) = self.connection.clone().close() {
+            log::debug!("leaving the bus: {error}");
+        }
+    }
 }
 
 /// Offers everything on the bus. Says so on the channel if that comes to an end.
@@ -152,14 +162,14 @@ pub struct Service {
 /// We never queue for a name: who waited in the queue would get it unawares when its owner ends, and until
 /// then targetcli would not see us.
 pub fn serve(bus: &Bus, orders: &Orders) -> Result<(Service, Receiver<Lost>), Error> {
-    let connection = bus.connect()?;
-    export(&connection, orders).map_err(Error::Export)?;
-    let lost = watch(&connection)?;
-    claim(&connection, CONTROL_NAME, Error::AlreadyRunning)?;
-    claim(&connection, HANDLER_NAME, Error::OtherHandler)?;
     let service = Service {
-        _connection: connection,
+        connection: bus.connect()?,
     };
+    let connection = &service.connection;
+    export(connection, orders).map_err(Error::Export)?;
+    let lost = watch(connection)?;
+    claim(connection, CONTROL_NAME, Error::AlreadyRunning)?;
+    claim(connection, HANDLER_NAME, Error::OtherHandler)?;
     Ok((service, lost))
 }
 
@@ -562,6 +572,12 @@ pub(crate) mod tests {
         })
     }
 
+    fn has_owner(connection: &Connection, name: &'static str) -> bool {
+        let names = DBusProxy::new(connection).expect("the bus is there");
+        let name = WellKnownName::from_static_str(name).expect("it is one");
+        names.name_has_owner(name.into()).expect("the bus is there")
+    }
+
     fn check_config(connection: &Connection, config: &str) -> (bool, String) {
         let answer = connection.call_method(
             Some(HANDLER_NAME),
@@ -674,9 +690,9 @@ pub(crate) mod tests {
         );
         // We do not wait in the queue: when the owner goes, nobody has the name.
         other.release_name(HANDLER_NAME).expect("it is ours");
-        let names = DBusProxy::new(&other).expect("the bus is there");
-        let name = WellKnownName::from_static_str(HANDLER_NAME).expect("it is one");
-        assert!(!names.name_has_owner(name.into()).expect("the bus is there"));
+        assert!(!has_owner(&other, HANDLER_NAME));
+        // Nor do we keep the other name.
+        assert!(!has_owner(&other, CONTROL_NAME));
     }
 
     #[test]
@@ -700,6 +716,18 @@ pub(crate) mod tests {
     }
 
     #[test]
+    fn the_names_are_free_although_the_process_goes_on() {
+        let bus = PrivateBus::new();
+        let (orders, _daemon) = Orders::new();
+        let (service, _lost) = serve(&bus.bus, &orders).expect("the names are free");
+        drop(service);
+        let other = bus.connect();
+        for name in [CONTROL_NAME, HANDLER_NAME] {
+            assert!(!has_owner(&other, name), "{name}");
+        }
+    }
+
+    #[test]
     fn the_end_of_the_bus_is_reported() {
         let mut bus = PrivateBus::new();
         let (orders, _daemon) = Orders::new();
@@ -715,7 +743,7 @@ pub(crate) mod tests {
         let (orders, _daemon) = Orders::new();
         let (service, lost) = serve(&bus.bus, &orders).expect("the names are free");
         service
-            ._connection
+            .connection
             .release_name(HANDLER_NAME)
             .expect("it is ours");
         assert_eq!(lost.recv_timeout(SOON), Ok(Lost::Name(HANDLER_NAME.into())));
