@@ -247,6 +247,10 @@ impl Devices {
                 let added = self.announced(&uio, &backstore);
                 let waited = self.reply(backstore.name(), event.request, added);
                 if !waited {
+                    if added.is_ok() {
+                        // It may have been taken for one that was there before us, and emptied.
+                        unblock(vec![backstore]);
+                    }
                     self.look_again();
                 } else if added.is_err() {
                     // The kernel unmakes it: there is nothing left to be refused.
