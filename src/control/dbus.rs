@@ -12,6 +12,8 @@
 //!
 //! targetcli takes every object below the first for a kind of backstore: nothing else may be there.
 
+mod again;
+
 use std::fs;
 use std::io;
 use std::thread;
@@ -32,6 +34,7 @@ use zbus::{MatchRule, Message, interface};
 
 use super::{Administration, Orders, Status, caller};
 use crate::history::Found;
+pub use again::serve_again;
 
 const HANDLER_NAME: &str = "org.kernel.TCMUService1";
 const HANDLER_ROOT: &str = "/org/kernel/TCMUService1";
@@ -132,7 +135,7 @@ impl Bus {
     }
 }
 
-/// We are on the bus no more: nobody can ask anything until the daemon is started again.
+/// We are on the bus no more: nobody can ask anything until we are back.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Lost {
     /// The connection has ended.
@@ -456,6 +459,7 @@ impl Control {
 pub(crate) mod tests {
     use std::collections::HashMap;
     use std::io::{BufRead, BufReader};
+    use std::path::Path;
     use std::process::{Child, Command, Stdio};
 
     use zbus::zvariant::{OwnedObjectPath, OwnedValue};
@@ -465,12 +469,12 @@ pub(crate) mod tests {
     use crate::control::tests::example;
     use crate::history::{Entry, Kind, Other, State};
 
-    const SOON: Duration = Duration::from_secs(10);
+    pub(crate) const SOON: Duration = Duration::from_secs(10);
 
     /// A bus of our own, with the policy of the system bus: what is not allowed is forbidden.
     pub(crate) struct PrivateBus {
         daemon: Child,
-        _directory: tempfile::TempDir,
+        directory: tempfile::TempDir,
         pub(crate) bus: Bus,
     }
 
@@ -483,7 +487,7 @@ pub(crate) mod tests {
             let directory = tempfile::tempdir().expect("a temporary directory");
             let config = directory.path().join("bus.conf");
             let text = format!(
-                "<busconfig><type>session</type><listen>unix:dir={}</listen>\
+                "<busconfig><type>session</type><listen>unix:path={}/bus</listen>\
                  <policy context=\"default\"><allow user=\"*\"/><deny own=\"*\"/>\
                  <deny send_type=\"method_call\"/><allow send_type=\"signal\"/>\
                  <allow send_requested_reply=\"true\"/><allow receive_type=\"method_call\"/>\
@@ -493,32 +497,42 @@ pub(crate) mod tests {
                 directory.path().display()
             );
             fs::write(&config, text).expect("the directory is new");
-            let mut daemon = Command::new("dbus-daemon")
-                .arg(format!("--config-file={}", config.display()))
-                .args(["--nofork", "--print-address=1"])
-                .stdout(Stdio::piped())
-                .spawn()
-                .expect("dbus-daemon is installed (package dbus-daemon)");
-            let mut address = String::new();
-            let stdout = daemon.stdout.take().expect("it is piped");
-            BufReader::new(stdout)
-                .read_line(&mut address)
-                .expect("it says its address");
+            let bus = format!("unix:path={}/bus", directory.path().display());
             PrivateBus {
-                daemon,
-                _directory: directory,
-                bus: Bus::Address(address.trim().to_owned()),
+                daemon: run(&config),
+                directory,
+                bus: Bus::Address(bus),
             }
+        }
+
+        /// Starts it again, after its end.
+        pub(crate) fn start(&mut self) {
+            self.daemon = run(&self.directory.path().join("bus.conf"));
         }
 
         fn connect(&self) -> Connection {
             self.bus.connect().expect("the bus is there")
         }
 
-        fn end(&mut self) {
+        pub(crate) fn end(&mut self) {
             self.daemon.kill().expect("it is our child");
             self.daemon.wait().expect("it is our child");
         }
+    }
+
+    /// Starts a bus, and waits until it can be reached.
+    fn run(config: &Path) -> Child {
+        let mut daemon = Command::new("dbus-daemon")
+            .arg(format!("--config-file={}", config.display()))
+            .args(["--nofork", "--print-address=1"])
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("dbus-daemon is installed (package dbus-daemon)");
+        let stdout = daemon.stdout.take().expect("it is piped");
+        BufReader::new(stdout)
+            .read_line(&mut String::new())
+            .expect("it says its address");
+        daemon
     }
 
     impl Drop for PrivateBus {
