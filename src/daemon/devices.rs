@@ -796,7 +796,7 @@ impl Devices {
         };
         self.introduce(unit.copy_domain.as_ref());
         let path = unit.backing.path().to_owned();
-        if !unit.worker.stop(STOP_PATIENCE) {
+        if !unit.worker.power_off(STOP_PATIENCE) {
             log::error!(
                 "{}: I/O hangs; the file stays locked until it ends",
                 path.display()
