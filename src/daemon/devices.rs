@@ -77,6 +77,8 @@ struct Port {
     unit: BackingId,
     backstore: Backstore,
     minor: u32,
+    /// Which of all the devices that have had that number.
+    incarnation: Option<u64>,
     /// Walks that began before this say nothing of its links.
     since: Instant,
     config: String,
@@ -614,6 +616,7 @@ impl Devices {
                 settings.command_timeout_s
             );
         }
+        let incarnation = self.uio.incarnation(uio.minor);
         let device = self.uio.open(uio.minor)?;
         // Last, since only this can create something.
         let unit = match Backing::identify(&options.path)? {
@@ -635,6 +638,7 @@ impl Devices {
             unit,
             backstore: backstore.clone(),
             minor: uio.minor,
+            incarnation,
             since,
             config: handler.trim_end_matches('\n').to_owned(),
             label: options.nexus,

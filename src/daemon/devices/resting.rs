@@ -161,7 +161,10 @@ impl Devices {
                 Ok(Link::Shared(_)) => Whose::Notes(rest.noted?),
                 Err(_) => return None,
             };
-            let uio = uios.iter().find(|uio| uio.minor == port.minor)?;
+            // Not one that was made anew since, and that nobody has told us of.
+            let is_same = self.uio.incarnation(port.minor) == port.incarnation;
+            let mut uios = uios.iter().filter(|_| is_same);
+            let uio = uios.find(|uio| uio.minor == port.minor)?;
             RestingRing::of(&self.uio, uio, rest.tail, whose)
         });
         let resting: Vec<RestingRing> = resting.collect();
