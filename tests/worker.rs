@@ -611,6 +611,38 @@ fn a_worker_whose_disk_hangs_is_given_up() {
 }
 
 #[test]
+fn nothing_is_stored_of_a_unit_that_was_removed_however_late_it_ends() {
+    let mut node = Node::reserved();
+    node.hold_disk();
+    node.send(A, &WRITE, Buffer::Out(&[1; 512]));
+    node.wait_until_held(1);
+    let kept = node.keeper.kept;
+    let stored = kept.lock().unwrap().len();
+    assert!(!node.handle.power_off(Duration::from_millis(10)));
+    end_first(&node.disk, &node.waker);
+    let deadline = std::time::Instant::now() + SOON;
+    while Arc::strong_count(&kept) > 1 {
+        assert!(std::time::Instant::now() < deadline, "it does not end");
+        std::thread::yield_now();
+    }
+    assert_eq!(kept.lock().unwrap().len(), stored);
+}
+
+#[test]
+fn a_change_of_a_unit_that_is_removed_is_refused() {
+    let mut node = Node::reserved();
+    node.handle.give(Order::PowerOff);
+    node.report();
+    assert_eq!(
+        node.reserve_out(B, REGISTER, [KEY_B, 0]),
+        CHECK_CONDITION,
+        "it can't be stored"
+    );
+    assert_eq!(node.keeper.kept.lock().unwrap().len(), 3);
+    node.stop();
+}
+
+#[test]
 fn a_reset_of_one_port_is_told_to_the_other() {
     const LOGICAL_UNIT_RESET: u8 = 5;
     const TARGET_WARM_RESET: u8 = 6;

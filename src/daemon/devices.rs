@@ -25,7 +25,7 @@ use super::configuration::Node;
 use super::history::{self, Noting, tell_unit};
 use super::performance::performance;
 use super::recorder::Recorder;
-use super::records::handover::Whose;
+use super::records::handover::{Whose, now};
 use super::records::{self, Keep, Records};
 use super::refusal::Refusal;
 use super::rings::{Waiting, aside, ours, unblock};
@@ -79,6 +79,8 @@ struct Port {
     unit: BackingId,
     backstore: Backstore,
     minor: u32,
+    /// Which of all the devices that have had that number.
+    incarnation: Option<u64>,
     /// Walks that began before this say nothing of its links.
     since: Instant,
     config: String,
@@ -249,6 +251,10 @@ impl Devices {
                 let added = self.announced(&uio, &backstore);
                 let waited = self.reply(backstore.name(), event.request, added);
                 if !waited {
+                    if added.is_ok() {
+                        // It may have been taken for one that was there before us, and emptied.
+                        unblock(vec![backstore]);
+                    }
                     self.look_again();
                 } else if added.is_err() {
                     // The kernel unmakes it: there is nothing left to be refused.
@@ -535,6 +541,8 @@ impl Devices {
             foreign.request.leave();
         }
         self.end_resizes();
+        // From now on, what comes stays on the rings, and ages.
+        let ended = now();
         for unit in self.units.values() {
             unit.worker.give(Order::Stop);
         }
@@ -552,7 +560,7 @@ impl Devices {
                 ),
             }
         }
-        self.hand_over(rests);
+        self.hand_over(rests, ended);
     }
 
     fn add_or_refuse(
@@ -610,6 +618,7 @@ impl Devices {
                 settings.command_timeout_s
             );
         }
+        let incarnation = self.uio.incarnation(uio.minor);
         let device = self.uio.open(uio.minor)?;
         // Last, since only this can create something.
         let unit = match Backing::identify(&options.path)? {
@@ -631,6 +640,7 @@ impl Devices {
             unit,
             backstore: backstore.clone(),
             minor: uio.minor,
+            incarnation,
             since,
             config: handler.trim_end_matches('\n').to_owned(),
             label: options.nexus,
@@ -792,7 +802,7 @@ impl Devices {
         };
         self.introduce(unit.copy_domain.as_ref());
         let path = unit.backing.path().to_owned();
-        if !unit.worker.stop(STOP_PATIENCE) {
+        if !unit.worker.power_off(STOP_PATIENCE) {
             log::error!(
                 "{}: I/O hangs; the file stays locked until it ends",
                 path.display()

@@ -30,7 +30,7 @@ use crossbeam_channel::{Receiver, Sender, bounded, never, select, tick, unbounde
 use log::LevelFilter;
 use nix::sys::signal::{SigSet, Signal};
 
-use crate::control::dbus::{self, Bus};
+use crate::control::dbus::{self, Bus, Lost, Service};
 use crate::control::{Order, Orders, journal, metrics, systemd};
 use crate::nexus::tap::Faults;
 use crate::sys::process;
@@ -136,7 +136,8 @@ pub fn run(config: &Config) -> Result<(), Error> {
     configuration.keep();
     let (orders, asked) = Orders::new();
     // First the names: while another handler has them, the kernel's messages are none of our business.
-    let (service, mut lost) = dbus::serve(&config.bus, &orders)?;
+    let (mut service, mut lost) = dbus::serve(&config.bus, &orders)?;
+    let mut back_on_bus = never();
     // Without metrics, disks are served all the same.
     let socket = config.run_directory.join(METRICS_SOCKET);
     if let Err(error) = metrics::serve(&socket, orders.clone()) {
@@ -223,15 +224,23 @@ pub fn run(config: &Config) -> Result<(), Error> {
                 Err(_) => break Err(Error::Lost("nobody looks after the nexus tap any more".into())),
             },
             recv(lost) -> how => match how {
-                Ok(dbus::Lost::Name(name)) => {
+                Ok(Lost::Name(name)) => {
                     break Err(Error::Lost(format!("the bus name {name} was taken from us")));
                 }
-                Ok(dbus::Lost::Bus) | Err(_) => {
+                Ok(Lost::Bus) | Err(_) => {
                     log::error!(
                         "the system bus has gone: disks are served, but targetcli and tcmu-pr status can't reach us \
-                         until tcmu-pr is restarted"
+                         until it is back"
                     );
                     lost = never();
+                    back_on_bus = return_to_bus(config.bus.clone(), orders.clone());
+                }
+            },
+            recv(back_on_bus) -> served => {
+                back_on_bus = never();
+                if let Ok(served) = served {
+                    (service, lost) = served;
+                    log::info!("on the system bus again");
                 }
             },
             recv(watchdog) -> _ => systemd::alive(),
@@ -312,6 +321,19 @@ fn listen(mut listener: Listener) -> Result<Receiver<Result<Event, netlink::Erro
         }
     })?;
     Ok(receiver)
+}
+
+/// Offers everything on the bus when there is one again, on a channel.
+fn return_to_bus(bus: Bus, orders: Orders) -> Receiver<(Service, Receiver<Lost>)> {
+    let (sender, receiver) = bounded(1);
+    let started = spawn("bus again", move || {
+        // The daemon may have ended before.
+        let _ = sender.send(dbus::serve_again(&bus, &orders));
+    });
+    if let Err(error) = started {
+        log::error!("until tcmu-pr is restarted: {}", chain(&error));
+    }
+    receiver
 }
 
 fn spawn(what: &'static str, body: impl FnOnce() + Send + 'static) -> Result<(), Error> {

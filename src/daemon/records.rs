@@ -106,6 +106,12 @@ pub enum Error {
         #[source]
         source: image::Error,
     },
+    /// What the last daemon has left can't be taken away.
+    #[error(
+        "what the last tcmu-pr has left stays there and is not used, so initiators repeat what they have sent since: remove it \
+         before tcmu-pr is restarted, or the next one could take it for what this one has left"
+    )]
+    HandoverStays(#[source] saved::Error),
     /// A record of what is kept besides is damaged.
     #[error(
         "{path} can't be read: it says whether a flush has failed, and which mode parameters were set"

@@ -83,11 +83,17 @@ impl Left {
         let found = Found::of(uios, uio, tail, timeout_s);
         let whose = found.and_then(|found| self.handover.whose(&found, now()));
         let whose = whose.filter(|whose| self.can_tell(uio.minor, whose));
-        if let Some(whose) = whose {
-            // Nobody is there to be told if we have stopped already.
-            let _ = self.resting.send((backstore.name().clone(), whose.clone()));
-        }
-        Ok(whose.is_some())
+        let Some((whose, incarnation)) = whose.zip(uios.incarnation(uio.minor)) else {
+            return Ok(false);
+        };
+        // Nobody is there to be told if we have stopped already.
+        let _ = self.resting.send(devices::Found {
+            backstore: backstore.clone(),
+            minor: uio.minor,
+            incarnation,
+            whose: whose.clone(),
+        });
+        Ok(true)
     }
 
     /// Whether each command on the ring of the device with this minor number is known to be of whom it is.

@@ -4,7 +4,7 @@
 //! version = 1
 //! checksum = "4a17b156"
 //! boot_id = "0b7f…"         # the boot of the node under which it was written
-//! ended_ms = 86400123       # when, on the clock that counts since that boot
+//! ended_ms = 86400123       # since when nothing was taken, on the clock that counts since that boot
 //!
 //! [[ring]]                  # each ring of which all that was taken has been answered
 //! minor = 3                 # of its UIO device
@@ -164,11 +164,11 @@ struct Record {
 }
 
 impl<F: Files> Records<F> {
-    /// Leaves rings to the next daemon, which are at rest from now on.
-    pub fn hand_over(&self, rings: Vec<RestingRing>, now: Duration) -> Result<(), Error> {
+    /// Leaves rings to the next daemon, which are at rest from now on, and from which nothing was taken since `ended`.
+    pub fn hand_over(&self, rings: Vec<RestingRing>, ended: Duration) -> Result<(), Error> {
         let record = Record {
             boot_id: self.boot_id.clone(),
-            ended_ms: u64::try_from(now.as_millis()).unwrap_or(u64::MAX),
+            ended_ms: u64::try_from(ended.as_millis()).unwrap_or(u64::MAX),
             rings,
         };
         let mut text = image::unsealed(0);
@@ -181,13 +181,15 @@ impl<F: Files> Records<F> {
         )?)
     }
 
-    /// Takes what the last daemon has left: it is there once. Of another boot, or if none was left, that is nothing.
+    /// Takes what the last daemon has left: it is there once, whether it can be read or not. Of another boot, or if none
+    /// was left, that is nothing.
     pub fn take_over(&self) -> Result<Handover, Error> {
         let path = self.handover_path();
-        let Some(text) = saved::read(&self.files, &path)? else {
+        let text = saved::read(&self.files, &path);
+        saved::remove(&self.files, &path).map_err(Error::HandoverStays)?;
+        let Some(text) = text? else {
             return Ok(Handover::default());
         };
-        saved::remove(&self.files, &path)?;
         let record = image::open(&text)
             .and_then(|text| {
                 toml::from_str::<Record>(text)
@@ -221,6 +223,9 @@ impl Handover {
 
 #[cfg(test)]
 mod tests {
+    use std::fs::{self, Permissions};
+    use std::os::unix::fs::PermissionsExt;
+
     use super::super::tests::{BOOT, NEXT_BOOT, Node};
     use super::*;
     use crate::scsi::nexus::{Protocol, TargetPort, TransportId};
@@ -347,10 +352,35 @@ mod tests {
         let records = node.records(BOOT);
         records.hand_over(vec![ring()], ENDED).unwrap();
         let path = records.handover_path();
-        let text = std::fs::read_to_string(&path).unwrap();
-        std::fs::write(&path, text.replace("4480", "4488")).unwrap();
+        let text = fs::read_to_string(&path).unwrap();
+        fs::write(&path, text.replace("4480", "4488")).unwrap();
         let error = records.take_over().unwrap_err();
         assert!(matches!(error, Error::Handover { .. }), "{error}");
         assert_eq!(records.take_over().unwrap(), Handover::default());
+    }
+
+    #[test]
+    fn a_record_that_could_be_of_others_is_gone_too() {
+        let node = Node::new();
+        let records = node.records(BOOT);
+        records.hand_over(vec![ring()], ENDED).unwrap();
+        let writable = Permissions::from_mode(0o666);
+        fs::set_permissions(records.handover_path(), writable).unwrap();
+        let error = records.take_over().unwrap_err();
+        assert!(matches!(error, Error::Saved(_)), "{error}");
+        assert_eq!(records.take_over().unwrap(), Handover::default());
+    }
+
+    #[test]
+    fn what_can_not_be_taken_away_is_not_taken() {
+        let node = Node::new();
+        let records = node.records(BOOT);
+        fs::create_dir(records.handover_path()).unwrap();
+        let error = records.take_over().unwrap_err();
+        let text = error.to_string();
+        assert!(
+            text.contains("remove it before tcmu-pr is restarted"),
+            "{text}"
+        );
     }
 }

@@ -102,6 +102,8 @@ pub enum Order {
     },
     /// Say how things are.
     Report(Sender<Report>),
+    /// Store nothing any more: the administrator has removed the unit.
+    PowerOff,
     /// Take no more commands, answer those that were taken, and end.
     Stop,
 }
