@@ -104,7 +104,7 @@ pub enum Error {
         path: PathBuf,
         /// What is wrong with it.
         #[source]
-        source: image::Error,
+        source: Box<dyn std::error::Error + Send + Sync>,
     },
     /// A record of what is kept besides is damaged.
     #[error(

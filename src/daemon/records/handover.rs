@@ -163,6 +163,13 @@ struct Record {
     rings: Vec<RestingRing>,
 }
 
+impl Record {
+    fn parse(text: &[u8]) -> Result<Record, image::Error> {
+        let text = image::open(text)?;
+        toml::from_str(text).map_err(|error| image::Error::Syntax(Box::new(error)))
+    }
+}
+
 impl<F: Files> Records<F> {
     /// Leaves rings to the next daemon, which are at rest from now on.
     pub fn hand_over(&self, rings: Vec<RestingRing>, now: Duration) -> Result<(), Error> {
@@ -184,16 +191,19 @@ impl<F: Files> Records<F> {
     /// Takes what the last daemon has left: it is there once. Of another boot, or if none was left, that is nothing.
     pub fn take_over(&self) -> Result<Handover, Error> {
         let path = self.handover_path();
-        let Some(text) = saved::read(&self.files, &path)? else {
-            return Ok(Handover::default());
-        };
+        let found = saved::read(&self.files, &path);
+        // Whatever it is: what can't be read now must not be found by another, when the rings are no more as they were.
         saved::remove(&self.files, &path)?;
-        let record = image::open(&text)
-            .and_then(|text| {
-                toml::from_str::<Record>(text)
-                    .map_err(|error| image::Error::Syntax(Box::new(error)))
-            })
-            .map_err(|source| Error::Handover { path, source })?;
+        let unreadable = |source| Error::Handover { path, source };
+        let text = match found {
+            Ok(Some(text)) => text,
+            Ok(None) => return Ok(Handover::default()),
+            Err(error) => return Err(unreadable(error.into())),
+        };
+        let record = match Record::parse(&text) {
+            Ok(record) => record,
+            Err(error) => return Err(unreadable(error.into())),
+        };
         if record.boot_id != self.boot_id {
             return Ok(Handover::default());
         }
@@ -221,6 +231,8 @@ impl Handover {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
     use super::super::tests::{BOOT, NEXT_BOOT, Node};
     use super::*;
     use crate::scsi::nexus::{Protocol, TargetPort, TransportId};
@@ -341,16 +353,70 @@ mod tests {
         assert_eq!(records.take_over().unwrap(), Handover::default());
     }
 
-    #[test]
-    fn a_damaged_record_is_an_error_once_and_then_gone() {
+    /// Leaves a record, and changes what stands in it: with a checksum that is right, or without a word of that.
+    fn left_with(change: impl FnOnce(&str) -> String, sealed: bool) -> (Node, Records) {
         let node = Node::new();
         let records = node.records(BOOT);
         records.hand_over(vec![ring()], ENDED).unwrap();
         let path = records.handover_path();
         let text = std::fs::read_to_string(&path).unwrap();
-        std::fs::write(&path, text.replace("4480", "4488")).unwrap();
+        let mut changed = change(&text);
+        assert_ne!(changed, text);
+        if sealed {
+            image::seal(&mut changed);
+        }
+        std::fs::write(&path, changed).unwrap();
+        (node, records)
+    }
+
+    /// What is said of a record that is not understood: once, then there is none.
+    fn refusal((_, records): &(Node, Records)) -> String {
         let error = records.take_over().unwrap_err();
         assert!(matches!(error, Error::Handover { .. }), "{error}");
         assert_eq!(records.take_over().unwrap(), Handover::default());
+        crate::daemon::chain(&error)
+    }
+
+    #[test]
+    fn a_damaged_record_is_an_error_once_and_then_gone() {
+        let told = refusal(&left_with(|text| text.replace("4480", "4488"), false));
+        assert!(
+            told.contains("initiators repeat what they have sent"),
+            "{told}"
+        );
+        assert!(told.contains("its checksum should be"), "{told}");
+        let torn = left_with(|text| text[..text.len() / 2].to_owned(), false);
+        assert!(refusal(&torn).contains("its checksum should be"));
+        let empty = left_with(|_| String::new(), false);
+        assert!(refusal(&empty).contains("does not begin with a version"));
+    }
+
+    #[test]
+    fn a_record_of_another_version_is_an_error_once_and_then_gone() {
+        let next = left_with(|text| text.replacen("version = 1", "version = 2", 1), false);
+        assert!(refusal(&next).ends_with("version 2, and only version 1 can be read"));
+    }
+
+    #[test]
+    fn a_record_with_other_fields_is_an_error_once_and_then_gone() {
+        let more = |text: &str| text.replacen("tail = ", "head = 7\ntail = ", 1);
+        assert!(refusal(&left_with(more, true)).contains("unknown field `head`"));
+        let less = |text: &str| text.replacen("tail = 4480\n", "", 1);
+        assert!(refusal(&left_with(less, true)).contains("missing field `tail`"));
+        // As it was before there was a nexus tap that stays.
+        let older = |text: &str| text.replacen("\n[ring.whose]\n", "", 1);
+        assert!(refusal(&left_with(older, true)).contains("unknown field `nexus`"));
+        let other = |text: &str| text.replacen("\nnexus = ", "\nnobody = ", 1);
+        assert!(refusal(&left_with(other, true)).contains("unknown variant `nobody`"));
+    }
+
+    #[test]
+    fn a_record_that_others_could_have_written_is_an_error_once_and_then_gone() {
+        let node = Node::new();
+        let records = node.records(BOOT);
+        records.hand_over(vec![ring()], ENDED).unwrap();
+        let writable = std::fs::Permissions::from_mode(0o666);
+        std::fs::set_permissions(records.handover_path(), writable).unwrap();
+        assert!(refusal(&(node, records)).contains("others than its owner may write it"));
     }
 }
