@@ -6,7 +6,7 @@
 
 use std::collections::HashSet;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
@@ -195,26 +195,53 @@ pub(super) fn tell_unit(record: &UnitRecord, id: MessageId, text: &str) {
     journal::tell(Level::Error, id, &fields, format_args!("{path}: {text}"));
 }
 
-/// Answers whoever asks for the history of the unit with this serial number, on a thread of its own: the disk may be slow.
-pub(super) fn answer(records: &Records, serial: String, reply: Sender<Result<Found, String>>) {
-    let file = records.history(&serial);
-    let read = move || {
-        let is_serial = serial.bytes().all(|digit| digit.is_ascii_hexdigit());
-        let found = if is_serial && !serial.is_empty() {
-            history::read(&file)
-                .map_err(|error| format!("{} can't be read: {error}", file.display()))
-        } else {
-            Err(format!("{serial:?} is no serial number"))
+/// How many read histories at a time. More would wait for the same disk.
+const READERS_MAX: usize = 16;
+
+/// Those who read histories for whoever asks, each on a thread of its own: the disk may be slow, or hang.
+#[derive(Debug, Default)]
+pub(super) struct Readers(Arc<()>);
+
+impl Readers {
+    /// Answers whoever asks for the history of the unit with this serial number.
+    pub(super) fn answer(
+        &self,
+        records: &Records,
+        serial: String,
+        reply: Sender<Result<Found, String>>,
+    ) {
+        let file = records.history(&serial);
+        if Arc::strong_count(&self.0) > READERS_MAX {
+            let why = format!(
+                "{READERS_MAX} others wait to read histories: does the disk of {} hang?",
+                file.display()
+            );
+            // Whoever asked may have gone.
+            let _ = reply.send(Err(why));
+            return;
+        }
+        let reading = Arc::clone(&self.0);
+        let read = move || {
+            let found = read(&file, &serial);
+            drop(reading);
+            // Whoever asked may have gone.
+            let _ = reply.send(found);
         };
-        // Whoever asked may have gone.
-        let _ = reply.send(found);
-    };
-    if let Err(error) = thread::Builder::new()
-        .name("history".to_owned())
-        .spawn(read)
-    {
-        log::error!("starting a thread: {error}");
+        if let Err(error) = thread::Builder::new()
+            .name("history".to_owned())
+            .spawn(read)
+        {
+            log::error!("starting a thread: {error}");
+        }
     }
+}
+
+fn read(file: &Path, serial: &str) -> Result<Found, String> {
+    let is_serial = serial.bytes().all(|digit| digit.is_ascii_hexdigit());
+    if serial.is_empty() || !is_serial {
+        return Err(format!("{serial:?} is no serial number"));
+    }
+    history::read(file).map_err(|error| format!("{} can't be read: {error}", file.display()))
 }
 
 /// The history of a unit, and its part of the log.

@@ -162,6 +162,7 @@ pub fn run(config: &Config) -> Result<(), Error> {
         devices.tapped(first);
     }
     let growing = devices.growing();
+    let readers = history::Readers::default();
     let events = listen(listener)?;
     let mut ready = false;
     let clock = tick(TICK);
@@ -203,7 +204,7 @@ pub fn run(config: &Config) -> Result<(), Error> {
                 Ok(Order::Administer { serial, action, reply }) => {
                     devices.administer(&serial, action, reply);
                 }
-                Ok(Order::History { serial, reply }) => history::answer(&records, serial, reply),
+                Ok(Order::History { serial, reply }) => readers.answer(&records, serial, reply),
                 Ok(Order::Status { reply }) => {
                     let _ = reply.send(devices.status());
                 }

@@ -289,3 +289,33 @@ fn a_history_that_hangs_holds_up_nobody_and_tells_what_it_has_missed() {
     assert_eq!(gap.kind, Kind::Other(Other::Gap));
     assert_eq!(gap.count, Some(3));
 }
+
+#[test]
+fn no_more_wait_for_a_disk_that_hangs_than_there_may_be() {
+    let folder = tempfile::tempdir().unwrap();
+    let records = Records::open(&folder.path().join("run"), &folder.path().join("state")).unwrap();
+    // To open it hangs until somebody writes.
+    let file = records.history(SERIAL);
+    nix::unistd::mkfifo(&file, nix::sys::stat::Mode::S_IRWXU).unwrap();
+    let readers = Readers::default();
+    let ask = || {
+        let (reply, answer) = bounded(1);
+        readers.answer(&records, SERIAL.to_owned(), reply);
+        answer
+    };
+    let waiting: Vec<_> = (0..READERS_MAX).map(|_| ask()).collect();
+    let refused = ask().recv().unwrap().unwrap_err();
+    assert!(refused.starts_with("16 others wait"), "{refused}");
+    assert!(waiting.iter().all(Receiver::is_empty));
+    // It hangs no more: whoever waits is answered, and others can ask again.
+    let end = std::fs::OpenOptions::new()
+        .read(true)
+        .write(true)
+        .open(&file);
+    std::fs::rename(&file, folder.path().join("pipe")).unwrap();
+    for answer in waiting {
+        let _ = answer.recv().unwrap();
+    }
+    drop(end.unwrap());
+    assert_eq!(ask().recv().unwrap(), Ok(Found::default()));
+}
