@@ -4,6 +4,7 @@
 //! devices, what changes in the target configuration, what the bus asks, and what workers report. It never
 //! touches what a worker owns: it gives orders.
 
+mod asked;
 mod configuration;
 mod devices;
 pub mod history;
