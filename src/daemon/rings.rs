@@ -64,6 +64,11 @@ impl Left {
         }
     }
 
+    /// What the last daemon has told of it.
+    pub(super) fn handover(&self) -> Handover {
+        self.handover.clone()
+    }
+
     /// Whether a ring is as it was left. Then that is told, and the kernel need not end anything. `claim` is its device,
     /// which nobody else has open.
     fn has(

@@ -22,7 +22,7 @@
 //! ```
 //!
 //! It is taken away before anything is served, so that a crash later on never finds it: then nobody knows what is
-//! pending on a ring.
+//! pending on a ring. A daemon that is asked to end before it has served anything leaves again what it has taken.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -119,6 +119,16 @@ impl Found {
 }
 
 impl Handover {
+    /// Rings at rest, and when they came to it on the clock of [`now`].
+    pub fn new(rings: Vec<RestingRing>, ended: Duration) -> Handover {
+        Handover { ended, rings }
+    }
+
+    /// How many rings there are.
+    pub fn count(&self) -> usize {
+        self.rings.len()
+    }
+
     /// Whose commands are on a ring that is as it was left, so that it can be served from its tail on. Commands that came
     /// right after the last daemon's end must not be so old that the kernel may have failed them, or a write would be
     /// performed that its initiator was told has failed.
@@ -171,12 +181,12 @@ impl Record {
 }
 
 impl<F: Files> Records<F> {
-    /// Leaves rings to the next daemon, which are at rest from now on.
-    pub fn hand_over(&self, rings: Vec<RestingRing>, now: Duration) -> Result<(), Error> {
+    /// Leaves rings to the next daemon.
+    pub fn hand_over(&self, left: &Handover) -> Result<(), Error> {
         let record = Record {
             boot_id: self.boot_id.clone(),
-            ended_ms: u64::try_from(now.as_millis()).unwrap_or(u64::MAX),
-            rings,
+            ended_ms: u64::try_from(left.ended.as_millis()).unwrap_or(u64::MAX),
+            rings: left.rings.clone(),
         };
         let mut text = image::unsealed(0);
         text.push_str(&toml::to_string(&record).expect("strings and numbers are TOML"));
@@ -272,6 +282,10 @@ mod tests {
         }
     }
 
+    fn handover(rings: Vec<RestingRing>) -> Handover {
+        Handover::new(rings, ENDED)
+    }
+
     fn found(ring: RestingRing) -> Found {
         Found {
             minor: ring.minor,
@@ -285,7 +299,7 @@ mod tests {
     fn left() -> Handover {
         let node = Node::new();
         let records = node.records(BOOT);
-        records.hand_over(vec![ring(), other()], ENDED).unwrap();
+        records.hand_over(&handover(vec![ring(), other()])).unwrap();
         records.take_over().unwrap()
     }
 
@@ -339,16 +353,30 @@ mod tests {
         let node = Node::new();
         let records = node.records(BOOT);
         assert_eq!(records.take_over().unwrap(), Handover::default());
-        records.hand_over(vec![ring()], ENDED).unwrap();
+        records.hand_over(&handover(vec![ring()])).unwrap();
         let left = records.take_over().unwrap();
         assert_eq!(left.rings, [ring()]);
         assert_eq!(records.take_over().unwrap(), Handover::default());
     }
 
     #[test]
+    fn what_was_taken_and_not_used_can_be_left_again() {
+        let node = Node::new();
+        let records = node.records(BOOT);
+        let before = handover(vec![ring(), other()]);
+        for _ in 0..2 {
+            records.hand_over(&before).unwrap();
+            // With the time since which nobody has served them.
+            assert_eq!(records.take_over().unwrap(), before);
+        }
+    }
+
+    #[test]
     fn what_was_left_before_a_boot_is_void() {
         let node = Node::new();
-        node.records(BOOT).hand_over(vec![ring()], ENDED).unwrap();
+        node.records(BOOT)
+            .hand_over(&handover(vec![ring()]))
+            .unwrap();
         let records = node.records(NEXT_BOOT);
         assert_eq!(records.take_over().unwrap(), Handover::default());
     }
@@ -357,7 +385,7 @@ mod tests {
     fn left_with(change: impl FnOnce(&str) -> String, sealed: bool) -> (Node, Records) {
         let node = Node::new();
         let records = node.records(BOOT);
-        records.hand_over(vec![ring()], ENDED).unwrap();
+        records.hand_over(&handover(vec![ring()])).unwrap();
         let path = records.handover_path();
         let text = std::fs::read_to_string(&path).unwrap();
         let mut changed = change(&text);
@@ -414,7 +442,7 @@ mod tests {
     fn a_record_that_others_could_have_written_is_an_error_once_and_then_gone() {
         let node = Node::new();
         let records = node.records(BOOT);
-        records.hand_over(vec![ring()], ENDED).unwrap();
+        records.hand_over(&handover(vec![ring()])).unwrap();
         let writable = std::fs::Permissions::from_mode(0o666);
         std::fs::set_permissions(records.handover_path(), writable).unwrap();
         assert!(refusal(&(node, records)).contains("others than its owner may write it"));
