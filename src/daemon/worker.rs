@@ -260,7 +260,7 @@ impl<S: Store<Pending>, R: Record> Worker<S, R> {
             stopping: false,
             backlog: Backlog::None,
             polling,
-            measure: Measure::new(Instant::now()),
+            measure: Measure::new(Instant::now),
             refusals: refusals(),
         })
     }
