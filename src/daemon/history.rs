@@ -53,6 +53,9 @@ const OTHERS: &str = "other I_T nexuses";
 /// How much may wait to be written.
 const NOTES_MAX: usize = 4_096;
 
+/// How often it is tried again to write what could not be written, though nothing happens.
+const TRY_AGAIN: Duration = Duration::from_secs(60);
+
 /// How long the end of a unit waits until its history is written.
 const END_PATIENCE: Duration = Duration::from_secs(1);
 
@@ -135,7 +138,7 @@ impl Drop for Writer {
 
 fn write(mut history: History, notes: &Receiver<Note>, lost: &AtomicU64) {
     loop {
-        let due = history.changes.due();
+        let due = history.due();
         let note = match due.map_or_else(
             || notes.recv().map_err(RecvTimeoutError::from),
             |due| notes.recv_deadline(due),
@@ -263,6 +266,8 @@ pub struct History {
 #[derive(Debug)]
 struct Missing {
     since: Timestamp,
+    /// When it is tried again.
+    again: Instant,
     count: u64,
     why: String,
 }
@@ -428,7 +433,17 @@ impl History {
         }
     }
 
+    /// When there is something to do though nothing happens.
+    fn due(&self) -> Option<Instant> {
+        let again = self.missing.as_ref().map(|missing| missing.again);
+        self.changes.due().into_iter().chain(again).min()
+    }
+
     fn tell_due(&mut self, now: Instant) {
+        if let Some(missing) = self.missing.as_mut().filter(|missing| missing.again <= now) {
+            missing.again = now + TRY_AGAIN;
+            self.append(Vec::new());
+        }
         while let Some(withheld) = self.changes.overdue(now) {
             self.tell_withheld(&withheld);
         }
@@ -511,6 +526,7 @@ impl History {
         self.log(Level::Error, MessageId::HistoryGap, &[], &text);
         self.missing = Some(Missing {
             since: Timestamp::now(),
+            again: Instant::now() + TRY_AGAIN,
             count,
             why: error.to_string(),
         });
