@@ -26,8 +26,8 @@ use super::configuration::Node;
 use super::history::{self, Noting, tell_unit};
 use super::performance::performance;
 use super::recorder::Recorder;
+use super::records::Records;
 use super::records::handover::Whose;
-use super::records::{self, Keep, Records};
 use super::refusal::Refusal;
 use super::rings::{Waiting, aside, ours, unblock};
 use super::sessions::Reserves;
@@ -39,10 +39,9 @@ use super::warnings::Warnings;
 use super::worker::{self, Notice, Order, Parts, PortId, Rest};
 use crate::control::journal::{self, MessageId};
 use crate::control::{Administration, PortStatus, RefusedStatus, Status, TapStatus, UnitStatus};
-use crate::lu::{Alteration, LogicalUnit, Setup, ToStore, UnitState, Unknown};
+use crate::lu::{Alteration, LogicalUnit, Setup, UnitState, Unknown};
 use crate::nexus;
 use crate::nexus::tap::{Links, Notes};
-use crate::pr::Save;
 use crate::pr::admin::Action;
 use crate::scsi::capacity::Geometry;
 use crate::scsi::inquiry;
@@ -668,17 +667,7 @@ impl Devices {
         let mut unreadable = None;
         let (reservations, attentions, power_on) = match self.records.reservations(&record.serial) {
             Ok(kept) => {
-                // From now on a restart finds that there was a power on, and a crash between two records is mended.
-                let to_store = ToStore {
-                    next: kept.reservations.clone(),
-                    save: Save::Durable,
-                    attentions: kept.attentions.clone(),
-                    state: None,
-                    set_aside: false,
-                    cause: None,
-                };
-                let mut keeper = self.records.keeper(&record.serial);
-                keeper.save(&to_store).map_err(records::Error::from)?;
+                self.records.begin(&record.serial, &kept)?;
                 (Ok(kept.reservations), kept.attentions, kept.power_on)
             }
             Err(error) => {
