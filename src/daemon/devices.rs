@@ -20,13 +20,14 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 use log::Level;
 use nix::errno::Errno;
 
+use super::asked::{Asked, WORKER_PATIENCE};
 use super::chain;
 use super::configuration::Node;
 use super::history::{self, Noting, tell_unit};
 use super::performance::performance;
 use super::recorder::Recorder;
+use super::records::Records;
 use super::records::handover::{Whose, now};
-use super::records::{self, Keep, Records};
 use super::refusal::Refusal;
 use super::rings::{Waiting, aside, ours, unblock};
 use super::sessions::Reserves;
@@ -40,10 +41,9 @@ use crate::control::journal::{self, MessageId};
 use crate::control::{
     Administration, PortStatus, RefusedStatus, Status, TapStatus, Undone, UnitStatus,
 };
-use crate::lu::{Alteration, LogicalUnit, Setup, ToStore, UnitState, Unknown};
+use crate::lu::{Alteration, LogicalUnit, Setup, UnitState, Unknown};
 use crate::nexus;
 use crate::nexus::tap::{Links, Notes};
-use crate::pr::Save;
 use crate::pr::admin::Action;
 use crate::scsi::capacity::Geometry;
 use crate::scsi::inquiry;
@@ -60,9 +60,6 @@ use crate::tcmu::{Uio, UioPaths};
 
 /// How long units that are to end may take to answer what they have taken.
 const STOP_PATIENCE: Duration = Duration::from_secs(10);
-
-/// How long a worker may take to answer the main thread.
-const WORKER_PATIENCE: Duration = Duration::from_secs(2);
 
 /// How long another handler may take to answer for a device of its own. After that nobody will, and whoever
 /// made the device would wait for ever.
@@ -425,13 +422,19 @@ impl Devices {
         action: Administration,
         reply: Sender<Result<(), Undone>>,
     ) {
-        let mut units = self.units.iter();
-        let Some((&id, unit)) = units.find(|(_, unit)| unit.record.serial == serial) else {
-            let reason = format!("no logical unit here has the serial number {serial:?}");
-            // Whoever asked may have gone.
-            let _ = reply.send(Err(Undone::Refused(reason)));
-            return;
-        };
+        let mut units = self.units.iter_mut();
+        let found = units.find(|(_, unit)| unit.record.serial == serial);
+        let found =
+            found.ok_or_else(|| format!("no logical unit here has the serial number {serial:?}"));
+        let (&id, unit) =
+            match found.and_then(|(id, unit)| unit.takes_orders().map(|()| (id, unit))) {
+                Ok(found) => found,
+                Err(reason) => {
+                    // Whoever asked may have gone.
+                    let _ = reply.send(Err(Undone::Refused(reason)));
+                    return;
+                }
+            };
         let path = unit.backing.path().display();
         let action = match action {
             Administration::Clear => {
@@ -499,18 +502,14 @@ impl Devices {
     }
 
     /// How things are.
-    pub(super) fn status(&self) -> Status {
-        let asked = self.units.iter().map(|(&id, unit)| {
-            let (reply, answer) = bounded(1);
-            unit.worker.give(Order::Report(reply));
-            (id, unit, answer)
-        });
+    pub(super) fn status(&mut self) -> Status {
         // All of them first, so that those that hang are waited for together.
-        let asked: Vec<_> = asked.collect();
-        let deadline = Instant::now() + WORKER_PATIENCE;
-        let told = asked.into_iter().map(|(id, unit, answer)| {
-            self.unit_status(id, unit, answer.recv_deadline(deadline).ok())
-        });
+        self.units.values_mut().for_each(Unit::ask);
+        let told = self.units.iter_mut().map(|(&id, unit)| (id, unit.told()));
+        let told: Vec<_> = told.collect();
+        let told = told
+            .into_iter()
+            .map(|(id, report)| self.unit_status(id, &self.units[&id], report));
         let mut units: Vec<UnitStatus> = told.collect();
         units.sort_by(|a, b| a.path.cmp(&b.path));
         let refused = self
@@ -680,17 +679,7 @@ impl Devices {
         let mut unreadable = None;
         let (reservations, attentions, power_on) = match self.records.reservations(&record.serial) {
             Ok(kept) => {
-                // From now on a restart finds that there was a power on, and a crash between two records is mended.
-                let to_store = ToStore {
-                    next: kept.reservations.clone(),
-                    save: Save::Durable,
-                    attentions: kept.attentions.clone(),
-                    state: None,
-                    set_aside: false,
-                    cause: None,
-                };
-                let mut keeper = self.records.keeper(&record.serial);
-                keeper.save(&to_store).map_err(records::Error::from)?;
+                self.records.begin(&record.serial, &kept)?;
                 (Ok(kept.reservations), kept.attentions, kept.power_on)
             }
             Err(error) => {
@@ -758,6 +747,7 @@ impl Devices {
             id,
             Unit {
                 worker,
+                asked: Asked::default(),
                 engine,
                 backing,
                 record,

@@ -4,6 +4,7 @@
 //! devices, what changes in the target configuration, what the bus asks, and what workers report. It never
 //! touches what a worker owns: it gives orders.
 
+mod asked;
 mod configuration;
 mod devices;
 pub mod history;
@@ -147,8 +148,9 @@ pub fn run(config: &Config) -> Result<(), Error> {
     let (waiting, who_waits) = unbounded();
     let (resting, found_resting) = unbounded();
     let left = rings::Left::take(&records, left_notes, resting);
+    let resting = Resting::new(found_resting, left.handover());
     let empty_rings = rings::empty_left_rings(UioPaths::default(), left, waiting);
-    let (walks, again) = watch::start(configfs::ROOT.as_ref(), WALK_INTERVAL, empty_rings)?;
+    let (found, again) = watch::start(configfs::ROOT.as_ref(), WALK_INTERVAL, empty_rings)?;
     let (notices, noticed) = unbounded();
     let mut devices = Devices::new(
         records.clone(),
@@ -157,16 +159,16 @@ pub fn run(config: &Config) -> Result<(), Error> {
         again,
         started,
         who_waits,
-        Resting::new(found_resting),
+        resting,
     );
     devices.configure(configuration.node());
     devices.warn_of_file(configuration.warning());
-    // Whether there is a tap decides which backstores can be served.
-    if let Ok(first) = happened.recv() {
-        devices.tapped(first);
-    }
     let growing = devices.growing();
-    let events = listen(listener)?;
+    let readers = history::Readers::default();
+    // Whether there is a tap decides which backstores can be served: until that is known, the kernel waits. To load one can
+    // take minutes.
+    let mut of_kernel = Some((listener, found));
+    let (mut events, mut walks) = (never(), never());
     let mut ready = false;
     let clock = tick(TICK);
 
@@ -207,7 +209,7 @@ pub fn run(config: &Config) -> Result<(), Error> {
                 Ok(Order::Administer { serial, action, reply }) => {
                     devices.administer(&serial, action, reply);
                 }
-                Ok(Order::History { serial, reply }) => history::answer(&records, serial, reply),
+                Ok(Order::History { serial, reply }) => readers.answer(&records, serial, reply),
                 Ok(Order::Status { reply }) => {
                     let _ = reply.send(devices.status());
                 }
@@ -220,7 +222,16 @@ pub fn run(config: &Config) -> Result<(), Error> {
                 devices.grown(grown);
             },
             recv(happened) -> event => match event {
-                Ok(event) => devices.tapped(event),
+                Ok(event) => {
+                    devices.tapped(event);
+                    if let Some((listener, found)) = of_kernel.take() {
+                        walks = found;
+                        match listen(listener) {
+                            Ok(heard) => events = heard,
+                            Err(error) => break Err(error),
+                        }
+                    }
+                }
                 Err(_) => break Err(Error::Lost("nobody looks after the nexus tap any more".into())),
             },
             recv(lost) -> how => match how {
@@ -250,6 +261,8 @@ pub fn run(config: &Config) -> Result<(), Error> {
     systemd::stopping();
     // Whoever asks now is told that we stop. The names are ours until the rings are left: another daemon must find them so.
     drop(asked);
+    // A tap that was gone on with is left to the next daemon, also if nobody has heard of it yet.
+    happened.try_iter().for_each(|event| devices.tapped(event));
     devices.stop();
     drop(service);
     ended

@@ -64,6 +64,11 @@ impl Left {
         }
     }
 
+    /// What the last daemon has told of it.
+    pub(super) fn handover(&self) -> Handover {
+        self.handover.clone()
+    }
+
     /// Whether a ring is as it was left. Then that is told, and the kernel need not end anything. `claim` is its device,
     /// which nobody else has open.
     fn has(
@@ -488,5 +493,26 @@ mod tests {
         assert_eq!(node.rings.in_order.handover, before);
         assert!(node.what_is_waited_for().is_some());
         assert_eq!(node.rings.in_order.handover, Handover::default());
+    }
+
+    #[test]
+    fn what_was_left_and_is_not_understood_keeps_nobody_from_starting() {
+        let mut node = Node::new("");
+        let (run, state) = (node.tree.root().join("run"), node.tree.root().join("state"));
+        let records = Records::open(&run, &state).unwrap();
+        let path = run.join("handover");
+        for text in [
+            "version = 2\nchecksum = \"00000000\"\n",
+            "version = 1\n",
+            "\0",
+        ] {
+            fs::write(&path, text).unwrap();
+            let left = Left::take(&records, None, crossbeam_channel::unbounded().0);
+            assert_eq!(left.handover, Handover::default(), "{text:?}");
+            assert!(!path.exists(), "{text:?}");
+            node.rings.in_order = left;
+        }
+        assert_eq!(node.what_is_waited_for(), None);
+        assert!(node.is_emptied());
     }
 }

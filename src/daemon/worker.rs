@@ -271,7 +271,7 @@ impl<S: Store<Pending>, R: Record> Worker<S, R> {
             powered_off: false,
             backlog: Backlog::None,
             polling,
-            measure: Measure::new(Instant::now()),
+            measure: Measure::new(Instant::now),
             refusals: refusals(),
         })
     }

@@ -12,7 +12,7 @@ use crossbeam_channel::Receiver;
 
 use super::{Devices, Link};
 use crate::daemon::chain;
-use crate::daemon::records::handover::{RestingRing, Whose};
+use crate::daemon::records::handover::{Handover, RestingRing, Whose};
 use crate::daemon::rings::aside;
 use crate::daemon::tap;
 use crate::daemon::worker::{Order, PortId, Rest};
@@ -39,16 +39,20 @@ const EMPTY_AGAIN: Duration = Duration::from_secs(1);
 pub(in crate::daemon) struct Resting {
     found: Receiver<Found>,
     left: BTreeMap<BackstoreName, Found>,
+    /// What the last daemon has told of all of them.
+    handover: Handover,
     /// Those that were not to be served in the end, until they are empty.
     emptying: Arc<Mutex<BTreeSet<BackstoreName>>>,
 }
 
 impl Resting {
-    /// Those that are found come there, before the walk that shows their backstores.
-    pub(in crate::daemon) fn new(found: Receiver<Found>) -> Resting {
+    /// Those that are found of the ones that the last daemon has told of come there, before the walk that shows their
+    /// backstores.
+    pub(in crate::daemon) fn new(found: Receiver<Found>, handover: Handover) -> Resting {
         Resting {
             found,
             left: BTreeMap::new(),
+            handover,
             emptying: Arc::default(),
         }
     }
@@ -151,8 +155,21 @@ impl Devices {
 
     /// Leaves rings at rest to the next daemon, if it is known whose commands come. Where initiators share a backstore,
     /// the tap notes that meanwhile, if systemd keeps it. `ended`: since when nothing has been taken from them.
+    ///
+    /// Before the first walk nobody was served. So what the last daemon has left is so still, and is left again.
     pub(super) fn hand_over(&self, rests: Vec<Rest>, ended: Duration) {
         tap::leave(&self.tap_links);
+        let left = match self.walk {
+            Some(_) => self.rings_at_rest(rests, ended),
+            None => self.resting.handover.clone(),
+        };
+        match self.records.hand_over(&left) {
+            Ok(()) => log::info!("{} rings are left to the next daemon", left.count()),
+            Err(error) => log::error!("initiators will repeat commands: {}", chain(&error)),
+        }
+    }
+
+    fn rings_at_rest(&self, rests: Vec<Rest>, ended: Duration) -> Handover {
         let uios = self.uio.scan().unwrap_or_default();
         let resting = rests.into_iter().filter_map(|rest| {
             let port = &self.ports[&rest.port];
@@ -167,12 +184,7 @@ impl Devices {
             let uio = uios.find(|uio| uio.minor == port.minor)?;
             RestingRing::of(&self.uio, uio, rest.tail, whose)
         });
-        let resting: Vec<RestingRing> = resting.collect();
-        let count = resting.len();
-        match self.records.hand_over(resting, ended) {
-            Ok(()) => log::info!("{count} rings are left to the next daemon"),
-            Err(error) => log::error!("initiators will repeat commands: {}", chain(&error)),
-        }
+        Handover::new(resting.collect(), ended)
     }
 }
 

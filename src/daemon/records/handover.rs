@@ -22,7 +22,7 @@
 //! ```
 //!
 //! It is taken away before anything is served, so that a crash later on never finds it: then nobody knows what is
-//! pending on a ring.
+//! pending on a ring. A daemon that is asked to end before it has served anything leaves again what it has taken.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -119,6 +119,16 @@ impl Found {
 }
 
 impl Handover {
+    /// Rings at rest, and when they came to it on the clock of [`now`].
+    pub fn new(rings: Vec<RestingRing>, ended: Duration) -> Handover {
+        Handover { ended, rings }
+    }
+
+    /// How many rings there are.
+    pub fn count(&self) -> usize {
+        self.rings.len()
+    }
+
     /// Whose commands are on a ring that is as it was left, so that it can be served from its tail on. Commands that came
     /// right after the last daemon's end must not be so old that the kernel may have failed them, or a write would be
     /// performed that its initiator was told has failed.
@@ -163,13 +173,20 @@ struct Record {
     rings: Vec<RestingRing>,
 }
 
+impl Record {
+    fn parse(text: &[u8]) -> Result<Record, image::Error> {
+        let text = image::open(text)?;
+        toml::from_str(text).map_err(|error| image::Error::Syntax(Box::new(error)))
+    }
+}
+
 impl<F: Files> Records<F> {
-    /// Leaves rings to the next daemon, which are at rest from now on, and from which nothing was taken since `ended`.
-    pub fn hand_over(&self, rings: Vec<RestingRing>, ended: Duration) -> Result<(), Error> {
+    /// Leaves rings to the next daemon.
+    pub fn hand_over(&self, left: &Handover) -> Result<(), Error> {
         let record = Record {
             boot_id: self.boot_id.clone(),
-            ended_ms: u64::try_from(ended.as_millis()).unwrap_or(u64::MAX),
-            rings,
+            ended_ms: u64::try_from(left.ended.as_millis()).unwrap_or(u64::MAX),
+            rings: left.rings.clone(),
         };
         let mut text = image::unsealed(0);
         text.push_str(&toml::to_string(&record).expect("strings and numbers are TOML"));
@@ -185,17 +202,19 @@ impl<F: Files> Records<F> {
     /// was left, that is nothing.
     pub fn take_over(&self) -> Result<Handover, Error> {
         let path = self.handover_path();
-        let text = saved::read(&self.files, &path);
+        let found = saved::read(&self.files, &path);
+        // Whatever it is: what can't be read now must not be found by another, when the rings are no more as they were.
         saved::remove(&self.files, &path).map_err(Error::HandoverStays)?;
-        let Some(text) = text? else {
-            return Ok(Handover::default());
+        let unreadable = |source| Error::Handover { path, source };
+        let text = match found {
+            Ok(Some(text)) => text,
+            Ok(None) => return Ok(Handover::default()),
+            Err(error) => return Err(unreadable(error.into())),
         };
-        let record = image::open(&text)
-            .and_then(|text| {
-                toml::from_str::<Record>(text)
-                    .map_err(|error| image::Error::Syntax(Box::new(error)))
-            })
-            .map_err(|source| Error::Handover { path, source })?;
+        let record = match Record::parse(&text) {
+            Ok(record) => record,
+            Err(error) => return Err(unreadable(error.into())),
+        };
         if record.boot_id != self.boot_id {
             return Ok(Handover::default());
         }
@@ -223,7 +242,6 @@ impl Handover {
 
 #[cfg(test)]
 mod tests {
-    use std::fs::{self, Permissions};
     use std::os::unix::fs::PermissionsExt;
 
     use super::super::tests::{BOOT, NEXT_BOOT, Node};
@@ -265,6 +283,10 @@ mod tests {
         }
     }
 
+    fn handover(rings: Vec<RestingRing>) -> Handover {
+        Handover::new(rings, ENDED)
+    }
+
     fn found(ring: RestingRing) -> Found {
         Found {
             minor: ring.minor,
@@ -278,7 +300,7 @@ mod tests {
     fn left() -> Handover {
         let node = Node::new();
         let records = node.records(BOOT);
-        records.hand_over(vec![ring(), other()], ENDED).unwrap();
+        records.hand_over(&handover(vec![ring(), other()])).unwrap();
         records.take_over().unwrap()
     }
 
@@ -332,50 +354,106 @@ mod tests {
         let node = Node::new();
         let records = node.records(BOOT);
         assert_eq!(records.take_over().unwrap(), Handover::default());
-        records.hand_over(vec![ring()], ENDED).unwrap();
+        records.hand_over(&handover(vec![ring()])).unwrap();
         let left = records.take_over().unwrap();
         assert_eq!(left.rings, [ring()]);
         assert_eq!(records.take_over().unwrap(), Handover::default());
     }
 
     #[test]
+    fn what_was_taken_and_not_used_can_be_left_again() {
+        let node = Node::new();
+        let records = node.records(BOOT);
+        let before = handover(vec![ring(), other()]);
+        for _ in 0..2 {
+            records.hand_over(&before).unwrap();
+            // With the time since which nobody has served them.
+            assert_eq!(records.take_over().unwrap(), before);
+        }
+    }
+
+    #[test]
     fn what_was_left_before_a_boot_is_void() {
         let node = Node::new();
-        node.records(BOOT).hand_over(vec![ring()], ENDED).unwrap();
+        node.records(BOOT)
+            .hand_over(&handover(vec![ring()]))
+            .unwrap();
         let records = node.records(NEXT_BOOT);
         assert_eq!(records.take_over().unwrap(), Handover::default());
     }
 
-    #[test]
-    fn a_damaged_record_is_an_error_once_and_then_gone() {
+    /// Leaves a record, and changes what stands in it: with a checksum that is right, or without a word of that.
+    fn left_with(change: impl FnOnce(&str) -> String, sealed: bool) -> (Node, Records) {
         let node = Node::new();
         let records = node.records(BOOT);
-        records.hand_over(vec![ring()], ENDED).unwrap();
+        records.hand_over(&handover(vec![ring()])).unwrap();
         let path = records.handover_path();
-        let text = fs::read_to_string(&path).unwrap();
-        fs::write(&path, text.replace("4480", "4488")).unwrap();
+        let text = std::fs::read_to_string(&path).unwrap();
+        let mut changed = change(&text);
+        assert_ne!(changed, text);
+        if sealed {
+            image::seal(&mut changed);
+        }
+        std::fs::write(&path, changed).unwrap();
+        (node, records)
+    }
+
+    /// What is said of a record that is not understood: once, then there is none.
+    fn refusal((_, records): &(Node, Records)) -> String {
         let error = records.take_over().unwrap_err();
         assert!(matches!(error, Error::Handover { .. }), "{error}");
         assert_eq!(records.take_over().unwrap(), Handover::default());
+        crate::daemon::chain(&error)
     }
 
     #[test]
-    fn a_record_that_could_be_of_others_is_gone_too() {
+    fn a_damaged_record_is_an_error_once_and_then_gone() {
+        let told = refusal(&left_with(|text| text.replace("4480", "4488"), false));
+        assert!(
+            told.contains("initiators repeat what they have sent"),
+            "{told}"
+        );
+        assert!(told.contains("its checksum should be"), "{told}");
+        let torn = left_with(|text| text[..text.len() / 2].to_owned(), false);
+        assert!(refusal(&torn).contains("its checksum should be"));
+        let empty = left_with(|_| String::new(), false);
+        assert!(refusal(&empty).contains("does not begin with a version"));
+    }
+
+    #[test]
+    fn a_record_of_another_version_is_an_error_once_and_then_gone() {
+        let next = left_with(|text| text.replacen("version = 1", "version = 2", 1), false);
+        assert!(refusal(&next).ends_with("version 2, and only version 1 can be read"));
+    }
+
+    #[test]
+    fn a_record_with_other_fields_is_an_error_once_and_then_gone() {
+        let more = |text: &str| text.replacen("tail = ", "head = 7\ntail = ", 1);
+        assert!(refusal(&left_with(more, true)).contains("unknown field `head`"));
+        let less = |text: &str| text.replacen("tail = 4480\n", "", 1);
+        assert!(refusal(&left_with(less, true)).contains("missing field `tail`"));
+        // As it was before there was a nexus tap that stays.
+        let older = |text: &str| text.replacen("\n[ring.whose]\n", "", 1);
+        assert!(refusal(&left_with(older, true)).contains("unknown field `nexus`"));
+        let other = |text: &str| text.replacen("\nnexus = ", "\nnobody = ", 1);
+        assert!(refusal(&left_with(other, true)).contains("unknown variant `nobody`"));
+    }
+
+    #[test]
+    fn a_record_that_others_could_have_written_is_an_error_once_and_then_gone() {
         let node = Node::new();
         let records = node.records(BOOT);
-        records.hand_over(vec![ring()], ENDED).unwrap();
-        let writable = Permissions::from_mode(0o666);
-        fs::set_permissions(records.handover_path(), writable).unwrap();
-        let error = records.take_over().unwrap_err();
-        assert!(matches!(error, Error::Saved(_)), "{error}");
-        assert_eq!(records.take_over().unwrap(), Handover::default());
+        records.hand_over(&handover(vec![ring()])).unwrap();
+        let writable = std::fs::Permissions::from_mode(0o666);
+        std::fs::set_permissions(records.handover_path(), writable).unwrap();
+        assert!(refusal(&(node, records)).contains("others than its owner may write it"));
     }
 
     #[test]
     fn what_can_not_be_taken_away_is_not_taken() {
         let node = Node::new();
         let records = node.records(BOOT);
-        fs::create_dir(records.handover_path()).unwrap();
+        std::fs::create_dir(records.handover_path()).unwrap();
         let error = records.take_over().unwrap_err();
         let text = error.to_string();
         assert!(
