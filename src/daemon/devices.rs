@@ -25,7 +25,7 @@ use super::configuration::Node;
 use super::history::{self, Noting, tell_unit};
 use super::performance::performance;
 use super::recorder::Recorder;
-use super::records::handover::Whose;
+use super::records::handover::RestingRing;
 use super::records::{self, Keep, Records};
 use super::refusal::Refusal;
 use super::rings::{Waiting, aside, ours, unblock};
@@ -634,10 +634,7 @@ impl Devices {
             label: options.nexus,
             write_cache: settings.write_cache,
             link: Err("its links have not been looked at yet".to_owned()),
-            served: match left {
-                Some(Whose::Nexus(nexus)) => Some(nexus),
-                Some(Whose::Notes(_)) | None => None,
-            },
+            served: left.and_then(RestingRing::nexus),
             failed: None,
         };
         self.refused.remove(backstore.name());

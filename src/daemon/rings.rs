@@ -81,13 +81,13 @@ impl Left {
         };
         let timeout_s = backstore.settings()?.command_timeout_s;
         let found = Found::of(uios, uio, tail, timeout_s);
-        let whose = found.and_then(|found| self.handover.whose(&found, now()));
-        let whose = whose.filter(|whose| self.can_tell(uio.minor, whose));
-        if let Some(whose) = whose {
+        let left = found.and_then(|found| self.handover.ring(&found, now()));
+        let left = left.filter(|left| self.can_tell(uio.minor, &left.whose));
+        if let Some(left) = left {
             // Nobody is there to be told if we have stopped already.
-            let _ = self.resting.send((backstore.name().clone(), whose.clone()));
+            let _ = self.resting.send((backstore.name().clone(), left.clone()));
         }
-        Ok(whose.is_some())
+        Ok(left.is_some())
     }
 
     /// Whether each command on the ring of the device with this minor number is known to be of whom it is.

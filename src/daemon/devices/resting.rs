@@ -22,7 +22,7 @@ use crate::tcmu::configfs::BackstoreName;
 use crate::tcmu::{Uio, UioPaths};
 
 /// A ring at rest that was found, and whose commands are on it.
-pub(in crate::daemon) type Found = (BackstoreName, Whose);
+pub(in crate::daemon) type Found = (BackstoreName, RestingRing);
 
 /// How long to wait until a ring that could not be emptied is tried again.
 const EMPTY_AGAIN: Duration = Duration::from_secs(1);
@@ -30,7 +30,7 @@ const EMPTY_AGAIN: Duration = Duration::from_secs(1);
 /// The rings that were left in order and are not served yet.
 pub(in crate::daemon) struct Resting {
     found: Receiver<Found>,
-    left: BTreeMap<BackstoreName, Whose>,
+    left: BTreeMap<BackstoreName, RestingRing>,
     /// Those that were not to be served in the end, until they are empty.
     emptying: Arc<Mutex<BTreeSet<BackstoreName>>>,
 }
@@ -78,26 +78,30 @@ fn empty(uio: &UioPaths, name: &BackstoreName) -> Result<(), Box<dyn Error>> {
 
 impl Devices {
     /// To be called before a device becomes a port: what is on its ring waits until all ports are there, if it is at rest.
-    /// Tells whose commands are on it.
-    pub(super) fn leave_backlog(&self, unit: BackingId, name: &BackstoreName) -> Option<Whose> {
-        let whose = self.resting.left.get(name)?;
+    /// Tells what the last daemon has said of it.
+    pub(super) fn leave_backlog(
+        &self,
+        unit: BackingId,
+        name: &BackstoreName,
+    ) -> Option<RestingRing> {
+        let left = self.resting.left.get(name)?;
         log::info!(TCMU_PR_BACKSTORE:% = name; "backstore {name}: goes on with what is on its ring");
         self.units[&unit].worker.give(Order::LeaveBacklog);
-        Some(whose.clone())
+        Some(left.clone())
     }
 
     /// Lets the tap tell who sends through a port that any number of initiators share: from where the last daemon has left
     /// off, if it has, or else from now on.
-    pub(super) fn tap(&self, unit: BackingId, id: PortId, minor: u32, left: Option<&Whose>) {
+    pub(super) fn tap(&self, unit: BackingId, id: PortId, minor: u32, left: Option<&RestingRing>) {
         let (unit, Ok(notes)) = (&self.units[&unit], &self.tap) else {
             return;
         };
-        let goes_on = match left {
-            Some(&Whose::Notes(place)) => notes.go_on(minor, place),
-            Some(Whose::Nexus(_)) | None => None,
-        };
+        let goes_on = left.and_then(|left| match left.whose {
+            Whose::Notes(place) => Some((notes.go_on(minor, place)?, left.sessions.clone())),
+            Whose::Nexus(_) => None,
+        });
         match goes_on {
-            Some(notes) => unit.worker.give(Order::GoOn(id, notes)),
+            Some((notes, sessions)) => unit.worker.give(Order::GoOn(id, notes, sessions)),
             None => unit.tap(id, minor, notes),
         }
     }
@@ -153,7 +157,7 @@ impl Devices {
                 Err(_) => return None,
             };
             let uio = uios.iter().find(|uio| uio.minor == port.minor)?;
-            RestingRing::of(&self.uio, uio, rest.tail, whose)
+            RestingRing::of(&self.uio, uio, rest.tail, whose, rest.sessions)
         });
         let resting: Vec<RestingRing> = resting.collect();
         let count = resting.len();
