@@ -27,7 +27,7 @@ use super::history::{self, Noting, tell_unit};
 use super::performance::performance;
 use super::recorder::Recorder;
 use super::records::Records;
-use super::records::handover::{Whose, now};
+use super::records::handover::{RestingRing, now};
 use super::refusal::Refusal;
 use super::rings::{Waiting, aside, ours, unblock};
 use super::sessions::Reserves;
@@ -645,10 +645,7 @@ impl Devices {
             label: options.nexus,
             write_cache: settings.write_cache,
             link: Err("its links have not been looked at yet".to_owned()),
-            served: match left {
-                Some(Whose::Nexus(nexus)) => Some(nexus),
-                Some(Whose::Notes(_)) | None => None,
-            },
+            served: left.and_then(RestingRing::nexus),
             failed: None,
         };
         self.refused.remove(backstore.name());

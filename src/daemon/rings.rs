@@ -86,19 +86,16 @@ impl Left {
         };
         let timeout_s = backstore.settings()?.command_timeout_s;
         let found = Found::of(uios, uio, tail, timeout_s);
-        let whose = found.and_then(|found| self.handover.whose(&found, now()));
-        let whose = whose.filter(|whose| self.can_tell(uio.minor, whose));
-        let Some((whose, incarnation)) = whose.zip(uios.incarnation(uio.minor)) else {
-            return Ok(false);
-        };
-        // Nobody is there to be told if we have stopped already.
-        let _ = self.resting.send(devices::Found {
-            backstore: backstore.clone(),
-            minor: uio.minor,
-            incarnation,
-            whose: whose.clone(),
-        });
-        Ok(true)
+        let left = found.and_then(|found| self.handover.ring(&found, now()));
+        let left = left.filter(|left| self.can_tell(uio.minor, &left.whose));
+        if let Some(left) = left {
+            // Nobody is there to be told if we have stopped already.
+            let _ = self.resting.send(devices::Found {
+                backstore: backstore.clone(),
+                left: left.clone(),
+            });
+        }
+        Ok(left.is_some())
     }
 
     /// Whether each command on the ring of the device with this minor number is known to be of whom it is.

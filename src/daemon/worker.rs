@@ -409,7 +409,10 @@ impl<S: Store<Pending>, R: Record> Worker<S, R> {
                     notes.restart();
                     self.tap(id, notes);
                 }
-                Order::GoOn(id, notes) => self.tap(id, notes),
+                Order::GoOn(id, notes, sessions) => {
+                    self.tap(id, notes);
+                    self.sessions.expect(id, sessions);
+                }
                 Order::Share { port, target_ports } => {
                     self.parts.unit.set_target_ports(target_ports);
                     self.share(port);

@@ -24,12 +24,8 @@ use crate::tcmu::configfs::{self, Backstore, BackstoreName};
 #[derive(Debug)]
 pub(in crate::daemon) struct Found {
     pub(in crate::daemon) backstore: Backstore,
-    /// The minor number of its device.
-    pub(in crate::daemon) minor: u32,
-    /// Which of all the devices that have had that number.
-    pub(in crate::daemon) incarnation: u64,
-    /// Whose commands are on it.
-    pub(in crate::daemon) whose: Whose,
+    /// What the last daemon has said of it.
+    pub(in crate::daemon) left: RestingRing,
 }
 
 /// How long to wait until a ring that could not be emptied is tried again.
@@ -82,7 +78,7 @@ fn names(shared: &Mutex<BTreeSet<BackstoreName>>) -> MutexGuard<'_, BTreeSet<Bac
 /// Empties a ring, if it is still there. One that was made anew under its name has nothing of the last daemon's on it, and
 /// is served: nobody would unblock it.
 fn empty(uios: &UioPaths, found: &Found) -> Result<(), configfs::Error> {
-    if uios.incarnation(found.minor) != Some(found.incarnation) {
+    if !found.left.is_there(uios) {
         return Ok(());
     }
     found.backstore.block()?;
@@ -91,26 +87,30 @@ fn empty(uios: &UioPaths, found: &Found) -> Result<(), configfs::Error> {
 
 impl Devices {
     /// To be called before a device becomes a port: what is on its ring waits until all ports are there, if it is at rest.
-    /// Tells whose commands are on it.
-    pub(super) fn leave_backlog(&self, unit: BackingId, name: &BackstoreName) -> Option<Whose> {
-        let whose = &self.resting.left.get(name)?.whose;
+    /// Tells what the last daemon has said of it.
+    pub(super) fn leave_backlog(
+        &self,
+        unit: BackingId,
+        name: &BackstoreName,
+    ) -> Option<RestingRing> {
+        let left = &self.resting.left.get(name)?.left;
         log::info!(TCMU_PR_BACKSTORE:% = name; "backstore {name}: goes on with what is on its ring");
         self.units[&unit].worker.give(Order::LeaveBacklog);
-        Some(whose.clone())
+        Some(left.clone())
     }
 
     /// Lets the tap tell who sends through a port that any number of initiators share: from where the last daemon has left
     /// off, if it has, or else from now on.
-    pub(super) fn tap(&self, unit: BackingId, id: PortId, minor: u32, left: Option<&Whose>) {
+    pub(super) fn tap(&self, unit: BackingId, id: PortId, minor: u32, left: Option<&RestingRing>) {
         let (unit, Ok(notes)) = (&self.units[&unit], &self.tap) else {
             return;
         };
-        let goes_on = match left {
-            Some(&Whose::Notes(place)) => notes.go_on(minor, place),
-            Some(Whose::Nexus(_)) | None => None,
-        };
+        let goes_on = left.and_then(|left| match left.whose {
+            Whose::Notes(place) => Some((notes.go_on(minor, place)?, left.sessions.clone())),
+            Whose::Nexus(_) => None,
+        });
         match goes_on {
-            Some(notes) => unit.worker.give(Order::GoOn(id, notes)),
+            Some((notes, sessions)) => unit.worker.give(Order::GoOn(id, notes, sessions)),
             None => unit.tap(id, minor, notes),
         }
     }
@@ -182,7 +182,7 @@ impl Devices {
             let is_same = self.uio.incarnation(port.minor) == port.incarnation;
             let mut uios = uios.iter().filter(|_| is_same);
             let uio = uios.find(|uio| uio.minor == port.minor)?;
-            RestingRing::of(&self.uio, uio, rest.tail, whose)
+            RestingRing::of(&self.uio, uio, rest.tail, whose, rest.sessions)
         });
         Handover::new(resting.collect(), ended)
     }
@@ -208,15 +208,15 @@ mod tests {
                 class: tree.root().join("class"),
                 nodes: tree.root().join("dev"),
             };
+            let uio = uios.scan().unwrap().remove(0);
+            let whose = Whose::Notes(Place {
+                tap: 17,
+                last: 4711,
+                resets: 0,
+            });
             let found = Found {
                 backstore: tree.backstore("user_0", "lun0-a"),
-                minor: 3,
-                incarnation: uios.incarnation(3).unwrap(),
-                whose: Whose::Notes(Place {
-                    tap: 17,
-                    last: 4711,
-                    resets: 0,
-                }),
+                left: RestingRing::of(&uios, &uio, 0, whose, Vec::new()).unwrap(),
             };
             if is_made_anew {
                 // Renamed, so that its inode is not given out again.

@@ -19,7 +19,14 @@
 //! tap = 17
 //! last = 4711
 //! resets = 0
+//!
+//! [[ring.session]]          # each session that has sent commands through it, if initiators share it
+//! id = [5, 2]               # its slot and the generation of that, as the tap numbers it
+//! nexus = '{"initiator_port":…}'
+//! read_only = false
 //! ```
+//!
+//! A record without sessions is read too: earlier versions have left none.
 //!
 //! It is taken away before anything is served, so that a crash later on never finds it: then nobody knows what is
 //! pending on a ring. A daemon that is asked to end before it has served anything leaves again what it has taken.
@@ -31,7 +38,7 @@ use nix::time::{ClockId, clock_gettime};
 use serde::{Deserialize, Serialize};
 
 use super::{Error, Records, saved};
-use crate::nexus::tap::Place;
+use crate::nexus::tap::{Place, SessionId};
 use crate::pr::image;
 use crate::scsi::nexus::ItNexus;
 use crate::store::saved::Files;
@@ -61,6 +68,22 @@ pub struct RestingRing {
     pub tail: u32,
     /// Whose commands are on it.
     pub whose: Whose,
+    /// The sessions that have sent commands through it, as far as the nexus tap tells.
+    #[serde(default, rename = "session", skip_serializing_if = "Vec::is_empty")]
+    pub sessions: Vec<KnownSession>,
+}
+
+/// A session of an initiator that shares the backstore with others.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct KnownSession {
+    /// Which one, as the tap numbers it.
+    pub id: SessionId,
+    /// The I_T nexus that it is a session of.
+    #[serde(with = "json")]
+    pub nexus: ItNexus,
+    /// Whether its initiator may not write.
+    pub read_only: bool,
 }
 
 /// What the last daemon has left to this one.
@@ -71,20 +94,45 @@ pub struct Handover {
 }
 
 impl RestingRing {
+    /// Whether its device is there, and not one that was made anew with its number.
+    pub fn is_there(&self, uios: &UioPaths) -> bool {
+        let there = uios.incarnation(self.minor);
+        there.is_some_and(|there| in_digits(there) == self.incarnation)
+    }
+
     /// The ring of a device with this tail; `None` if there is no such device.
-    pub fn of(uios: &UioPaths, uio: &Uio, tail: u32, whose: Whose) -> Option<RestingRing> {
+    pub fn of(
+        uios: &UioPaths,
+        uio: &Uio,
+        tail: u32,
+        whose: Whose,
+        sessions: Vec<KnownSession>,
+    ) -> Option<RestingRing> {
         Some(RestingRing {
             minor: uio.minor,
             incarnation: incarnation(uios, uio)?,
             name: uio.name.clone(),
             tail,
             whose,
+            sessions,
         })
+    }
+
+    /// The one I_T nexus that it has served.
+    pub fn nexus(self) -> Option<ItNexus> {
+        match self.whose {
+            Whose::Nexus(nexus) => Some(nexus),
+            Whose::Notes(_) => None,
+        }
     }
 }
 
 fn incarnation(uios: &UioPaths, uio: &Uio) -> Option<String> {
-    Some(format!("{:x}", uios.incarnation(uio.minor)?))
+    uios.incarnation(uio.minor).map(in_digits)
+}
+
+fn in_digits(incarnation: u64) -> String {
+    format!("{incarnation:x}")
 }
 
 /// A ring as it is found, with nobody serving it.
@@ -129,17 +177,16 @@ impl Handover {
         self.rings.len()
     }
 
-    /// Whose commands are on a ring that is as it was left, so that it can be served from its tail on. Commands that came
+    /// What was said of a ring that is as it was left, so that it can be served from its tail on. Commands that came
     /// right after the last daemon's end must not be so old that the kernel may have failed them, or a write would be
     /// performed that its initiator was told has failed.
-    pub fn whose(&self, found: &Found, now: Duration) -> Option<&Whose> {
+    pub fn ring(&self, found: &Found, now: Duration) -> Option<&RestingRing> {
         // Until the first of them is begun, some more time passes.
         let patience = Duration::from_secs(found.command_timeout_s.into()) / 2;
         if found.command_timeout_s != 0 && now.saturating_sub(self.ended) >= patience {
             return None;
         }
-        let left = self.rings.iter().find(|left| found.is(left));
-        left.map(|left| &left.whose)
+        self.rings.iter().find(|left| found.is(left))
     }
 }
 
@@ -178,19 +225,32 @@ impl Record {
         let text = image::open(text)?;
         toml::from_str(text).map_err(|error| image::Error::Syntax(Box::new(error)))
     }
+
+    fn encode(&self) -> String {
+        let mut text = image::unsealed(0);
+        text.push_str(&toml::to_string(self).expect("strings and numbers are TOML"));
+        image::seal(&mut text);
+        text
+    }
 }
 
 impl<F: Files> Records<F> {
     /// Leaves rings to the next daemon.
     pub fn hand_over(&self, left: &Handover) -> Result<(), Error> {
-        let record = Record {
+        let mut record = Record {
             boot_id: self.boot_id.clone(),
             ended_ms: u64::try_from(left.ended.as_millis()).unwrap_or(u64::MAX),
             rings: left.rings.clone(),
         };
-        let mut text = image::unsealed(0);
-        text.push_str(&toml::to_string(&record).expect("strings and numbers are TOML"));
-        image::seal(&mut text);
+        let mut text = record.encode();
+        if text.len() > image::LENGTH_MAX {
+            // Nobody would read it, and the rings matter more.
+            record
+                .rings
+                .iter_mut()
+                .for_each(|ring| ring.sessions.clear());
+            text = record.encode();
+        }
         Ok(saved::replace(
             &self.files,
             &self.handover_path(),
@@ -267,6 +327,15 @@ mod tests {
             name: "tcm-user/0/lun0-a/pr//srv/lun0.img;nexus=a".to_owned(),
             tail: 4480,
             whose: Whose::Nexus(nexus(u64::MAX)),
+            sessions: Vec::new(),
+        }
+    }
+
+    fn session(id: (u16, u16), initiator: u64, read_only: bool) -> KnownSession {
+        KnownSession {
+            id: id.try_into().unwrap(),
+            nexus: nexus(initiator),
+            read_only,
         }
     }
 
@@ -279,6 +348,10 @@ mod tests {
                 last: u32::MAX,
                 resets: 1,
             }),
+            sessions: vec![
+                session((5, 2), u64::MAX, false),
+                session((4095, u16::MAX), 7, true),
+            ],
             ..ring()
         }
     }
@@ -308,9 +381,9 @@ mod tests {
     fn a_ring_that_is_as_it_was_left_is_found() {
         let left = left();
         for ring in [ring(), other()] {
-            let whose = ring.whose.clone();
             let after_a_day = ENDED + Duration::from_secs(86_400);
-            assert_eq!(left.whose(&found(ring), after_a_day), Some(&whose));
+            let found = found(ring.clone());
+            assert_eq!(left.ring(&found, after_a_day), Some(&ring));
         }
     }
 
@@ -333,7 +406,7 @@ mod tests {
                 ..other()
             },
         ] {
-            assert_eq!(left.whose(&found(ring.clone()), ENDED), None, "{ring:?}");
+            assert_eq!(left.ring(&found(ring.clone()), ENDED), None, "{ring:?}");
         }
     }
 
@@ -344,7 +417,7 @@ mod tests {
             command_timeout_s: 30,
             ..found(ring())
         };
-        let after = |seconds| left.whose(&found, ENDED + Duration::from_secs(seconds));
+        let after = |seconds| left.ring(&found, ENDED + Duration::from_secs(seconds));
         assert!(after(14).is_some());
         assert!(after(15).is_none());
     }
@@ -460,5 +533,61 @@ mod tests {
             text.contains("remove it before tcmu-pr is restarted"),
             "{text}"
         );
+    }
+
+    /// What is read of a record that says this of a ring.
+    fn read(of_ring: &str) -> Result<Handover, Error> {
+        let node = Node::new();
+        let records = node.records(BOOT);
+        let mut text = image::unsealed(0);
+        text.push_str(&format!(
+            "boot_id = \"{BOOT}\"\nended_ms = 5000250\n\n[[ring]]\nminor = 4\nincarnation = \"ffffffff00001c2d\"\n\
+             name = \"tcm-user/0/lun0-a/pr//srv/lun0.img;nexus=a\"\ntail = 0\n\n[ring.whose.notes]\ntap = 17\n\
+             last = 4294967295\nresets = 1\n{of_ring}"
+        ));
+        image::seal(&mut text);
+        std::fs::write(records.handover_path(), text).unwrap();
+        records.take_over()
+    }
+
+    #[test]
+    fn a_record_without_sessions_is_read_too() {
+        let without = RestingRing {
+            sessions: Vec::new(),
+            ..other()
+        };
+        assert_eq!(read("").unwrap().rings, [without]);
+    }
+
+    #[test]
+    fn a_session_in_a_slot_that_there_is_not_is_an_error() {
+        let with_slot = |slot: u16| {
+            let nexus = serde_json::to_string(&nexus(7)).unwrap();
+            read(&format!(
+                "\n[[ring.session]]\nid = [{slot}, 3]\nnexus = '{nexus}'\nread_only = true\n"
+            ))
+        };
+        for slot in [1, 4095] {
+            let sessions = [session((slot, 3), 7, true)];
+            assert_eq!(with_slot(slot).unwrap().rings[0].sessions, sessions);
+        }
+        for slot in [0, 4096, u16::MAX] {
+            let error = with_slot(slot).unwrap_err();
+            assert!(matches!(error, Error::Handover { .. }), "{error}");
+        }
+    }
+
+    #[test]
+    fn sessions_that_would_make_a_record_too_long_are_left_out() {
+        let mut long = other();
+        long.sessions[0].nexus.target_port.name = "n".repeat(image::LENGTH_MAX).into();
+        let node = Node::new();
+        let records = node.records(BOOT);
+        records.hand_over(&handover(vec![ring(), long])).unwrap();
+        let without = RestingRing {
+            sessions: Vec::new(),
+            ..other()
+        };
+        assert_eq!(records.take_over().unwrap().rings, [ring(), without]);
     }
 }

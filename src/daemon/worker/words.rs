@@ -7,6 +7,7 @@ use crossbeam_channel::Sender;
 use super::measure;
 use super::{Peers, Question};
 use crate::control::Undone;
+use crate::daemon::records::handover::KnownSession;
 use crate::lu::task::Waiting;
 use crate::lu::{Alteration, Counters, Lent, LoanId, Mapping, Unfulfilled, Wish};
 use crate::nexus::tap::DeviceNotes;
@@ -53,8 +54,8 @@ pub enum Order {
     ServedPorts(Vec<(RelativeTargetPort, TargetPort)>),
     /// These are the nexus tap's notes of who sends through a port, from now on.
     Tap(PortId, DeviceNotes),
-    /// The same, from where the last daemon has left off: what lies on the ring was noted.
-    GoOn(PortId, DeviceNotes),
+    /// The same, from where the last daemon has left off: what lies on the ring was noted. These sessions it has known.
+    GoOn(PortId, DeviceNotes, Vec<KnownSession>),
     /// Anybody may send through a port: the tap tells who does. Until then nobody's commands are performed.
     Share {
         /// The port.
