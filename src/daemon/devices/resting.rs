@@ -179,9 +179,10 @@ impl Devices {
                 Err(_) => return None,
             };
             // Not one that was made anew since, and that nobody has told us of.
-            let is_same = self.uio.incarnation(port.minor) == port.incarnation;
-            let mut uios = uios.iter().filter(|_| is_same);
-            let uio = uios.find(|uio| uio.minor == port.minor)?;
+            if self.uio.incarnation(port.minor) != port.incarnation {
+                return None;
+            }
+            let uio = uios.iter().find(|uio| uio.minor == port.minor)?;
             RestingRing::of(&self.uio, uio, rest.tail, whose, rest.sessions)
         });
         Handover::new(resting.collect(), ended)
