@@ -2,12 +2,14 @@
 //!
 //! The main thread owns the table of backstores and takes, one after the other, what the kernel says about
 //! devices, what changes in the target configuration, what the bus asks, and what workers report. It never
-//! touches what a worker owns: it gives orders.
+//! touches what a worker owns: it gives orders. Nor does it ask the file system of a disk anything, which may never
+//! answer: threads of their own do that.
 
 mod configuration;
 mod devices;
 pub mod history;
 mod performance;
+mod questions;
 pub mod recorder;
 pub mod records;
 mod refusal;
@@ -162,6 +164,7 @@ pub fn run(config: &Config) -> Result<(), Error> {
         devices.tapped(first);
     }
     let growing = devices.growing();
+    let late = devices.late();
     let events = listen(listener)?;
     let mut ready = false;
     let clock = tick(TICK);
@@ -197,8 +200,7 @@ pub fn run(config: &Config) -> Result<(), Error> {
             },
             recv(asked) -> order => match order {
                 Ok(Order::CheckConfig { config, reply }) => {
-                    // Whoever asked may have gone.
-                    let _ = reply.send(devices.check_config(&config));
+                    devices.check_config(config, reply);
                 }
                 Ok(Order::Administer { serial, action, reply }) => {
                     devices.administer(&serial, action, reply);
@@ -215,6 +217,8 @@ pub fn run(config: &Config) -> Result<(), Error> {
             recv(growing) -> grown => if let Ok(grown) = grown {
                 devices.grown(grown);
             },
+            recv(late) -> _ => devices.go_on(),
+            recv(devices.due()) -> _ => devices.go_on(),
             recv(happened) -> event => match event {
                 Ok(event) => devices.tapped(event),
                 Err(_) => break Err(Error::Lost("nobody looks after the nexus tap any more".into())),
