@@ -71,17 +71,9 @@ fn to_store(change: &Change) -> ToStore {
 fn start(files: &SimFiles, boot_id: &str) -> (Reservations, Keeper<SimFiles>) {
     let records = records(files, boot_id);
     let kept = records.reservations(SERIAL).expect("no record is torn");
-    let mut keeper = records.keeper(SERIAL);
-    let to_store = ToStore {
-        next: kept.reservations.clone(),
-        save: Save::Durable,
-        attentions: kept.attentions,
-        state: None,
-        set_aside: false,
-        cause: None,
-    };
-    keeper.save(&to_store).expect("nothing is wrong any more");
-    (kept.reservations, keeper)
+    let begun = records.begin(SERIAL, &kept);
+    begun.expect("nothing is wrong any more");
+    (kept.reservations, records.keeper(SERIAL))
 }
 
 /// The reservations after a daemon has been killed, and another has started.

@@ -186,6 +186,7 @@ impl Node {
             port: PortId(port),
             tail,
             noted: None,
+            sessions: Vec::new(),
         });
         rests.collect()
     }

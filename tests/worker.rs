@@ -14,6 +14,7 @@ use crossbeam_channel::{Receiver, bounded, unbounded};
 use disk::{Disk, TestStore, end_first};
 use kernel::{Buffer, Completed, Kernel, RING_OFFSET, STALE};
 use proptest::prelude::*;
+use tcmu_pr::control::Undone;
 use tcmu_pr::daemon::recorder::Recorder;
 use tcmu_pr::daemon::records::Keep;
 use tcmu_pr::daemon::worker::{self, Handle, Identity, Notice, Order, Parts, Poll, PortId, Report};
@@ -501,10 +502,8 @@ fn the_administrator_is_told_how_his_order_ended() {
         outcome.recv_timeout(SOON).unwrap()
     };
     let error = administer(Action::Preempt { key: 0xdead }).unwrap_err();
-    assert_eq!(
-        error,
-        "nobody is registered with the key 0x000000000000dead"
-    );
+    let why = "nobody is registered with the key 0x000000000000dead";
+    assert_eq!(error, Undone::Refused(why.to_owned()));
     administer(Action::Preempt { key: KEY_B }).unwrap();
     assert_eq!(node.report().reservations.registrants().len(), 1);
     administer(Action::Clear).unwrap();
@@ -609,6 +608,38 @@ fn a_worker_whose_disk_hangs_is_given_up() {
     // The worker still owns the disk: let it end before the test does.
     end_first(&node.disk, &node.waker);
     assert_eq!(node.kernels[A].wait_for(1)[0].status, GOOD);
+}
+
+#[test]
+fn nothing_is_stored_of_a_unit_that_was_removed_however_late_it_ends() {
+    let mut node = Node::reserved();
+    node.hold_disk();
+    node.send(A, &WRITE, Buffer::Out(&[1; 512]));
+    node.wait_until_held(1);
+    let kept = node.keeper.kept;
+    let stored = kept.lock().unwrap().len();
+    assert!(!node.handle.power_off(Duration::from_millis(10)));
+    end_first(&node.disk, &node.waker);
+    let deadline = std::time::Instant::now() + SOON;
+    while Arc::strong_count(&kept) > 1 {
+        assert!(std::time::Instant::now() < deadline, "it does not end");
+        std::thread::yield_now();
+    }
+    assert_eq!(kept.lock().unwrap().len(), stored);
+}
+
+#[test]
+fn a_change_of_a_unit_that_is_removed_is_refused() {
+    let mut node = Node::reserved();
+    node.handle.give(Order::PowerOff);
+    node.report();
+    assert_eq!(
+        node.reserve_out(B, REGISTER, [KEY_B, 0]),
+        CHECK_CONDITION,
+        "it can't be stored"
+    );
+    assert_eq!(node.keeper.kept.lock().unwrap().len(), 3);
+    node.stop();
 }
 
 #[test]

@@ -175,6 +175,11 @@ fn concern_of_clear(reservations: &ReservationStatus) -> String {
              write again, and so can one that believes another is: make sure that none is up.\n"
         );
     }
+    if let Some(holder) = &reservations.reserve {
+        return format!(
+            "  The RESERVE of {holder} ends: every initiator can read and write then. It is told so (RESERVATIONS PREEMPTED).\n"
+        );
+    }
     let Removal { removed, .. } = removal(reservations, None);
     if removed.is_empty() {
         return "  nobody is registered\n".to_owned();
@@ -365,10 +370,22 @@ mod tests {
     }
 
     #[test]
-    fn what_the_daemon_says_comes_through() {
-        let (outcome, _) = run(preempt(0xa1), None);
-        let error = outcome.expect_err("this daemon refuses it").to_string();
-        assert_eq!(error, "6001405a: Preempt { key: 161 } is not good");
+    fn a_fence_that_waits_for_the_losers_is_not_taken_for_a_refusal() {
+        let (outcome, output) = run(preempt(0xa1), None);
+        let error = outcome.expect_err("this daemon waits for commands in flight");
+        assert_eq!(error.to_string(), "they can still write");
+        assert_eq!(error.exit_status(), 6);
+        assert!(output.is_empty(), "{output}");
+    }
+
+    #[test]
+    fn a_clear_tells_that_it_ends_a_reserve() {
+        let mut unit = example().units.remove(0);
+        unit.reservations.registrants.clear();
+        unit.reservations.reservation = None;
+        unit.reservations.reserve = Some("a -> t".to_owned());
+        let told = concern(&unit, Administration::Clear).expect("it can be told");
+        assert!(told.starts_with("  The RESERVE of a -> t ends"), "{told}");
     }
 
     const REMOVED: &str = "  KEY                 HOLDER  INITIATOR              ISID            PORT  TARGET PORT

@@ -54,7 +54,7 @@ struct Finding {
 enum Found {
     /// All is well.
     Ok,
-    /// Something that is worth knowing, and can be meant so.
+    /// Something that is worth knowing, and may be intended.
     Note {
         /// What it is.
         reason: String,
@@ -281,5 +281,12 @@ mod tests {
             "[{\"group\":\"Nexus tap\",\"findings\":[{\"what\":\"it is there\",\"state\":\"ok\"},\
              {\"what\":\"it is fast\",\"state\":\"problem\",\"reason\":\"it is not\"}]}]"
         );
+    }
+
+    #[test]
+    fn the_documentation_has_all_fields() {
+        let problem = Finding::problem("it is fast", "it is not".to_owned());
+        let groups = [tap(vec![good(), problem])];
+        crate::control::fields::check("What `check` prints", &[groups]);
     }
 }

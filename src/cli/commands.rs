@@ -151,4 +151,10 @@ mod tests {
             "persistent reserve out"
         );
     }
+
+    #[test]
+    fn the_documentation_has_all_fields() {
+        let entries: Vec<Entry> = COMMANDS.iter().map(Entry::new).collect();
+        crate::control::fields::check("What `commands` prints", &[entries]);
+    }
 }

@@ -15,9 +15,11 @@ pub const NO_DAEMON: u8 = 3;
 pub const NOT_FOUND: u8 = 4;
 /// As things are, it is refused.
 pub const REFUSED: u8 = 5;
+/// It is done, but what it shuts out is still there.
+pub const NOT_OVER: u8 = 6;
 
 /// Every exit status, and what it says: for `--help`, the manual pages, and the documentation.
-pub const STATUSES: [(u8, &str); 6] = [
+pub const STATUSES: [(u8, &str); 7] = [
     (0, "it is done"),
     (
         FAILED,
@@ -30,11 +32,15 @@ pub const STATUSES: [(u8, &str); 6] = [
     ),
     (
         NOT_FOUND,
-        "no logical unit, key, or initiator is called so, or more than one is",
+        "nothing has that name (disk, key, initiator, target), or several have",
     ),
     (
         REFUSED,
         "it is refused, by the daemon or by targetcli: nothing has changed",
+    ),
+    (
+        NOT_OVER,
+        "clear, preempt: it is done, but those who lost access can still write for a while",
     ),
 ];
 
@@ -71,6 +77,7 @@ impl Error {
             Error::NobodyToAsk => USAGE,
             Error::Ask(dbus::Error::NotAllowed) => FAILED,
             Error::Ask(dbus::Error::Refused(_)) => REFUSED,
+            Error::Ask(dbus::Error::NotOver(_)) => NOT_OVER,
             Error::Ask(_) => NO_DAEMON,
             Error::NoSuchUnit(_) | Error::Ambiguous { .. } | Error::NoSuchKey { .. } => NOT_FOUND,
             Error::History(history::Error::NoSuchUnit { .. }) => NOT_FOUND,
@@ -109,6 +116,7 @@ mod tests {
             (Error::Ask(dbus::Error::NotAllowed), 1),
             (Error::NoSuchUnit("x".to_owned()), 4),
             (Error::Ask(dbus::Error::Refused("no".to_owned())), 5),
+            (Error::Ask(dbus::Error::NotOver("late".to_owned())), 6),
         ] {
             assert_eq!(error.exit_status(), expected, "{error}");
         }

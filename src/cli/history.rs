@@ -197,7 +197,8 @@ mod tests {
     use super::*;
     use crate::control::Orders;
     use crate::control::dbus::tests::{PrivateBus, daemon};
-    use crate::history::{Kind, Ledger, NexusName, Other, RegistrationEntry, State};
+    use crate::history::{Held, Kind, Ledger, NexusName, Other, RegistrationEntry, State};
+    use crate::pr::Type;
     use crate::pr::event::Act;
 
     const SERIAL: &str = "1cdd8f01d6514cb0a17e88052252d9a5";
@@ -346,5 +347,53 @@ mod tests {
         let text = table([entry].iter(), 2);
         assert!(text.contains("?[2J?"), "{text}");
         assert!(text.ends_with("2 lines can't be read\n"), "{text}");
+    }
+
+    #[test]
+    fn the_documentation_has_all_fields() {
+        let nexus = |isid: Option<&str>| NexusName {
+            initiator: "iqn.2026-11.example:a".to_owned(),
+            isid: isid.map(str::to_owned),
+            target: "iqn.2026-11.example:t,t,0x0001".to_owned(),
+        };
+        let of = |nexus: Option<NexusName>, key: Option<&str>| {
+            let key = key.map(str::to_owned);
+            let held = |holder| Held {
+                kind: Type::WriteExclusive,
+                holder,
+            };
+            let state = State {
+                reservation: Some(held(nexus.clone())),
+                reserve: nexus.clone(),
+                ..State::default()
+            };
+            let registration = nexus.clone().map(|nexus| RegistrationEntry {
+                nexus,
+                before: key.clone(),
+                after: key.clone(),
+            });
+            Entry {
+                by: nexus.clone(),
+                operation: Some("WRITE(10)".to_owned()),
+                key: Some("0x00000000000000a1".to_owned()),
+                count: Some(1),
+                why: Some("there was no space".to_owned()),
+                registrations: registration.into_iter().collect(),
+                more: Some(1),
+                reservation_before: Some(held(nexus.clone())),
+                reserve_before: nexus,
+                ..Entry::new(time(0), Kind::Changed(Act::Preempt), state)
+            }
+        };
+        let entries = [
+            of(
+                Some(nexus(Some("0x00023d000001"))),
+                Some("0x00000000000000a1"),
+            ),
+            of(Some(nexus(None)), None),
+            of(None, None),
+            Entry::new(time(0), Kind::Other(Other::Started), State::default()),
+        ];
+        crate::control::fields::check("What `history` prints", &entries);
     }
 }

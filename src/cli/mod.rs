@@ -90,7 +90,7 @@ pub enum Command {
     Nexus(Nexus),
     /// Look whether this node is as it should be: kernel, service, files, access, backstores, speed
     ///
-    /// Says of each what is wrong, and what to do: a problem, or a note about what can be meant so. Changes nothing. The
+    /// Says of each what is wrong, and what to do: a problem, or a note, where it may be intended. Changes nothing. The
     /// exit status is 1 if there is a problem.
     ///
     /// Needs root, as `serve` does.
@@ -124,7 +124,7 @@ impl Command {
 pub struct Serve {
     /// The node's configuration file
     ///
-    /// What it says about the three options below holds where they are not given. One that is not there says nothing.
+    /// What it says of log-level, engine and poll holds where the options below are not given. It need not be there.
     #[arg(long, value_name = "FILE", default_value = file::PATH)]
     pub config: PathBuf,
     /// How much to log [default: info]
@@ -168,7 +168,7 @@ pub struct StatusOptions {
     /// Print JSON, for programs
     #[arg(long)]
     pub json: bool,
-    /// Show it again after so many seconds, until nobody reads it any more; with --json, each a line
+    /// Repeat every SECONDS (1 to 3600, 2 if left out) until Ctrl-C; with --json, one line each
     #[arg(long, value_name = "SECONDS", num_args = 0..=1, default_missing_value = "2",
         value_parser = clap::value_parser!(u64).range(1..=3600))]
     pub watch: Option<u64>,

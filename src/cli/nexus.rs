@@ -231,8 +231,8 @@ pub enum Error {
         /// What it answered.
         said: String,
     },
-    /// All was made, and is of no use.
-    #[error("{backstore} was made, but serves nobody: {reason}")]
+    /// All is there, and is of no use.
+    #[error("{backstore} serves nobody: {reason}")]
     NotServed {
         /// The backstore.
         backstore: String,
@@ -251,8 +251,12 @@ pub enum Error {
         cause: Box<CliError>,
     },
     /// Not all could be removed.
-    #[error("not all of it could be removed; try again. Removed before that: {removed}")]
+    #[error(
+        "not all of it could be removed; try again, with its label {label}. Removed before that: {removed}"
+    )]
     HalfRemoved {
+        /// What it is still found by: its ACL may be gone.
+        label: String,
         /// What is removed.
         removed: String,
         /// What failed.
@@ -294,6 +298,9 @@ pub enum Error {
     /// Somebody else's fabric.
     #[error("{0} is not exported over iSCSI: remove it with targetcli")]
     OtherFabric(String),
+    /// What was shown and agreed to is not what would be done.
+    #[error("it is not as it was when you were asked, and nothing was removed: try again")]
+    Changed,
     /// It is registered.
     #[error(
         "{initiator} is registered: let it unregister, or remove its registration with `tcmu-pr preempt {serial} {key}`, and try again"

@@ -12,6 +12,8 @@
 //!
 //! targetcli takes every object below the first for a kind of backstore: nothing else may be there.
 
+mod again;
+
 use std::fs;
 use std::io;
 use std::thread;
@@ -30,8 +32,9 @@ use zbus::names::WellKnownName;
 use zbus::zvariant::DynamicType;
 use zbus::{MatchRule, Message, interface};
 
-use super::{Administration, Orders, Status, caller};
+use super::{Administration, Orders, Status, Undone, caller};
 use crate::history::Found;
+pub use again::serve_again;
 
 const HANDLER_NAME: &str = "org.kernel.TCMUService1";
 const HANDLER_ROOT: &str = "/org/kernel/TCMUService1";
@@ -47,15 +50,19 @@ const CALL_TIMEOUT: Duration = Duration::from_secs(90);
 
 /// What targetcli shows as help for the config string.
 const CONFIG_DESCRIPTION: &str = "\
-/path/to/file;nexus=<label>
-Each initiator gets a backstore of its own, mapped to it alone. Backstores with the same path are one disk:
-give them the same size. <label> is your name for the initiator: letters, digits, \".\", \"_\" and \"-\".";
+/path/to/file, or /dev/disk/by-id/..., and any of these after it, in quotes in a shell:
+;direct=1 ;read_only=1 ;force_aptpl=1 ;registrations=<128 to 8190> ;thin_threshold=<percent>
+;physical_block_size=<bytes> ;copy_domain=<name> ;spec_i_pt_known_only=1
+One backstore serves all initiators. Only where `tcmu-pr check` says that they can't be told apart, each needs one of its
+own, with the same path and size and ;nexus=<your name for the initiator>, mapped to it alone.";
 
 /// Why the bus cannot be used, and what to do.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// There is no bus.
-    #[error("cannot reach the system bus: is dbus running?")]
+    #[error(
+        "cannot reach the system bus: start it with `systemctl start dbus` (`apt install dbus` if it is missing)"
+    )]
     Connect(#[source] zbus::Error),
     /// The objects could not be set up.
     #[error("cannot offer our objects on the bus")]
@@ -76,7 +83,7 @@ pub enum Error {
     /// The bus's policy is against it.
     #[error(
         "the bus does not let us have the name {0}: run tcmu-pr as root, with the policy file \
-         /usr/share/dbus-1/system.d/tcmu-pr-dbus.conf in place"
+         /usr/share/dbus-1/system.d/tcmu-pr-dbus.conf in place, and run `systemctl reload dbus`"
     )]
     Policy(&'static str, #[source] fdo::Error),
     /// A name could not be asked for.
@@ -100,6 +107,9 @@ pub enum Error {
     /// It refused, and says why.
     #[error("{0}")]
     Refused(String),
+    /// It has done it, but what that shuts out is still there, and it says so.
+    #[error("{0}")]
+    NotOver(String),
     /// It did not answer.
     #[error("{0}")]
     Call(String),
@@ -132,7 +142,7 @@ impl Bus {
     }
 }
 
-/// We are on the bus no more: nobody can ask anything until the daemon is started again.
+/// We are on the bus no more: nobody can ask anything until we are back.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Lost {
     /// The connection has ended.
@@ -144,7 +154,17 @@ pub enum Lost {
 /// Our place on the bus, held until it is dropped.
 #[derive(Debug)]
 pub struct Service {
-    _connection: Connection,
+    connection: Connection,
+}
+
+impl Drop for Service {
+    /// Closes the connection, which others hold too, so that the names are free. A process that can't end, since a disk
+    /// hangs below it, would keep them from the next daemon.
+    fn drop(&mut self) {
+        if let Err(error) = self.connection.clone().close() {
+            log::debug!("leaving the bus: {error}");
+        }
+    }
 }
 
 /// Offers everything on the bus. Says so on the channel if that comes to an end.
@@ -152,14 +172,14 @@ pub struct Service {
 /// We never queue for a name: who waited in the queue would get it unawares when its owner ends, and until
 /// then targetcli would not see us.
 pub fn serve(bus: &Bus, orders: &Orders) -> Result<(Service, Receiver<Lost>), Error> {
-    let connection = bus.connect()?;
-    export(&connection, orders).map_err(Error::Export)?;
-    let lost = watch(&connection)?;
-    claim(&connection, CONTROL_NAME, Error::AlreadyRunning)?;
-    claim(&connection, HANDLER_NAME, Error::OtherHandler)?;
     let service = Service {
-        _connection: connection,
+        connection: bus.connect()?,
     };
+    let connection = &service.connection;
+    export(connection, orders).map_err(Error::Export)?;
+    let lost = watch(connection)?;
+    claim(connection, CONTROL_NAME, Error::AlreadyRunning)?;
+    claim(connection, HANDLER_NAME, Error::OtherHandler)?;
     Ok((service, lost))
 }
 
@@ -304,6 +324,7 @@ fn call_error(error: zbus::Error) -> Error {
         fdo::Error::AccessDenied(_) if geteuid().is_root() => Error::NoPolicy,
         fdo::Error::AccessDenied(_) => Error::NotAllowed,
         fdo::Error::Failed(text) => Error::Refused(text),
+        fdo::Error::TimedOut(text) => Error::NotOver(text),
         fdo::Error::NoReply(text) => Error::Call(text),
         other => Error::Call(other.to_string()),
     }
@@ -361,9 +382,13 @@ impl Control {
         }
         let orders = self.orders.clone();
         let outcome = unblock(move || orders.administer(serial, action)).await;
-        outcome
-            .map_err(|error| fdo::Error::NoReply(error.to_string()))?
-            .map_err(fdo::Error::Failed)
+        let outcome = outcome.map_err(|error| {
+            fdo::Error::NoReply(format!("{error}. It may still be done: see `tcmu-pr show`"))
+        })?;
+        outcome.map_err(|why| match why {
+            Undone::Refused(text) => fdo::Error::Failed(text),
+            Undone::NotOver(text) => fdo::Error::TimedOut(text),
+        })
     }
 }
 
@@ -446,6 +471,7 @@ impl Control {
 pub(crate) mod tests {
     use std::collections::HashMap;
     use std::io::{BufRead, BufReader};
+    use std::path::Path;
     use std::process::{Child, Command, Stdio};
 
     use zbus::zvariant::{OwnedObjectPath, OwnedValue};
@@ -454,13 +480,14 @@ pub(crate) mod tests {
     use crate::control::Order;
     use crate::control::tests::example;
     use crate::history::{Entry, Kind, Other, State};
+    use crate::tcmu::config::KNOWN;
 
-    const SOON: Duration = Duration::from_secs(10);
+    pub(crate) const SOON: Duration = Duration::from_secs(10);
 
     /// A bus of our own, with the policy of the system bus: what is not allowed is forbidden.
     pub(crate) struct PrivateBus {
         daemon: Child,
-        _directory: tempfile::TempDir,
+        directory: tempfile::TempDir,
         pub(crate) bus: Bus,
     }
 
@@ -473,7 +500,7 @@ pub(crate) mod tests {
             let directory = tempfile::tempdir().expect("a temporary directory");
             let config = directory.path().join("bus.conf");
             let text = format!(
-                "<busconfig><type>session</type><listen>unix:dir={}</listen>\
+                "<busconfig><type>session</type><listen>unix:path={}/bus</listen>\
                  <policy context=\"default\"><allow user=\"*\"/><deny own=\"*\"/>\
                  <deny send_type=\"method_call\"/><allow send_type=\"signal\"/>\
                  <allow send_requested_reply=\"true\"/><allow receive_type=\"method_call\"/>\
@@ -483,32 +510,42 @@ pub(crate) mod tests {
                 directory.path().display()
             );
             fs::write(&config, text).expect("the directory is new");
-            let mut daemon = Command::new("dbus-daemon")
-                .arg(format!("--config-file={}", config.display()))
-                .args(["--nofork", "--print-address=1"])
-                .stdout(Stdio::piped())
-                .spawn()
-                .expect("dbus-daemon is installed (package dbus-daemon)");
-            let mut address = String::new();
-            let stdout = daemon.stdout.take().expect("it is piped");
-            BufReader::new(stdout)
-                .read_line(&mut address)
-                .expect("it says its address");
+            let bus = format!("unix:path={}/bus", directory.path().display());
             PrivateBus {
-                daemon,
-                _directory: directory,
-                bus: Bus::Address(address.trim().to_owned()),
+                daemon: run(&config),
+                directory,
+                bus: Bus::Address(bus),
             }
+        }
+
+        /// Starts it again, after its end.
+        pub(crate) fn start(&mut self) {
+            self.daemon = run(&self.directory.path().join("bus.conf"));
         }
 
         fn connect(&self) -> Connection {
             self.bus.connect().expect("the bus is there")
         }
 
-        fn end(&mut self) {
+        pub(crate) fn end(&mut self) {
             self.daemon.kill().expect("it is our child");
             self.daemon.wait().expect("it is our child");
         }
+    }
+
+    /// Starts a bus, and waits until it can be reached.
+    fn run(config: &Path) -> Child {
+        let mut daemon = Command::new("dbus-daemon")
+            .arg(format!("--config-file={}", config.display()))
+            .args(["--nofork", "--print-address=1"])
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("dbus-daemon is installed (package dbus-daemon)");
+        let stdout = daemon.stdout.take().expect("it is piped");
+        BufReader::new(stdout)
+            .read_line(&mut String::new())
+            .expect("it says its address");
+        daemon
     }
 
     impl Drop for PrivateBus {
@@ -540,7 +577,12 @@ pub(crate) mod tests {
                     } => {
                         let answer = match (serial.as_str(), action) {
                             ("6001405a", Administration::Clear) => Ok(()),
-                            (_, action) => Err(format!("{serial}: {action:?} is not good")),
+                            ("6001405a", Administration::Preempt { key: 0xa1 }) => {
+                                Err(Undone::NotOver("they can still write".to_owned()))
+                            }
+                            (_, action) => {
+                                Err(Undone::Refused(format!("{serial}: {action:?} is not good")))
+                            }
                         };
                         reply.send(answer).expect("the bus waits");
                     }
@@ -560,6 +602,12 @@ pub(crate) mod tests {
             entries: vec![Entry::new(time, started, State::default())],
             unreadable: 0,
         })
+    }
+
+    fn has_owner(connection: &Connection, name: &'static str) -> bool {
+        let names = DBusProxy::new(connection).expect("the bus is there");
+        let name = WellKnownName::from_static_str(name).expect("it is one");
+        names.name_has_owner(name.into()).expect("the bus is there")
     }
 
     fn check_config(connection: &Connection, config: &str) -> (bool, String) {
@@ -600,7 +648,9 @@ pub(crate) mod tests {
         let interfaces = objects.values().next().expect("there is one");
         let help = &interfaces["org.kernel.TCMUService1"]["ConfigDesc"];
         let help: &str = help.downcast_ref().expect("it is a string");
-        assert!(help.contains(";nexus=<label>"), "{help}");
+        for option in KNOWN {
+            assert!(help.contains(&format!(";{option}=")), "{option}: {help}");
+        }
     }
 
     #[test]
@@ -674,9 +724,9 @@ pub(crate) mod tests {
         );
         // We do not wait in the queue: when the owner goes, nobody has the name.
         other.release_name(HANDLER_NAME).expect("it is ours");
-        let names = DBusProxy::new(&other).expect("the bus is there");
-        let name = WellKnownName::from_static_str(HANDLER_NAME).expect("it is one");
-        assert!(!names.name_has_owner(name.into()).expect("the bus is there"));
+        assert!(!has_owner(&other, HANDLER_NAME));
+        // Nor do we keep the other name.
+        assert!(!has_owner(&other, CONTROL_NAME));
     }
 
     #[test]
@@ -700,6 +750,18 @@ pub(crate) mod tests {
     }
 
     #[test]
+    fn the_names_are_free_although_the_process_goes_on() {
+        let bus = PrivateBus::new();
+        let (orders, _daemon) = Orders::new();
+        let (service, _lost) = serve(&bus.bus, &orders).expect("the names are free");
+        drop(service);
+        let other = bus.connect();
+        for name in [CONTROL_NAME, HANDLER_NAME] {
+            assert!(!has_owner(&other, name), "{name}");
+        }
+    }
+
+    #[test]
     fn the_end_of_the_bus_is_reported() {
         let mut bus = PrivateBus::new();
         let (orders, _daemon) = Orders::new();
@@ -715,7 +777,7 @@ pub(crate) mod tests {
         let (orders, _daemon) = Orders::new();
         let (service, lost) = serve(&bus.bus, &orders).expect("the names are free");
         service
-            ._connection
+            .connection
             .release_name(HANDLER_NAME)
             .expect("it is ours");
         assert_eq!(lost.recv_timeout(SOON), Ok(Lost::Name(HANDLER_NAME.into())));
@@ -724,7 +786,12 @@ pub(crate) mod tests {
     #[test]
     fn a_missing_bus_is_an_error() {
         let nowhere = Bus::Address("unix:path=/nonexistent/bus".into());
-        assert!(matches!(status(&nowhere), Err(Error::Connect(_))));
+        let error = status(&nowhere).expect_err("there is none");
+        assert!(matches!(error, Error::Connect(_)));
+        assert_eq!(
+            error.to_string(),
+            "cannot reach the system bus: start it with `systemctl start dbus` (`apt install dbus` if it is missing)"
+        );
     }
 
     #[test]

@@ -326,6 +326,12 @@ const BACKSTORE_KEYS: [Key; 5] = [
     },
 ];
 
+/// What a key can be given, if there is one of that name.
+pub fn allowed(name: &str) -> Option<&'static str> {
+    let mut keys = NODE_KEYS.iter().chain(&BACKSTORE_KEYS);
+    keys.find(|key| key.name == name).map(|key| key.allowed)
+}
+
 fn number(value: &DeValue) -> Option<u64> {
     let number = value.as_integer()?;
     u64::from_str_radix(number.as_str(), number.radix()).ok()

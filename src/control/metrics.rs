@@ -68,6 +68,13 @@ const METRICS: &[Metric] = &[
         samples: |status| vec![sample([], status.refused.len() as u64)],
     },
     Metric {
+        name: "tcmu_pr_warnings",
+        kind: MetricType::GAUGE,
+        labels: &[],
+        help: "What is wrong with the node as a whole, as `tcmu-pr status` says at its end: how many sentences.",
+        samples: |status| vec![sample([], status.warnings.len() as u64)],
+    },
+    Metric {
         name: "tcmu_pr_unit_info",
         kind: MetricType::GAUGE,
         labels: &["unit", "serial", "engine"],
@@ -150,6 +157,13 @@ const METRICS: &[Metric] = &[
         labels: &["unit"],
         help: "Commands whose data is on its way from or to the backing object.",
         samples: |status| of_units(status, |unit, _| number(unit.in_flight)),
+    },
+    Metric {
+        name: "tcmu_pr_unit_waiting_answers",
+        kind: MetricType::GAUGE,
+        labels: &["unit"],
+        help: "Answers to those who have shut others out, which wait until what these have in flight has ended.",
+        samples: |status| of_units(status, |unit, _| number(unit.waiting.answers)),
     },
     Metric {
         name: "tcmu_pr_unit_oldest_command_seconds",

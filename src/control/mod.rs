@@ -5,6 +5,8 @@
 
 mod caller;
 pub mod dbus;
+#[cfg(test)]
+pub(crate) mod fields;
 pub mod file;
 pub mod journal;
 pub mod metrics;
@@ -53,8 +55,8 @@ pub enum Order {
         serial: String,
         /// What to do.
         action: Administration,
-        /// Done, or why not: a sentence for the administrator.
-        reply: Sender<Result<(), String>>,
+        /// Done, or why not.
+        reply: Sender<Result<(), Undone>>,
     },
 }
 
@@ -77,6 +79,17 @@ pub enum Administration {
         /// Whether it may become smaller.
         shrink: bool,
     },
+}
+
+/// Why a change is not done, or can't be relied on: a sentence for the administrator.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Undone {
+    /// Nothing has changed.
+    #[error("{0}")]
+    Refused(String),
+    /// It is done, but commands of those who lost access by it are still in flight.
+    #[error("{0}")]
+    NotOver(String),
 }
 
 /// The daemon gave no answer.
@@ -126,7 +139,7 @@ impl Orders {
         &self,
         serial: String,
         action: Administration,
-    ) -> Result<Result<(), String>, Error> {
+    ) -> Result<Result<(), Undone>, Error> {
         self.ask(CHANGE_TIMEOUT, |reply| Order::Administer {
             serial,
             action,
@@ -448,7 +461,9 @@ pub(crate) mod tests {
                         serial,
                         action,
                         reply,
-                    } => reply.send(Err(format!("{serial} {action:?}"))).is_ok(),
+                    } => reply
+                        .send(Err(Undone::Refused(format!("{serial} {action:?}"))))
+                        .is_ok(),
                 };
             }
         });
@@ -460,7 +475,7 @@ pub(crate) mod tests {
         let done = orders.administer("6001405a".into(), Administration::Clear);
         assert_eq!(
             done.expect("the daemon is there"),
-            Err("6001405a Clear".to_owned())
+            Err(Undone::Refused("6001405a Clear".to_owned()))
         );
         answering.join().expect("it does not panic");
         assert!(matches!(orders.status(), Err(Error::Stopping)));

@@ -22,10 +22,12 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 use log::Level;
 use nix::errno::Errno;
 
+use super::asked::WORKER_PATIENCE;
 use super::chain;
 use super::configuration::Node;
 use super::performance::performance;
 use super::records::Records;
+use super::records::handover::now;
 use super::rings::{Waiting, aside, ours, unblock};
 use super::sessions::Reserves;
 use super::status;
@@ -35,7 +37,9 @@ use super::unix_s;
 use super::warnings::Warnings;
 use super::worker::{self, Notice, Order, PortId, Rest};
 use crate::control::journal::{self, MessageId};
-use crate::control::{Administration, PortStatus, RefusedStatus, Status, TapStatus, UnitStatus};
+use crate::control::{
+    Administration, PortStatus, RefusedStatus, Status, TapStatus, Undone, UnitStatus,
+};
 use crate::lu::Alteration;
 use crate::nexus::tap::{Links, Notes};
 use crate::pr::admin::Action;
@@ -50,9 +54,6 @@ use crate::tcmu::{Uio, UioPaths};
 
 /// How long units that are to end may take to answer what they have taken.
 const STOP_PATIENCE: Duration = Duration::from_secs(10);
-
-/// How long a worker may take to answer the main thread.
-const WORKER_PATIENCE: Duration = Duration::from_secs(2);
 
 /// How long another handler may take to answer for a device of its own. After that nobody will, and whoever
 /// made the device would wait for ever.
@@ -69,6 +70,8 @@ struct Port {
     unit: BackingId,
     backstore: Backstore,
     minor: u32,
+    /// Which of all the devices that have had that number.
+    incarnation: Option<u64>,
     /// Walks that began before this say nothing of its links.
     since: Instant,
     config: String,
@@ -374,15 +377,21 @@ impl Devices {
         &mut self,
         serial: &str,
         action: Administration,
-        reply: Sender<Result<(), String>>,
+        reply: Sender<Result<(), Undone>>,
     ) {
-        let mut units = self.units.iter();
-        let Some((&id, unit)) = units.find(|(_, unit)| unit.record.serial == serial) else {
-            let reason = format!("no logical unit here has the serial number {serial:?}");
-            // Whoever asked may have gone.
-            let _ = reply.send(Err(reason));
-            return;
-        };
+        let mut units = self.units.iter_mut();
+        let found = units.find(|(_, unit)| unit.record.serial == serial);
+        let found =
+            found.ok_or_else(|| format!("no logical unit here has the serial number {serial:?}"));
+        let (&id, unit) =
+            match found.and_then(|(id, unit)| unit.takes_orders().map(|()| (id, unit))) {
+                Ok(found) => found,
+                Err(reason) => {
+                    // Whoever asked may have gone.
+                    let _ = reply.send(Err(Undone::Refused(reason)));
+                    return;
+                }
+            };
         let path = unit.backing.path().display();
         let action = match action {
             Administration::Clear => {
@@ -450,18 +459,14 @@ impl Devices {
     }
 
     /// How things are.
-    pub(super) fn status(&self) -> Status {
-        let asked = self.units.iter().map(|(&id, unit)| {
-            let (reply, answer) = bounded(1);
-            unit.worker.give(Order::Report(reply));
-            (id, unit, answer)
-        });
+    pub(super) fn status(&mut self) -> Status {
         // All of them first, so that those that hang are waited for together.
-        let asked: Vec<_> = asked.collect();
-        let deadline = Instant::now() + WORKER_PATIENCE;
-        let told = asked.into_iter().map(|(id, unit, answer)| {
-            self.unit_status(id, unit, answer.recv_deadline(deadline).ok())
-        });
+        self.units.values_mut().for_each(Unit::ask);
+        let told = self.units.iter_mut().map(|(&id, unit)| (id, unit.told()));
+        let told: Vec<_> = told.collect();
+        let told = told
+            .into_iter()
+            .map(|(id, report)| self.unit_status(id, &self.units[&id], report));
         let mut units: Vec<UnitStatus> = told.collect();
         units.sort_by(|a, b| a.path.cmp(&b.path));
         let refused = self
@@ -493,6 +498,8 @@ impl Devices {
         }
         self.end_resizes();
         self.end_announced();
+        // From now on, what comes stays on the rings, and ages.
+        let ended = now();
         for unit in self.units.values() {
             unit.worker.give(Order::Stop);
         }
@@ -510,7 +517,7 @@ impl Devices {
                 ),
             }
         }
-        self.hand_over(rests);
+        self.hand_over(rests, ended);
     }
 
     fn refuse(&mut self, name: &BackstoreName, reason: String) {
@@ -551,7 +558,7 @@ impl Devices {
         let path = unit.backing.path().to_owned();
         // The worker is the one who closes it, which its file system may take its time for.
         drop(unit.backing);
-        if !unit.worker.stop(STOP_PATIENCE) {
+        if !unit.worker.power_off(STOP_PATIENCE) {
             log::error!(
                 "{}: I/O hangs; the file stays locked until it ends",
                 path.display()

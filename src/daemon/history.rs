@@ -6,7 +6,7 @@
 
 use std::collections::HashSet;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
@@ -52,6 +52,9 @@ const OTHERS: &str = "other I_T nexuses";
 
 /// How much may wait to be written.
 const NOTES_MAX: usize = 4_096;
+
+/// How often it is tried again to write what could not be written, though nothing happens.
+const TRY_AGAIN: Duration = Duration::from_secs(60);
 
 /// How long the end of a unit waits until its history is written.
 const END_PATIENCE: Duration = Duration::from_secs(1);
@@ -135,7 +138,7 @@ impl Drop for Writer {
 
 fn write(mut history: History, notes: &Receiver<Note>, lost: &AtomicU64) {
     loop {
-        let due = history.changes.due();
+        let due = history.due();
         let note = match due.map_or_else(
             || notes.recv().map_err(RecvTimeoutError::from),
             |due| notes.recv_deadline(due),
@@ -195,26 +198,53 @@ pub(super) fn tell_unit(record: &UnitRecord, id: MessageId, text: &str) {
     journal::tell(Level::Error, id, &fields, format_args!("{path}: {text}"));
 }
 
-/// Answers whoever asks for the history of the unit with this serial number, on a thread of its own: the disk may be slow.
-pub(super) fn answer(records: &Records, serial: String, reply: Sender<Result<Found, String>>) {
-    let file = records.history(&serial);
-    let read = move || {
-        let is_serial = serial.bytes().all(|digit| digit.is_ascii_hexdigit());
-        let found = if is_serial && !serial.is_empty() {
-            history::read(&file)
-                .map_err(|error| format!("{} can't be read: {error}", file.display()))
-        } else {
-            Err(format!("{serial:?} is no serial number"))
+/// How many read histories at a time. More would wait for the same disk.
+const READERS_MAX: usize = 16;
+
+/// Those who read histories for whoever asks, each on a thread of its own: the disk may be slow, or hang.
+#[derive(Debug, Default)]
+pub(super) struct Readers(Arc<()>);
+
+impl Readers {
+    /// Answers whoever asks for the history of the unit with this serial number.
+    pub(super) fn answer(
+        &self,
+        records: &Records,
+        serial: String,
+        reply: Sender<Result<Found, String>>,
+    ) {
+        let file = records.history(&serial);
+        if Arc::strong_count(&self.0) > READERS_MAX {
+            let why = format!(
+                "{READERS_MAX} others wait to read histories: does the disk of {} hang?",
+                file.display()
+            );
+            // Whoever asked may have gone.
+            let _ = reply.send(Err(why));
+            return;
+        }
+        let reading = Arc::clone(&self.0);
+        let read = move || {
+            let found = read(&file, &serial);
+            drop(reading);
+            // Whoever asked may have gone.
+            let _ = reply.send(found);
         };
-        // Whoever asked may have gone.
-        let _ = reply.send(found);
-    };
-    if let Err(error) = thread::Builder::new()
-        .name("history".to_owned())
-        .spawn(read)
-    {
-        log::error!("starting a thread: {error}");
+        if let Err(error) = thread::Builder::new()
+            .name("history".to_owned())
+            .spawn(read)
+        {
+            log::error!("starting a thread: {error}");
+        }
     }
+}
+
+fn read(file: &Path, serial: &str) -> Result<Found, String> {
+    let is_serial = serial.bytes().all(|digit| digit.is_ascii_hexdigit());
+    if serial.is_empty() || !is_serial {
+        return Err(format!("{serial:?} is no serial number"));
+    }
+    history::read(file).map_err(|error| format!("{} can't be read: {error}", file.display()))
 }
 
 /// The history of a unit, and its part of the log.
@@ -236,6 +266,8 @@ pub struct History {
 #[derive(Debug)]
 struct Missing {
     since: Timestamp,
+    /// When it is tried again.
+    again: Instant,
     count: u64,
     why: String,
 }
@@ -401,7 +433,17 @@ impl History {
         }
     }
 
+    /// When there is something to do though nothing happens.
+    fn due(&self) -> Option<Instant> {
+        let again = self.missing.as_ref().map(|missing| missing.again);
+        self.changes.due().into_iter().chain(again).min()
+    }
+
     fn tell_due(&mut self, now: Instant) {
+        if let Some(missing) = self.missing.as_mut().filter(|missing| missing.again <= now) {
+            missing.again = now + TRY_AGAIN;
+            self.append(Vec::new());
+        }
         while let Some(withheld) = self.changes.overdue(now) {
             self.tell_withheld(&withheld);
         }
@@ -484,6 +526,7 @@ impl History {
         self.log(Level::Error, MessageId::HistoryGap, &[], &text);
         self.missing = Some(Missing {
             since: Timestamp::now(),
+            again: Instant::now() + TRY_AGAIN,
             count,
             why: error.to_string(),
         });

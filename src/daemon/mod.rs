@@ -5,6 +5,7 @@
 //! touches what a worker owns: it gives orders. Nor does it ask the file system of a disk anything, which may never
 //! answer: threads of their own do that.
 
+mod asked;
 mod configuration;
 mod devices;
 pub mod history;
@@ -32,7 +33,7 @@ use crossbeam_channel::{Receiver, Sender, bounded, never, select, tick, unbounde
 use log::LevelFilter;
 use nix::sys::signal::{SigSet, Signal};
 
-use crate::control::dbus::{self, Bus};
+use crate::control::dbus::{self, Bus, Lost, Service};
 use crate::control::{Order, Orders, journal, metrics, systemd};
 use crate::nexus::tap::Faults;
 use crate::sys::process;
@@ -103,13 +104,16 @@ pub enum Error {
     Lost(String),
 }
 
-/// An error with all its causes, in a line.
+/// An error with all its causes, in a line. Some errors tell their cause themselves: then it is not told again.
 pub fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
+        let told = error.to_string();
+        if !text.ends_with(&told) {
+            text.push_str(": ");
+            text.push_str(&told);
+        }
         cause = error.source();
     }
     text
@@ -135,7 +139,8 @@ pub fn run(config: &Config) -> Result<(), Error> {
     configuration.keep();
     let (orders, asked) = Orders::new();
     // First the names: while another handler has them, the kernel's messages are none of our business.
-    let (service, mut lost) = dbus::serve(&config.bus, &orders)?;
+    let (mut service, mut lost) = dbus::serve(&config.bus, &orders)?;
+    let mut back_on_bus = never();
     // Without metrics, disks are served all the same.
     let socket = config.run_directory.join(METRICS_SOCKET);
     if let Err(error) = metrics::serve(&socket, orders.clone()) {
@@ -145,8 +150,9 @@ pub fn run(config: &Config) -> Result<(), Error> {
     let (waiting, who_waits) = unbounded();
     let (resting, found_resting) = unbounded();
     let left = rings::Left::take(&records, left_notes, resting);
+    let resting = Resting::new(found_resting, left.handover());
     let empty_rings = rings::empty_left_rings(UioPaths::default(), left, waiting);
-    let (walks, again) = watch::start(configfs::ROOT.as_ref(), WALK_INTERVAL, empty_rings)?;
+    let (found, again) = watch::start(configfs::ROOT.as_ref(), WALK_INTERVAL, empty_rings)?;
     let (notices, noticed) = unbounded();
     let mut devices = Devices::new(
         records.clone(),
@@ -155,17 +161,17 @@ pub fn run(config: &Config) -> Result<(), Error> {
         again,
         started,
         who_waits,
-        Resting::new(found_resting),
+        resting,
     );
     devices.configure(configuration.node());
     devices.warn_of_file(configuration.warning());
-    // Whether there is a tap decides which backstores can be served.
-    if let Ok(first) = happened.recv() {
-        devices.tapped(first);
-    }
     let growing = devices.growing();
     let late = devices.late();
-    let events = listen(listener)?;
+    let readers = history::Readers::default();
+    // Whether there is a tap decides which backstores can be served: until that is known, the kernel waits. To load one can
+    // take minutes.
+    let mut of_kernel = Some((listener, found));
+    let (mut events, mut walks) = (never(), never());
     let mut ready = false;
     let clock = tick(TICK);
 
@@ -205,7 +211,7 @@ pub fn run(config: &Config) -> Result<(), Error> {
                 Ok(Order::Administer { serial, action, reply }) => {
                     devices.administer(&serial, action, reply);
                 }
-                Ok(Order::History { serial, reply }) => history::answer(&records, serial, reply),
+                Ok(Order::History { serial, reply }) => readers.answer(&records, serial, reply),
                 Ok(Order::Status { reply }) => {
                     let _ = reply.send(devices.status());
                 }
@@ -220,19 +226,36 @@ pub fn run(config: &Config) -> Result<(), Error> {
             recv(late) -> _ => devices.go_on(),
             recv(devices.due()) -> _ => devices.go_on(),
             recv(happened) -> event => match event {
-                Ok(event) => devices.tapped(event),
+                Ok(event) => {
+                    devices.tapped(event);
+                    if let Some((listener, found)) = of_kernel.take() {
+                        walks = found;
+                        match listen(listener) {
+                            Ok(heard) => events = heard,
+                            Err(error) => break Err(error),
+                        }
+                    }
+                }
                 Err(_) => break Err(Error::Lost("nobody looks after the nexus tap any more".into())),
             },
             recv(lost) -> how => match how {
-                Ok(dbus::Lost::Name(name)) => {
+                Ok(Lost::Name(name)) => {
                     break Err(Error::Lost(format!("the bus name {name} was taken from us")));
                 }
-                Ok(dbus::Lost::Bus) | Err(_) => {
+                Ok(Lost::Bus) | Err(_) => {
                     log::error!(
                         "the system bus has gone: disks are served, but targetcli and tcmu-pr status can't reach us \
-                         until tcmu-pr is restarted"
+                         until it is back"
                     );
                     lost = never();
+                    back_on_bus = return_to_bus(config.bus.clone(), orders.clone());
+                }
+            },
+            recv(back_on_bus) -> served => {
+                back_on_bus = never();
+                if let Ok(served) = served {
+                    (service, lost) = served;
+                    log::info!("on the system bus again");
                 }
             },
             recv(watchdog) -> _ => systemd::alive(),
@@ -242,6 +265,8 @@ pub fn run(config: &Config) -> Result<(), Error> {
     systemd::stopping();
     // Whoever asks now is told that we stop. The names are ours until the rings are left: another daemon must find them so.
     drop(asked);
+    // A tap that was gone on with is left to the next daemon, also if nobody has heard of it yet.
+    happened.try_iter().for_each(|event| devices.tapped(event));
     devices.stop();
     drop(service);
     ended
@@ -315,10 +340,51 @@ fn listen(mut listener: Listener) -> Result<Receiver<Result<Event, netlink::Erro
     Ok(receiver)
 }
 
+/// Offers everything on the bus when there is one again, on a channel.
+fn return_to_bus(bus: Bus, orders: Orders) -> Receiver<(Service, Receiver<Lost>)> {
+    let (sender, receiver) = bounded(1);
+    let started = spawn("bus again", move || {
+        // The daemon may have ended before.
+        let _ = sender.send(dbus::serve_again(&bus, &orders));
+    });
+    if let Err(error) = started {
+        log::error!("until tcmu-pr is restarted: {}", chain(&error));
+    }
+    receiver
+}
+
 fn spawn(what: &'static str, body: impl FnOnce() + Send + 'static) -> Result<(), Error> {
     let builder = thread::Builder::new().name(what.to_owned());
     builder
         .spawn(body)
         .map_err(|source| Error::Thread { what, source })?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Debug, thiserror::Error)]
+    enum Example {
+        #[error("the bus is not there")]
+        Silent(#[source] Box<Example>),
+        #[error("I/O error: {0}")]
+        Telling(#[source] Box<Example>),
+        #[error("no such file")]
+        Cause,
+    }
+
+    #[test]
+    fn each_cause_is_told_once() {
+        let telling = Example::Telling(Example::Cause.into());
+        assert_eq!(chain(&telling), "I/O error: no such file");
+        let error = Example::Silent(telling.into());
+        assert_eq!(
+            chain(&error),
+            "the bus is not there: I/O error: no such file"
+        );
+        let error = Example::Silent(Example::Silent(Example::Cause.into()).into());
+        assert_eq!(chain(&error), "the bus is not there: no such file");
+    }
 }

@@ -104,8 +104,14 @@ pub enum Error {
         path: PathBuf,
         /// What is wrong with it.
         #[source]
-        source: image::Error,
+        source: Box<dyn std::error::Error + Send + Sync>,
     },
+    /// What the last daemon has left can't be taken away.
+    #[error(
+        "what the last tcmu-pr has left stays there and is not used, so initiators repeat what they have sent since: remove it \
+         before tcmu-pr is restarted, or the next one could take it for what this one has left"
+    )]
+    HandoverStays(#[source] saved::Error),
     /// A record of what is kept besides is damaged.
     #[error(
         "{path} can't be read: it says whether a flush has failed, and which mode parameters were set"
@@ -278,6 +284,49 @@ impl<F: Files> Records<F> {
         })
     }
 
+    /// Stores what is kept of the unit with this serial number as what is in force from now on: a restart finds that there
+    /// was a power on, and a crash between two records is mended.
+    ///
+    /// Where nothing can be stored that lasts, since the disk is full or can't be written, that is no reason not to serve the
+    /// unit if a loss of power would find what it should all the same.
+    pub fn begin(&self, serial: &str, kept: &Kept) -> Result<(), Error> {
+        let mut to_store = ToStore {
+            next: kept.reservations.clone(),
+            save: Save::Durable,
+            attentions: kept.attentions.clone(),
+            state: None,
+            set_aside: false,
+            cause: None,
+        };
+        let Err(error) = self.keeper(serial).save(&to_store) else {
+            return Ok(());
+        };
+        if !self.lasts(serial, &kept.reservations) {
+            return Err(error.into());
+        }
+        to_store.save = Save::Runtime;
+        self.keeper(serial).save(&to_store)?;
+        log::warn!(
+            "unit {serial} is served as it was, but what APTPL asks to keep can't be stored, and is refused until it can: {}",
+            super::chain(&error)
+        );
+        Ok(())
+    }
+
+    /// Whether a loss of power finds of these reservations what it should.
+    fn lasts(&self, serial: &str, reservations: &Reservations) -> bool {
+        let path = reservations_path(&self.state, serial);
+        let lasting = match saved::read(&self.files, &path) {
+            Ok(Some(text)) => Image::parse(&text, serial)
+                .ok()
+                .map(|image| image.reservations),
+            Ok(None) => Some(Reservations::default()),
+            Err(_) => None,
+        };
+        let found = lasting.map(|lasting| lasting.after_power_loss());
+        found == Some(reservations.after_power_loss())
+    }
+
     /// Keeps the reservations of the unit with this serial number from now on.
     pub fn keeper(&self, serial: &str) -> Keeper<F> {
         Keeper {
@@ -384,7 +433,11 @@ impl<F: Files> Keeper<F> {
         let stored = self
             .save_state(to_store, record)
             .and_then(|()| run.put(files));
-        self.unsure = stored.is_err() && !self.take_back(&path, before.as_deref());
+        self.unsure = match &stored {
+            Ok(()) => false,
+            Err(error) if error.has_changed_nothing() => self.unsure,
+            Err(_) => !self.take_back(&path, before.as_deref()),
+        };
         stored
     }
 

@@ -25,7 +25,7 @@ pub(super) enum Refusal {
     #[error(transparent)]
     Records(#[from] records::Error),
     #[error(
-        "a block size of {block_size} bytes does not go with a size of {size} bytes: give hw_block_size 512 or 4096, and a multiple of it as size"
+        "a block size of {block_size} bytes does not go with a size of {size} bytes: give hw_block_size 512, 1024, 2048 or 4096, and a multiple of it as size"
     )]
     Geometry { block_size: u32, size: u64 },
     #[error(
@@ -117,6 +117,26 @@ impl Refusal {
             }
             Refusal::NoAnswer { .. } => Errno::ETIMEDOUT,
             _ => Errno::EINVAL,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::scsi::capacity::Geometry;
+
+    #[test]
+    fn the_block_sizes_to_be_given_are_those_there_are() {
+        let refusal = Refusal::Geometry {
+            block_size: 3,
+            size: 9,
+        };
+        let text = refusal.to_string();
+        for size in [256, 512, 1024, 2048, 4096, 8192] {
+            let is_told = text.contains(&size.to_string());
+            let is_served = Geometry::new(size, 8, 0).is_some();
+            assert_eq!(is_told, is_served, "{size}: {text}");
         }
     }
 }

@@ -65,6 +65,11 @@ impl Left {
         }
     }
 
+    /// What the last daemon has told of it.
+    pub(super) fn handover(&self) -> Handover {
+        self.handover.clone()
+    }
+
     /// Whether a ring is as it was left. Then that is told, and the kernel need not end anything. `claim` is its device,
     /// which nobody else has open.
     fn has(
@@ -82,13 +87,16 @@ impl Left {
         };
         let timeout_s = backstore.settings()?.command_timeout_s;
         let found = Found::of(uios, uio, tail, timeout_s);
-        let whose = found.and_then(|found| self.handover.whose(&found, now()));
-        let whose = whose.filter(|whose| self.can_tell(uio.minor, whose));
-        if let Some(whose) = whose {
+        let left = found.and_then(|found| self.handover.ring(&found, now()));
+        let left = left.filter(|left| self.can_tell(uio.minor, &left.whose));
+        if let Some(left) = left {
             // Nobody is there to be told if we have stopped already.
-            let _ = self.resting.send((backstore.name().clone(), whose.clone()));
+            let _ = self.resting.send(devices::Found {
+                backstore: backstore.clone(),
+                left: left.clone(),
+            });
         }
-        Ok(whose.is_some())
+        Ok(left.is_some())
     }
 
     /// Whether each command on the ring of the device with this minor number is known to be of whom it is.
@@ -579,5 +587,26 @@ mod tests {
         assert_eq!(node.rings.in_order.handover, before);
         assert!(node.what_is_waited_for().is_some());
         assert_eq!(node.rings.in_order.handover, Handover::default());
+    }
+
+    #[test]
+    fn what_was_left_and_is_not_understood_keeps_nobody_from_starting() {
+        let mut node = Node::new("");
+        let (run, state) = (node.tree.root().join("run"), node.tree.root().join("state"));
+        let records = Records::open(&run, &state).unwrap();
+        let path = run.join("handover");
+        for text in [
+            "version = 2\nchecksum = \"00000000\"\n",
+            "version = 1\n",
+            "\0",
+        ] {
+            fs::write(&path, text).unwrap();
+            let left = Left::take(&records, None, crossbeam_channel::unbounded().0);
+            assert_eq!(left.handover, Handover::default(), "{text:?}");
+            assert!(!path.exists(), "{text:?}");
+            node.rings.in_order = left;
+        }
+        assert_eq!(node.what_is_waited_for(), None);
+        assert!(node.is_emptied());
     }
 }

@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use super::records::handover::KnownSession;
 use super::worker::PortId;
 use crate::lu::task::NexusId;
 use crate::lu::{LogicalUnit, Mapping};
@@ -25,9 +26,16 @@ struct Attached {
     port: PortId,
 }
 
-/// All of them, by slot.
+/// All of them.
 #[derive(Default)]
-pub(super) struct Sessions(Vec<Option<Known>>);
+pub(super) struct Sessions {
+    by_slot: Vec<Option<Known>>,
+    /// Those that the last daemon has known, and the ports that it has known them by, until all ports are there.
+    expected: Vec<(PortId, KnownSession)>,
+}
+
+/// The RESERVE that the last daemon has left has this number, since none was granted yet.
+const LEFT_RESERVE: u64 = 0;
 
 /// Why a session's commands can't be performed now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,7 +56,7 @@ impl Sessions {
         note: Note,
     ) -> Result<NexusId, Unknown> {
         let mapping = Mapping::new(note.read_only);
-        match self.0.get_mut(note.session.slot()) {
+        match self.by_slot.get_mut(note.session.slot()) {
             Some(Some(Known { session, attached })) if *session == note.session => {
                 let attached = attached.as_mut().ok_or(Unknown::Unnamed)?;
                 if attached.mapping != mapping {
@@ -99,17 +107,82 @@ impl Sessions {
             None => return Err(Unknown::Unnamed),
         };
         let id = attached.as_ref().map(|attached| attached.id);
-        if self.0.len() <= session.slot() {
-            self.0.resize_with(session.slot() + 1, || None);
-        }
-        self.0[session.slot()] = Some(Known { session, attached });
+        self.put(Known { session, attached });
         id.ok_or(Unknown::Unnamed)
+    }
+
+    fn put(&mut self, known: Known) {
+        let slot = known.session.slot();
+        if self.by_slot.len() <= slot {
+            self.by_slot.resize_with(slot + 1, || None);
+        }
+        self.by_slot[slot] = Some(known);
+    }
+
+    /// Takes note of sessions that the last daemon has known by a port, until [`Sessions::take_up_expected`].
+    pub(super) fn expect(&mut self, port: PortId, sessions: Vec<KnownSession>) {
+        let sessions = sessions.into_iter();
+        self.expected.extend(sessions.map(|known| (port, known)));
+    }
+
+    /// Goes on with the sessions that the last daemon has known and that are still there, before they send anything. An
+    /// I_T nexus has been lost meanwhile if none of them is its own, even if it has another by now.
+    pub(super) fn take_up_expected(&mut self, unit: &mut LogicalUnit, notes: &Notes) {
+        let expected = std::mem::take(&mut self.expected).into_iter();
+        let (live, over): (Vec<_>, Vec<_>) =
+            expected.partition(|(_, known)| notes.is_live(known.id));
+        for (port, known) in live {
+            self.take_up(unit, port, known);
+        }
+        for (_, KnownSession { nexus, .. }) in over {
+            if !self.knows(&nexus) {
+                log::info!("{nexus}: its session has ended while nobody ran");
+                unit.session_lost(&nexus, LEFT_RESERVE);
+            }
+        }
+    }
+
+    fn take_up(&mut self, unit: &mut LogicalUnit, port: PortId, known: KnownSession) {
+        let session = known.id;
+        // It may have sent something through another port by now, and nobody else can have its slot.
+        if self
+            .by_slot
+            .get(session.slot())
+            .is_some_and(Option::is_some)
+        {
+            return;
+        }
+        let mapping = Mapping::new(known.read_only);
+        let attached = Some(Attached {
+            id: unit.attach(Some(known.nexus.clone()), mapping),
+            nexus: known.nexus,
+            mapping,
+            port,
+        });
+        self.put(Known { session, attached });
+    }
+
+    /// The sessions that are known by a port, for the next daemon.
+    pub(super) fn through(&self, port: PortId) -> Vec<KnownSession> {
+        let known = self.by_slot.iter().flatten().filter_map(|known| {
+            let attached = known.attached.as_ref()?;
+            (attached.port == port).then(|| KnownSession {
+                id: known.session,
+                nexus: attached.nexus.clone(),
+                read_only: attached.mapping == Mapping::ReadOnly,
+            })
+        });
+        let expected = self.expected.iter().filter(|(by, _)| *by == port);
+        known
+            .chain(expected.map(|(_, known)| known.clone()))
+            .collect()
     }
 
     /// Lets go of the sessions that have ended. An I_T nexus is lost with its last one.
     pub(super) fn sweep(&mut self, unit: &mut LogicalUnit, notes: &Notes) {
         let is_over = |known: &mut Known| !notes.is_live(known.session);
-        let over = self.0.iter_mut().filter_map(|slot| slot.take_if(is_over));
+        let slots = self.by_slot.iter_mut();
+        let over = slots.filter_map(|slot| slot.take_if(is_over));
         let over: Vec<Attached> = over.filter_map(|known| known.attached).collect();
         for Attached { nexus, id, .. } in over {
             if !self.attached().any(|other| other.nexus == nexus) {
@@ -126,7 +199,9 @@ impl Sessions {
             let attached = known.attached.as_ref();
             attached.is_some_and(|attached| attached.port == port)
         };
-        let gone = self.0.iter_mut().filter_map(|slot| slot.take_if(came_so));
+        self.expected.retain(|(by, _)| *by != port);
+        let slots = self.by_slot.iter_mut();
+        let gone = slots.filter_map(|slot| slot.take_if(came_so));
         for attached in gone.filter_map(|known| known.attached) {
             unit.detach(attached.id);
         }
@@ -134,7 +209,8 @@ impl Sessions {
 
     /// Lets go of all sessions, of which nobody knows any more whether they have ended: what they have reserved stays.
     pub(super) fn clear(&mut self, unit: &mut LogicalUnit) {
-        for known in self.0.drain(..).flatten() {
+        self.expected.clear();
+        for known in self.by_slot.drain(..).flatten() {
             if let Some(attached) = known.attached {
                 unit.detach(attached.id);
             }
@@ -160,7 +236,7 @@ impl Sessions {
     }
 
     fn attached(&self) -> impl Iterator<Item = &Attached> {
-        self.0
+        self.by_slot
             .iter()
             .flatten()
             .filter_map(|known| known.attached.as_ref())
@@ -169,6 +245,8 @@ impl Sessions {
 
 impl fmt::Debug for Sessions {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_list().entries(self.0.iter().flatten()).finish()
+        f.debug_list()
+            .entries(self.by_slot.iter().flatten())
+            .finish()
     }
 }

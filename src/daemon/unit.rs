@@ -4,6 +4,7 @@ use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
+use super::asked::Asked;
 use super::chain;
 use super::records::{Records, UnitRecord};
 use super::refusal::Refusal;
@@ -24,6 +25,8 @@ use crate::tcmu::configfs::Settings;
 /// A logical unit: its worker, and what the main thread has to know of it.
 pub(super) struct Unit {
     pub(super) worker: worker::Handle,
+    /// What that was asked last.
+    pub(super) asked: Asked,
     pub(super) engine: engine::Kind,
     pub(super) backing: Arc<Backing>,
     pub(super) record: UnitRecord,

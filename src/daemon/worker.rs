@@ -22,6 +22,7 @@ use std::time::{Duration, Instant};
 
 use super::recorder::Record;
 use super::tapped::{Sessions, Unknown};
+use crate::control::Undone;
 use crate::lu::task::{Answer, NexusId, Pending, Tag, Task, Ticket};
 use crate::lu::{self, LogicalUnit, Step};
 use crate::nexus::tap::{DeviceNotes, Missing};
@@ -104,6 +105,13 @@ impl Handle {
         self.end(patience).is_some()
     }
 
+    /// As [`Handle::stop`], of a unit that the administrator has removed: nothing of it is stored any more, however late the
+    /// worker ends.
+    pub fn power_off(self, patience: Duration) -> bool {
+        self.give(Order::PowerOff);
+        self.stop(patience)
+    }
+
     /// As [`Handle::stop`]; if it ended, gives the rings with which another daemon can go on.
     pub fn end(self, patience: Duration) -> Option<Vec<Rest>> {
         self.give(Order::Stop);
@@ -156,12 +164,12 @@ struct Round {
 pub struct Parts<S, R> {
     /// The logical unit.
     pub unit: LogicalUnit,
+    /// What stores its records. It is dropped before what locks the backing object: until then no other unit has them.
+    pub recorder: R,
     /// Its blocks.
     pub store: S,
     /// What it lends to the copies of other units, if it does.
     pub medium: Option<Arc<dyn Medium>>,
-    /// What stores its records.
-    pub recorder: R,
     /// What the store and the recorder call when something is done.
     pub waker: Waker,
     /// Where notices go.
@@ -188,7 +196,7 @@ pub struct Worker<S, R> {
     not_noted: u64,
     noted_late: u64,
     /// Who waits for the end of an order of the administrator's.
-    administrators: HashMap<u64, Sender<Result<(), String>>>,
+    administrators: HashMap<u64, Sender<Result<(), Undone>>>,
     next_ticket: u64,
     /// Whose RESERVE the main thread has been told of, and its number.
     reserve: Option<(PortId, u64)>,
@@ -197,6 +205,8 @@ pub struct Worker<S, R> {
     /// Since when a RESERVE waits for the end of a session that the tap sees.
     doubted: Option<Instant>,
     stopping: bool,
+    /// Nothing is stored any more.
+    powered_off: bool,
     backlog: Backlog,
     polling: Polling,
     measure: Measure,
@@ -258,9 +268,10 @@ impl<S: Store<Pending>, R: Record> Worker<S, R> {
             looking: false,
             doubted: None,
             stopping: false,
+            powered_off: false,
             backlog: Backlog::None,
             polling,
-            measure: Measure::new(Instant::now()),
+            measure: Measure::new(Instant::now),
             refusals: refusals(),
         })
     }
@@ -288,7 +299,8 @@ impl<S: Store<Pending>, R: Record> Worker<S, R> {
         let ports: Vec<PortId> = self.ports.keys().copied().collect();
         ports.into_iter().for_each(|id| self.bury(id));
         // The recorder ends when it has stored this.
-        if let Some(to_store) = self.parts.unit.last_words() {
+        let last_words = self.parts.unit.last_words();
+        if let Some(to_store) = last_words.filter(|_| !self.powered_off) {
             self.parts.recorder.submit(to_store);
         }
         rests
@@ -397,7 +409,10 @@ impl<S: Store<Pending>, R: Record> Worker<S, R> {
                     notes.restart();
                     self.tap(id, notes);
                 }
-                Order::GoOn(id, notes) => self.tap(id, notes),
+                Order::GoOn(id, notes, sessions) => {
+                    self.tap(id, notes);
+                    self.sessions.expect(id, sessions);
+                }
                 Order::Share { port, target_ports } => {
                     self.parts.unit.set_target_ports(target_ports);
                     self.share(port);
@@ -436,6 +451,7 @@ impl<S: Store<Pending>, R: Record> Worker<S, R> {
                     self.looking = false;
                     self.parts.unit.looked();
                 }
+                Order::PowerOff => self.powered_off = true,
                 Order::Stop => {
                     self.stopping = true;
                     self.parts.unit.wind_up();
@@ -447,7 +463,7 @@ impl<S: Store<Pending>, R: Record> Worker<S, R> {
     }
 
     /// What an order is called whose end is told there.
-    fn ticket(&mut self, reply: Sender<Result<(), String>>) -> Ticket {
+    fn ticket(&mut self, reply: Sender<Result<(), Undone>>) -> Ticket {
         let ticket = self.next_ticket;
         self.next_ticket += 1;
         self.administrators.insert(ticket, reply);
@@ -780,11 +796,15 @@ impl<S: Store<Pending>, R: Record> Worker<S, R> {
             Step::Held => {}
             Step::Io(request, pending) => self.parts.store.submit(request, pending),
             Step::Ask(name, wish, asking) => self.ask(name, wish, asking),
+            Step::Store(_) if self.powered_off => {
+                let step = self.parts.unit.stored(false);
+                self.perform(step);
+            }
             Step::Store(to_store) => self.parts.recorder.submit(to_store),
             Step::Administered(Ticket(ticket), outcome) => {
                 if let Some(reply) = self.administrators.remove(&ticket) {
                     // Whoever asked may have gone.
-                    let _ = reply.send(outcome.map_err(|why| why.to_string()));
+                    let _ = reply.send(outcome.map_err(words::undone));
                 }
             }
         }

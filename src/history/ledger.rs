@@ -9,8 +9,12 @@ use serde::{Deserialize, Serialize};
 
 use super::Entry;
 
-/// How large a file becomes. Then it takes the place of the older one, and another is begun.
+/// How large a file becomes. Then it takes the place of the older one, and another is begun. So there is never much more
+/// than twice that to be read: what is appended at once is far shorter, since an entry names no more than 256 registrations.
 pub const SIZE_MAX: u64 = 1 << 20;
+
+/// As much is read of the end of a file: all of it, unless somebody else has made it longer.
+const READ_MAX: u64 = 2 * SIZE_MAX;
 
 /// Where entries are appended.
 #[derive(Debug)]
@@ -79,16 +83,24 @@ impl Open {
         let mut options = OpenOptions::new();
         options.read(true).append(true).create(true).mode(0o600);
         let mut file = options.open(path)?;
-        let mut text = Vec::new();
-        file.read_to_end(&mut text)?;
+        let (from, text) = end_of(&mut file)?;
         let whole = text.iter().rposition(|&byte| byte == b'\n');
-        let size = whole.map_or(0, |last| last + 1) as u64;
-        if size < text.len() as u64 {
+        let size = from + whole.map_or(0, |last| last + 1) as u64;
+        if size < from + text.len() as u64 {
             file.set_len(size)?;
             file.seek(SeekFrom::End(0))?;
         }
         Ok(Open { file, size })
     }
+}
+
+/// Where the end of a file begins, and what it is.
+fn end_of(file: &mut File) -> io::Result<(u64, Vec<u8>)> {
+    let from = file.metadata()?.len().saturating_sub(READ_MAX);
+    file.seek(SeekFrom::Start(from))?;
+    let mut text = Vec::new();
+    file.take(READ_MAX).read_to_end(&mut text)?;
+    Ok((from, text))
 }
 
 /// What stands in a history.
@@ -100,12 +112,13 @@ pub struct Found {
     pub unreadable: usize,
 }
 
-/// Reads a history, the older file first. One that does not exist is empty.
+/// Reads a history, the older file first. One that does not exist is empty; of one that is longer than a history becomes,
+/// the end counts.
 pub fn read(path: &Path) -> io::Result<Found> {
     let mut found = Found::default();
     for path in [&older(path), path] {
-        let text = match fs::read(path) {
-            Ok(text) => text,
+        let text = match File::open(path).and_then(|mut file| end_of(&mut file)) {
+            Ok((_, text)) => text,
             Err(missing) if missing.kind() == ErrorKind::NotFound => continue,
             Err(error) => return Err(error),
         };
@@ -210,6 +223,26 @@ mod tests {
             next.append(&[entry(2)]).unwrap();
             assert_eq!(numbers(&next), [1, 2]);
         }
+    }
+
+    #[test]
+    fn of_a_file_that_somebody_has_made_longer_the_end_is_read_and_it_is_gone_on_with() {
+        let (folder, mut ledger) = ledger(SIZE_MAX);
+        ledger.append(&[entry(1)]).unwrap();
+        let huge = OpenOptions::new().write(true).open(ledger.path()).unwrap();
+        // More than there is memory.
+        huge.set_len(1 << 40).unwrap();
+        let mut next = Ledger::new(ledger.path().to_owned(), SIZE_MAX);
+        let found = read(next.path()).unwrap();
+        assert_eq!((found.entries.len(), found.unreadable), (0, 1));
+        next.append(&[entry(2)]).unwrap();
+        let found = read(next.path()).unwrap();
+        assert_eq!((found.entries, found.unreadable), (vec![entry(2)], 1));
+        // The next one that is full takes its place.
+        let full = SIZE_MAX / entry(3).line().len() as u64;
+        (0..full).for_each(|_| next.append(&[entry(3)]).unwrap());
+        let older = folder.path().join("6001405a.history.1");
+        assert!(fs::metadata(older).unwrap().len() <= SIZE_MAX);
     }
 
     #[test]

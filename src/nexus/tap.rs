@@ -50,10 +50,28 @@ pub const SESSIONS_LENGTH: u64 = SESSION_LENGTH * SESSIONS as u64;
 
 /// A session, by its slot and the generation of that. When the session has ended, the number comes back for another only
 /// after 65,536 others had the slot.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "(u16, u16)", into = "(u16, u16)")]
 pub struct SessionId {
     slot: u16,
     generation: u16,
+}
+
+impl TryFrom<(u16, u16)> for SessionId {
+    type Error = String;
+
+    fn try_from((slot, generation): (u16, u16)) -> Result<SessionId, String> {
+        match slot {
+            1..SESSIONS => Ok(SessionId { slot, generation }),
+            _ => Err(format!("no session has the slot {slot}")),
+        }
+    }
+}
+
+impl From<SessionId> for (u16, u16) {
+    fn from(id: SessionId) -> (u16, u16) {
+        (id.slot, id.generation)
+    }
 }
 
 impl SessionId {

@@ -40,14 +40,17 @@ impl Reservations {
         Change::to(self, next).with_attention(Sense::reservations_released(), told)
     }
 
-    /// Removes the persistent reservation and every registration (SPC-4, Clearing). APTPL stays as it is.
+    /// Removes the persistent reservation and every registration (SPC-4, Clearing). APTPL stays as it is. A RESERVE of
+    /// SPC-2 ends too; only the administrator can do that, as it keeps the command CLEAR out.
     ///
-    /// Registrants other than `issuer` get RESERVATIONS PREEMPTED.
+    /// Those who had any of these, other than `issuer`, get RESERVATIONS PREEMPTED.
     pub fn cleared(&self, issuer: Option<&ItNexus>) -> Change {
-        let told = self.others(issuer);
+        let mut told = self.others(issuer);
+        told.extend(self.spc2.clone());
         let next = Reservations {
             registrants: Arc::default(),
             reservation: None,
+            spc2: None,
             ..self.counted()
         };
         Change::to(self, next).with_attention(Sense::reservations_preempted(), told)

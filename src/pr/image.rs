@@ -72,7 +72,7 @@ pub enum Error {
     #[error("the record has {0} bytes, more than the {LENGTH_MAX} it can have")]
     TooLong(usize),
     /// Empty, torn, or something else.
-    #[error("this is no reservation record: it does not begin with a version and a checksum")]
+    #[error("this is no record of tcmu-pr: it does not begin with a version and a checksum")]
     NotARecord,
     /// Written by another version of this program.
     #[error("the record has version {0}, and only version {VERSION} can be read")]

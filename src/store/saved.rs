@@ -19,6 +19,16 @@ pub struct Error {
     source: io::Error,
 }
 
+/// What is done before anything that stands under a name is touched.
+const PREPARING: &str = "writing";
+
+impl Error {
+    /// Whether there was no way to write new content, so that the old content stands as it did.
+    pub fn has_changed_nothing(&self) -> bool {
+        self.step == PREPARING
+    }
+}
+
 /// The file operations that records need. Each is done when it returns; whether it outlives a loss of power is another
 /// question, which the two that sync answer.
 pub trait Files: Clone + fmt::Debug {
@@ -51,7 +61,7 @@ pub struct Prepared {
 /// Writes the new content of `path` beside it, and syncs it.
 pub fn prepare(files: &impl Files, path: &Path, content: &[u8]) -> Result<Prepared, Error> {
     let new = beside(path);
-    files.write(&new, content).map_err(fail("writing", &new))?;
+    files.write(&new, content).map_err(fail(PREPARING, &new))?;
     Ok(Prepared {
         path: path.to_owned(),
     })
@@ -156,6 +166,7 @@ mod tests {
         fs::create_dir(folder.path().join("record.toml.new")).unwrap();
         let error = replace(&Disk, &path, b"new").unwrap_err();
         assert!(error.to_string().starts_with("writing "), "{error}");
+        assert!(error.has_changed_nothing());
         assert_eq!(read(&Disk, &path).unwrap().as_deref(), Some(&b"old"[..]));
     }
 

@@ -13,6 +13,7 @@
 //! Whether the path exists, and what is there, is not asked here.
 
 mod defaults;
+mod words;
 
 use std::fmt;
 use std::path::{Component, Path, PathBuf};
@@ -23,6 +24,7 @@ use serde::{Deserialize, Serialize};
 
 use super::configfs::BackstoreName;
 pub use defaults::Defaults;
+pub use words::{OPTIONS, Words};
 
 /// Our subtype: the first part of every config string of ours.
 pub const SUBTYPE: &str = "pr";
@@ -62,8 +64,7 @@ pub enum Error {
     Directory(String),
     /// An option we don't know.
     #[error(
-        "unknown option \"{0}\"; there are nexus=<label>, copy_domain=<name>, read_only=1, direct=1, \
-         physical_block_size=<bytes>, thin_threshold=<percent>, force_aptpl=1, registrations=<number> and spec_i_pt_known_only=1"
+        "unknown option \"{0}\"; there are {options}", options = words::list()
     )]
     UnknownOption(String),
     /// A value that the option does not have.
@@ -324,7 +325,7 @@ impl Options {
 }
 
 /// The options there are.
-const KNOWN: [&str; 9] = [
+pub(crate) const KNOWN: [&str; 9] = [
     NEXUS,
     COPY_DOMAIN,
     READ_ONLY,

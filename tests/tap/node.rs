@@ -154,27 +154,36 @@ impl Node {
     /// Another one is there, which goes on with the rings of the one before, and does not yet. Tells with which it can, as
     /// far as the tap knows.
     pub(crate) fn start_again(&mut self, rests: &[Rest]) -> [bool; 2] {
+        self.start_without_ports();
+        [0, 1].map(|port| self.go_on(port, rests))
+    }
+
+    /// Another one is there, and none of its ports.
+    pub(crate) fn start_without_ports(&mut self) {
         let unit = disk::unit_with(self.kept.clone());
         (self.worker, self.orders, self.notices) = worker(unit, &self.disk, self.logout_patience);
         self.give(Order::ExpectLooks);
-        let goes_on = [0, 1].map(|port| {
-            let device = self.ports[port].open_again();
-            self.give(Order::LeaveBacklog);
-            self.give(Order::AddPort(PortId(port), device));
-            let rest = rests.iter().find(|rest| rest.port == PortId(port));
-            let place = rest.and_then(|rest| rest.noted);
-            let minor = self.ports[port].minor;
-            let notes = place.and_then(|place| self.tap.notes().go_on(minor, place));
-            let goes_on = notes.is_some();
-            match notes {
-                Some(notes) => self.give(Order::GoOn(PortId(port), notes)),
-                None => self.tapped(port),
-            }
-            self.share(port, target_ports());
-            goes_on
+    }
+
+    /// A port comes, whose ring was left so. Tells whether the daemon can go on with it.
+    pub(crate) fn go_on(&mut self, port: usize, rests: &[Rest]) -> bool {
+        let device = self.ports[port].open_again();
+        self.give(Order::LeaveBacklog);
+        self.give(Order::AddPort(PortId(port), device));
+        let rest = rests.iter().find(|rest| rest.port == PortId(port));
+        let minor = self.ports[port].minor;
+        let goes_on = rest.and_then(|rest| {
+            let notes = self.tap.notes().go_on(minor, rest.noted?)?;
+            Some(Order::GoOn(PortId(port), notes, rest.sessions.clone()))
         });
+        let is_gone_on = goes_on.is_some();
+        match goes_on {
+            Some(order) => self.give(order),
+            None => self.tapped(port),
+        }
+        self.share(port, target_ports());
         self.run();
-        goes_on
+        is_gone_on
     }
 
     /// What has come meanwhile is begun. Gives the answers to what was sent through a port, by id.

@@ -35,8 +35,7 @@ fn policy(node: &Node) -> Finding {
         .find(|path| node.text(path).as_deref() != Some(OWN_POLICY));
     let why = match (there.first(), strange) {
         (None, _) => format!(
-            "there is no {}: install the package, then busctl call org.freedesktop.DBus /org/freedesktop/DBus \
-             org.freedesktop.DBus ReloadConfig",
+            "there is no {}: install the package, then systemctl reload dbus",
             POLICIES[1]
         ),
         (_, Some(path)) => format!(
@@ -121,8 +120,7 @@ mod tests {
     fn missing_files_are_told() {
         let expected = [
             "problem  the bus lets root serve and ask, and nobody else: there is no \
-             /usr/share/dbus-1/system.d/tcmu-pr-dbus.conf: install the package, then busctl call org.freedesktop.DBus \
-             /org/freedesktop/DBus org.freedesktop.DBus ReloadConfig",
+             /usr/share/dbus-1/system.d/tcmu-pr-dbus.conf: install the package, then systemctl reload dbus",
             "note     a udev rule keeps the rings for root: there is no /usr/lib/udev/rules.d/60-tcmu-pr.rules: the kernel \
              keeps them for root too, unless another rule says otherwise",
         ];

@@ -24,6 +24,7 @@ pub(super) fn look(node: &Node) -> Vec<Finding> {
     };
     let mut findings: Vec<Finding> = ours.iter().map(attributes).collect();
     findings.extend(saved(node, &ours));
+    findings.extend(restored(node, &ours));
     let mut seen = BTreeSet::new();
     for backstore in &ours {
         let options = backstore
@@ -106,6 +107,29 @@ fn saved(node: &Node, ours: &[Backstore]) -> Option<Finding> {
     Some(Finding::problem(what, why))
 }
 
+/// Whether all that a boot should have restored is there.
+fn restored(node: &Node, ours: &[Backstore]) -> Option<Finding> {
+    let path = node.first_of(&SAVED)?;
+    let mut missing = saved_names(&node.text(path)?);
+    if missing.is_empty() {
+        return None;
+    }
+    for backstore in ours {
+        missing.remove(&backstore.name().name);
+    }
+    let what = "the saved backstores of ours are there";
+    if missing.is_empty() {
+        return Some(Finding::ok(what));
+    }
+    let missing: Vec<String> = missing.into_iter().collect();
+    let why = format!(
+        "{path} has {}, and the kernel does not: if nobody has removed that, its device or file system came late at \
+         boot; save nothing before it is back: docs/troubleshooting.md, \"A disk is gone after a boot\"",
+        missing.join(", ")
+    );
+    Some(Finding::problem(what, why))
+}
+
 /// The names of the backstores of ours in a saved configuration.
 fn saved_names(text: &str) -> BTreeSet<String> {
     let configuration: Value = serde_json::from_str(text).unwrap_or_default();
@@ -159,8 +183,9 @@ mod tests {
         let expected = [
             format!("ok       {WHAT}"),
             "ok       our backstores are in the saved configuration".to_owned(),
+            "ok       the saved backstores of ours are there".to_owned(),
         ];
-        assert_eq!(all(&tree)[..2], expected);
+        assert_eq!(all(&tree)[..3], expected);
     }
 
     #[test]
@@ -205,6 +230,22 @@ mod tests {
             "note     {WHAT}: nl_reply_supported is -1: who changes it is not told what tcmu-pr refuses; tcmu-pr status is"
         );
         assert_eq!(all(&tree)[0], expected);
+    }
+
+    #[test]
+    fn a_saved_backstore_that_did_not_come_back_is_told() {
+        let (tree, _) = node();
+        let saved = r#"{"storage_objects": [{"plugin": "user", "name": "lun0", "config": "pr//srv/lun0.img"},
+            {"plugin": "user", "name": "late", "config": "pr//mnt/late.img"},
+            {"plugin": "user", "name": "image", "config": "rbd/pool/image"}]}"#;
+        tree.file(&SAVED[0][1..], saved);
+        let expected = "problem  the saved backstores of ours are there: /etc/rtslib-fb-target/saveconfig.json has late, and \
+                        the kernel does not: if nobody has removed that, its device or file system came late at boot; save \
+                        nothing before it is back: docs/troubleshooting.md, \"A disk is gone after a boot\"";
+        assert_eq!(all(&tree)[2], expected);
+        std::fs::remove_dir_all(tree.root().join("sys/kernel/config/target/core")).unwrap();
+        let expected = expected.replace("has late", "has late, lun0");
+        assert_eq!(all(&tree), [expected]);
     }
 
     #[test]

@@ -44,7 +44,8 @@ fn user_module(node: &Node) -> Finding {
     }
     Finding::problem(
         what,
-        "it is not: modprobe target_core_user; if there is none, install the package with all modules of this kernel"
+        "it is not: modprobe target_core_user; if there is none, boot the kernel that is installed, or one that has it \
+         (Debian's all have; Ubuntu's have it in linux-modules-extra)"
             .to_owned(),
     )
 }
@@ -107,8 +108,8 @@ mod tests {
     fn what_is_missing_is_told_with_what_to_do() {
         let tree = Tree::new();
         let expected = [
-            "problem  target_core_user is loaded: it is not: modprobe target_core_user; if there is none, install the package \
-             with all modules of this kernel",
+            "problem  target_core_user is loaded: it is not: modprobe target_core_user; if there is none, boot the kernel that \
+             is installed, or one that has it (Debian's all have; Ubuntu's have it in linux-modules-extra)",
             "note     iscsi_target_mod is loaded: it is not, and it takes iSCSI targets: modprobe iscsi_target_mod, before \
              tcmu-pr starts",
             "problem  the target configuration is there: there is no /sys/kernel/config/target: mount -t configfs configfs \

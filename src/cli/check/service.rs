@@ -19,11 +19,8 @@ const UNIT_DIRECTORIES: [&str; 4] = [
 /// What restores the saved targets at boot: Debian's name of it, and others'.
 const RESTORERS: [&str; 2] = ["rtslib-fb-targetctl.service", "target.service"];
 
-/// Files of ours that somebody can override, and where.
-const OVERRIDDEN: [(&str, &str); 2] = [
-    ("/etc/udev/rules.d/60-tcmu-pr.rules", "the udev rule"),
-    ("/etc/modules-load.d/tcmu-pr.conf", "the list of modules"),
-];
+/// Where somebody can override our list of modules.
+const MODULES: &str = "/etc/modules-load.d/tcmu-pr.conf";
 
 /// What the files tell.
 pub(super) fn look(node: &Node) -> Vec<Finding> {
@@ -36,7 +33,7 @@ pub(super) fn look(node: &Node) -> Vec<Finding> {
             "systemd does not run here: whatever starts tcmu-pr must do so before it restores the targets".to_owned(),
         ));
     }
-    findings.extend(overrides(node));
+    findings.extend(modules(node));
     findings
 }
 
@@ -152,15 +149,11 @@ fn enabled(node: &Node, name: &str) -> bool {
         })
 }
 
-/// What overrides a file of ours that is no unit.
-fn overrides(node: &Node) -> Vec<Finding> {
-    let there = OVERRIDDEN.iter().filter(|(path, _)| node.has(path));
-    there
-        .map(|(path, what)| {
-            let why = format!("{path} overrides it: remove that if it is of an older version");
-            Finding::note(&format!("{what} is as it was installed"), why)
-        })
-        .collect()
+/// What overrides our list of modules.
+fn modules(node: &Node) -> Option<Finding> {
+    let why = format!("{MODULES} overrides it: remove that if it is of an older version");
+    let found = Finding::note("the list of modules is as it was installed", why);
+    node.has(MODULES).then_some(found)
 }
 
 /// What the bus and the running daemon say.
@@ -279,7 +272,7 @@ mod tests {
             "[Unit]\nBefore=target.service\n",
         )
         .file("etc/systemd/system/tcmu-pr.service.d/override.conf", "")
-        .file("etc/udev/rules.d/60-tcmu-pr.rules", "");
+        .file("etc/modules-load.d/tcmu-pr.conf", "");
         let expected = [
             "problem  the service is installed: /etc/systemd/system/tcmu-pr.service overrides the one that is installed, and \
              may be of another version: remove it, then systemctl daemon-reload; changes of your own belong into a drop-in \
@@ -290,8 +283,8 @@ mod tests {
             "ok       the saved targets come back at boot",
             "problem  the service starts before they do: its unit has no Before=rtslib-fb-targetctl.service, and the kernel \
              makes no backstore without us: put it there (systemctl edit tcmu-pr)",
-            "note     the udev rule is as it was installed: /etc/udev/rules.d/60-tcmu-pr.rules overrides it: remove that if it \
-             is of an older version",
+            "note     the list of modules is as it was installed: /etc/modules-load.d/tcmu-pr.conf overrides it: remove that if \
+             it is of an older version",
         ];
         assert_eq!(all(&tree), expected);
     }

@@ -58,23 +58,29 @@ pub(super) fn look(places: &Places) -> Vec<Finding> {
 /// Whether the kernel lets io_uring be used: as far as its settings tell.
 fn io_uring(kernel: &Path) -> Finding {
     const LEAST: (u32, u32) = (6, 1);
+    let what = "io_uring can be used";
     let release = fs::read_to_string(kernel.join("osrelease")).unwrap_or_default();
     let release = release.trim();
     // Kernels before 6.6 have no such switch.
     let disabled = number(&kernel.join("io_uring_disabled")).unwrap_or(0);
-    let problem = if version(release).is_none_or(|version| version < LEAST) {
-        Some(format!(
-            "this is Linux {release}, and that takes 6.1: boot a newer kernel"
-        ))
+    let (why, remedy) = if version(release).is_none_or(|version| version < LEAST) {
+        let why = format!("this is Linux {release}, and that takes 6.1");
+        (why, "boot a newer kernel")
     } else if disabled != 0 {
-        Some(format!(
-            "kernel.io_uring_disabled is {disabled}: sysctl kernel.io_uring_disabled=0, and a file in /etc/sysctl.d that \
-             says the same"
-        ))
+        let why = format!("kernel.io_uring_disabled is {disabled}");
+        let remedy =
+            "sysctl kernel.io_uring_disabled=0, and a file in /etc/sysctl.d that says the same";
+        (why, remedy)
     } else {
-        None
+        return Finding::ok(what);
     };
-    finding("io_uring can be used", problem)
+    // Disks are served all the same, and engine = "threads" asks for no more.
+    Finding::note(
+        what,
+        format!(
+            "{why}, so helper threads do the I/O, which takes longer; if that is not intended: {remedy}"
+        ),
+    )
 }
 
 fn finding(what: &str, problem: Option<String>) -> Finding {

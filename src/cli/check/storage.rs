@@ -13,6 +13,9 @@ use super::Finding;
 use super::node::Node;
 use crate::tcmu::config::Options;
 
+/// Where the service may not write (ProtectSystem=full in its unit).
+const FORBIDDEN: [&str; 4] = ["/usr", "/boot", "/efi", "/etc"];
+
 /// What there is to be said of the file or device that a config string names.
 pub(super) fn look(node: &Node, options: &Options) -> Vec<Finding> {
     let path = &options.path;
@@ -52,6 +55,12 @@ fn writable(path: &Path, read_only: bool) -> Finding {
     if read_only {
         return Finding::ok(&format!("{shown} is only read"));
     }
+    if let Some(forbidden) = forbidden(path) {
+        let why = format!(
+            "it is below {forbidden}, where the service may not write: move it, to /srv for instance"
+        );
+        return Finding::problem(&format!("{shown} can be written"), why);
+    }
     let what = format!("the file system of {shown} can be written");
     let folder = path.parent().unwrap_or(Path::new("/"));
     if statvfs(path).is_ok_and(|system| system.flags().contains(FsFlags::ST_RDONLY)) {
@@ -70,6 +79,14 @@ fn writable(path: &Path, read_only: bool) -> Finding {
         }
         Err((step, error)) => Finding::problem(&what, format!("{} fails: {error}", step.name())),
     }
+}
+
+/// The folder below which the service may not write, if the file is there.
+fn forbidden(path: &Path) -> Option<&'static str> {
+    let path = fs::canonicalize(path).ok()?;
+    FORBIDDEN
+        .into_iter()
+        .find(|folder| path.starts_with(folder))
 }
 
 enum Step {
@@ -170,6 +187,20 @@ mod tests {
             1,
             "nothing is left there"
         );
+    }
+
+    #[test]
+    fn one_where_the_service_may_not_write_is_told() {
+        let tree = Tree::new();
+        let link = tree.root().join("lun0.img");
+        std::os::unix::fs::symlink("/etc/passwd", &link).unwrap();
+        let shown = link.display().to_string();
+        let expected = format!(
+            "problem  {shown} can be written: it is below /etc, where the service may not write: move it, to /srv for instance"
+        );
+        assert_eq!(all(&shown, Path::new("/proc"))[1], expected);
+        let read_only = all(&format!("{shown};read_only=1"), Path::new("/proc"));
+        assert_eq!(read_only[1], format!("ok       {shown} is only read"));
     }
 
     #[test]

@@ -57,7 +57,10 @@ pub(super) fn add(
         .transpose()?
         .flatten();
     let mut added = match there {
-        Some(there) => there,
+        Some(there) => {
+            check_served(&status, &there.backstore)?;
+            there
+        }
         None => make(options, unit, &known, bus, root, targetcli)?,
     };
     if options.save {
@@ -132,6 +135,18 @@ fn already(options: &Add, unit: &UnitStatus, known: &[Known]) -> Result<Option<A
     Ok(None)
 }
 
+/// What was there before may serve nobody all the same.
+fn check_served(status: &Status, backstore: &str) -> Result<(), Error> {
+    let name = backstore.split_once('/').map_or(backstore, |(_, own)| own);
+    match is_served(status, name) {
+        Ok(_) => Ok(()),
+        Err(reason) => Err(Error::NotServed {
+            backstore: backstore.to_owned(),
+            reason,
+        }),
+    }
+}
+
 fn make(
     options: &Add,
     unit: Option<&UnitStatus>,
@@ -141,6 +156,7 @@ fn make(
     targetcli: &mut impl Configure,
 ) -> Result<Added, CliError> {
     let group = Group::find(root, &options.target, options.tpg)?;
+    group.check_closed()?;
     let base = base(options, unit, root)?;
     let taken: Vec<String> = known.iter().map(|one| one.label.clone()).collect();
     let label = match &options.label {
@@ -391,7 +407,10 @@ fn text(added: &Added) -> String {
 #[cfg(test)]
 mod tests {
     use super::super::configured::{Mapped, Way};
+    use super::super::targetcli::tests::Noted;
     use super::*;
+    use crate::control::Orders;
+    use crate::control::dbus::tests::{PrivateBus, daemon};
     use crate::control::tests::example;
     use crate::tcmu::configfs::tests::Tree;
 
@@ -538,6 +557,36 @@ mod tests {
         unit.ports[1].label = None;
         let shared = base(&options, Some(&unit), tree.root());
         assert!(matches!(shared, Err(Error::Shared(_))));
+    }
+
+    #[test]
+    fn what_is_there_and_serves_nobody_is_an_error() {
+        let bus = PrivateBus::new();
+        let (orders, receiver) = Orders::new();
+        daemon(receiver);
+        let (_service, _lost) = dbus::serve(&bus.bus, &orders).expect("the names are free");
+        let tree = Tree::new();
+        let group = tree.iscsi(T, 1);
+        let mut targetcli = Noted::default();
+        let mut added = |label: &str, number| {
+            let initiator = format!("iqn.2026-11.com.example:{label}");
+            tree.lun(&group, number, &format!("user_0/lun0-{label}"))
+                .acl(&group, &initiator, 7, number);
+            let options = Add {
+                initiator,
+                ..options("/srv/lun0.img")
+            };
+            let mut output = Vec::new();
+            add(&options, &bus.bus, tree.root(), &mut targetcli, &mut output)
+        };
+        added("a", 1).expect("it is served");
+        let error = added("c", 2).expect_err("it is not");
+        assert_eq!(
+            error.to_string(),
+            "user_0/lun0-c serves nobody: it is not exported"
+        );
+        assert_eq!(error.exit_status(), 5);
+        assert_eq!(targetcli.commands, [""; 0]);
     }
 
     #[test]

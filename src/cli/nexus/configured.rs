@@ -21,7 +21,7 @@ pub(super) struct Group {
 }
 
 impl Group {
-    /// The portal group, if it is there and lets in only who has an ACL.
+    /// The portal group, if it is there.
     pub(super) fn find(root: &Path, target: &str, tag: u16) -> Result<Group, Error> {
         let of_target = root.join("iscsi").join(target);
         if !of_target.is_dir() {
@@ -36,13 +36,20 @@ impl Group {
             let target = target.to_owned();
             return Err(Error::NoGroup { target, tag });
         }
+        Ok(group)
+    }
+
+    /// Whether it lets in only who has an ACL.
+    pub(super) fn check_closed(&self) -> Result<(), Error> {
         for attribute in ["generate_node_acls", "cache_dynamic_acls"] {
-            if group.read(&format!("attrib/{attribute}"))?.as_deref() == Some("1") {
-                let target = target.to_owned();
-                return Err(Error::OpenToAll { target, tag });
+            if self.read(&format!("attrib/{attribute}"))?.as_deref() == Some("1") {
+                return Err(Error::OpenToAll {
+                    target: self.target.clone(),
+                    tag: self.tag,
+                });
             }
         }
-        Ok(group)
+        Ok(())
     }
 
     /// The first number that no LUN of the portal group has.
@@ -253,8 +260,10 @@ mod tests {
         assert!(matches!(find(2), Err(Error::NoGroup { tag: 2, .. })));
         let found = find(1).expect("it is there");
         assert_eq!(found.path(), format!("/iscsi/{T}/tpg1"));
+        assert!(found.check_closed().is_ok());
         tree.file(&format!("{group}/attrib/generate_node_acls"), "1\n");
-        assert!(matches!(find(1), Err(Error::OpenToAll { tag: 1, .. })));
+        let open = found.check_closed();
+        assert!(matches!(open, Err(Error::OpenToAll { tag: 1, .. })));
     }
 
     #[test]

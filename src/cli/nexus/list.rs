@@ -123,6 +123,7 @@ fn table(entries: &[Entry]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::control::fields;
     use crate::control::tests::example;
     use crate::tcmu::configfs::tests::Tree;
 
@@ -162,5 +163,25 @@ mod tests {
             })
         );
         assert_eq!(table(&[]), "no backstore serves one initiator alone\n");
+    }
+
+    #[test]
+    fn the_documentation_has_all_fields() {
+        let full = Entry {
+            path: "/srv/lun0.img".to_owned(),
+            serial: "6001405a".to_owned(),
+            backstore: "user_0/lun0-a".to_owned(),
+            label: "a".to_owned(),
+            problem: Some("it is not exported".to_owned()),
+            initiator: Some("iqn.2026-11.example:a".to_owned()),
+            target: Some("iqn.2026-11.example:t".to_owned()),
+            tpg: Some(1),
+            lun: Some(0),
+            logged_in: true,
+        };
+        let mut entries = entries(&example(), &[]);
+        assert_eq!(entries[0].target, None);
+        entries.push(full);
+        fields::check("What `nexus list` prints", &[entries]);
     }
 }

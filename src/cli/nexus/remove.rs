@@ -41,30 +41,42 @@ pub(super) fn remove(
     if !options.yes && (options.json || !person.is_there) {
         return Err(CliError::NobodyToAsk);
     }
-    let status = dbus::status(bus)?;
-    let unit = find(&status, &options.unit)?;
-    let groups = port_groups(root).map_err(Error::Configuration)?;
-    let known = configured::known(unit, &groups);
-    let nexus = meant(unit, &known, &options.initiator)?;
-    may_go(unit, nexus, options.force)?;
+    let (mut unit, mut nexus) = look(options, bus, root)?;
     if !options.yes {
-        print(output, &concern(unit, nexus))?;
+        let shown = concern(&unit, &nexus);
+        print(output, &shown)?;
         confirm(person, output)?;
+        // Before the answer came, it may have registered or logged in.
+        (unit, nexus) = look(options, bus, root)?;
+        if concern(&unit, &nexus) != shown {
+            return Err(Error::Changed.into());
+        }
     }
-    carry_out(&steps(nexus, root)?, targetcli)?;
+    carry_out(&steps(&nexus, root)?, &nexus.label, targetcli)?;
     if options.save {
         save(targetcli, "removed")?;
     }
     print(
         output,
         &if options.json {
-            json(&removed(unit, nexus, options.save))?
+            json(&removed(&unit, &nexus, options.save))?
         } else if options.save {
             "done, and saved\n".to_owned()
         } else {
             "done; after a boot it is back, unless `targetcli saveconfig` is run now\n".to_owned()
         },
     )
+}
+
+/// The unit and the nexus that are meant, if that may go.
+fn look(options: &Remove, bus: &Bus, root: &Path) -> Result<(UnitStatus, Known), CliError> {
+    let status = dbus::status(bus)?;
+    let unit = find(&status, &options.unit)?;
+    let groups = port_groups(root).map_err(Error::Configuration)?;
+    let known = configured::known(unit, &groups);
+    let nexus = meant(unit, &known, &options.initiator)?;
+    may_go(unit, nexus, options.force)?;
+    Ok((unit.clone(), nexus.clone()))
 }
 
 /// The one that is called so, by its initiator or its label.
@@ -174,13 +186,14 @@ fn steps(nexus: &Known, root: &Path) -> Result<Vec<String>, Error> {
     Ok(steps)
 }
 
-fn carry_out(steps: &[String], targetcli: &mut impl Configure) -> Result<(), Error> {
+fn carry_out(steps: &[String], label: &str, targetcli: &mut impl Configure) -> Result<(), Error> {
     for (done, step) in steps.iter().enumerate() {
         match targetcli.run(step) {
             Ok(()) => {}
             Err(error) if done == 0 => return Err(error),
             Err(error) => {
                 return Err(Error::HalfRemoved {
+                    label: label.to_owned(),
                     removed: steps[..done].join("; "),
                     source: Box::new(error),
                 });
@@ -210,8 +223,12 @@ fn removed<'a>(unit: &'a UnitStatus, nexus: &'a Known, saved: bool) -> Removed<'
 
 #[cfg(test)]
 mod tests {
+    use std::io::{BufReader, Read};
+
     use super::super::targetcli::tests::Noted;
     use super::*;
+    use crate::control::Orders;
+    use crate::control::dbus::tests::{PrivateBus, daemon};
     use crate::control::tests::example;
     use crate::tcmu::configfs::tests::Tree;
 
@@ -311,6 +328,8 @@ mod tests {
         let tree = Tree::new();
         let group = tree.iscsi(T, 1);
         tree.lun(&group, 4, "user_0/lun0-a").acl(&group, A, 7, 4);
+        // It can be removed although whoever comes is let in by now.
+        tree.file(&format!("{group}/attrib/generate_node_acls"), "1\n");
         let steps = steps(&nexus("a", A, false), tree.root()).expect("it can be seen");
         let expected = [
             "/iscsi/iqn.2026-11.example:t/tpg1/acls/iqn.2026-11.example:a delete mapped_lun=7",
@@ -323,15 +342,73 @@ mod tests {
             refused: vec!["luns delete"],
             ..Noted::default()
         };
-        let error = carry_out(&steps, &mut targetcli).expect_err("it is refused");
+        let error = carry_out(&steps, "a", &mut targetcli).expect_err("it is refused");
         assert_eq!(targetcli.commands, expected[..3]);
         assert_eq!(
             error.to_string(),
             format!(
-                "not all of it could be removed; try again. Removed before that: {}; {}",
+                "not all of it could be removed; try again, with its label a. Removed before that: {}; {}",
                 expected[0], expected[1]
             )
         );
         assert_eq!(error.exit_status(), 1);
+    }
+
+    /// Somebody who says yes, after something has happened.
+    struct SaysYes<F>(F);
+
+    impl<F: FnMut()> Read for SaysYes<F> {
+        fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+            self.0();
+            Read::read(&mut &b"yes\n"[..], buffer)
+        }
+    }
+
+    #[test]
+    fn what_has_changed_before_the_answer_is_not_removed() {
+        let bus = PrivateBus::new();
+        let (orders, receiver) = Orders::new();
+        daemon(receiver);
+        let (_service, _lost) = dbus::serve(&bus.bus, &orders).expect("the names are free");
+        let b = "iqn.2026-11.example:b";
+        let removed = |force: bool, meanwhile: fn(&Tree, &str)| {
+            let tree = Tree::new();
+            let group = tree.iscsi(T, 1);
+            tree.lun(&group, 4, "user_0/lun0-b").acl(&group, b, 7, 4);
+            let options = Remove {
+                unit: "/srv/lun0.img".to_owned(),
+                initiator: b.to_owned(),
+                force,
+                yes: false,
+                save: false,
+                json: false,
+            };
+            let person = Person {
+                input: BufReader::new(SaysYes(|| meanwhile(&tree, &group))),
+                is_there: true,
+            };
+            let mut targetcli = Noted::default();
+            let (root, mut output) = (tree.root(), Vec::new());
+            let outcome = remove(
+                &options,
+                &bus.bus,
+                root,
+                &mut targetcli,
+                person,
+                &mut output,
+            );
+            (outcome, targetcli.commands.len())
+        };
+        let logs_in = |tree: &Tree, group: &str| {
+            tree.file(&format!("{group}/acls/iqn.2026-11.example:b/info"), "?\n");
+        };
+        let (outcome, steps) = removed(false, |_, _| {});
+        assert!(outcome.is_ok() && steps == 4, "{outcome:?}, {steps}");
+        for (force, expected) in [(false, "is logged in"), (true, "not as it was")] {
+            let (outcome, steps) = removed(force, logs_in);
+            let error = outcome.expect_err("it has logged in").to_string();
+            assert!(error.contains(expected), "{error}");
+            assert_eq!(steps, 0);
+        }
     }
 }

@@ -23,6 +23,7 @@ fn the_exposition_says_what_the_status_says() {
         "tcmu_pr_start_time_seconds 1800000000",
         "tcmu_pr_tap_attached 1",
         "tcmu_pr_refused_backstores 1",
+        "tcmu_pr_warnings 0",
         "tcmu_pr_unit_info{unit=\"/srv/lun0.img\",serial=\"6001405a\",engine=\"io_uring\"} 1",
         &format!("tcmu_pr_unit_up{unit} 1"),
         &format!("tcmu_pr_unit_size_bytes{unit} 10737418240"),
@@ -46,6 +47,7 @@ fn the_exposition_says_what_the_status_says() {
         "tcmu_pr_unit_command_duration_seconds_sum{unit=\"/srv/lun0.img\",kind=\"write\"} 5.5",
         &format!("tcmu_pr_unit_queue_depth{unit} 32"),
         &format!("tcmu_pr_unit_in_flight{unit} 32"),
+        &format!("tcmu_pr_unit_waiting_answers{unit} 0"),
         &format!("tcmu_pr_unit_oldest_command_seconds{unit} 1.5"),
         &format!("tcmu_pr_unit_slow_commands_total{unit} 2"),
         &format!("tcmu_pr_unit_conflicts_total{unit} 4"),
@@ -71,14 +73,18 @@ fn the_exposition_says_what_the_status_says() {
 #[test]
 fn what_is_wrong_is_1() {
     let mut status = example();
+    status.warnings = vec!["the configuration is wrong: mend it".into()];
     status.tap = TapStatus::default();
     let unit = &mut status.units[0];
     unit.flush_failed = true;
+    unit.waiting.answers = 1;
     unit.reservations.unreadable = Some("torn".into());
     unit.reservations.reservation = None;
     let text = exposition(&status).unwrap();
     for (name, expected) in [
         ("tcmu_pr_tap_attached", " 0"),
+        ("tcmu_pr_warnings", " 1"),
+        ("tcmu_pr_unit_waiting_answers", "{unit=\"/srv/lun0.img\"} 1"),
         ("tcmu_pr_unit_flush_failed", "{unit=\"/srv/lun0.img\"} 1"),
         (
             "tcmu_pr_unit_record_unreadable",
@@ -196,24 +202,60 @@ fn the_dashboard_shows_metrics_that_there_are() {
         }
     }
     for needed in [
-        "conflicts_total",
-        "busy_total",
-        "queue_depth",
-        "reservation_info",
+        "tap_attached",
+        "warnings",
+        "unit_up",
+        "unit_conflicts_total",
+        "unit_busy_total",
+        "unit_queue_depth",
+        "unit_waiting_answers",
+        "unit_reservation_info",
     ] {
-        let name = format!("tcmu_pr_unit_{needed}");
+        let name = format!("tcmu_pr_{needed}");
         assert!(found.iter().any(|text| text.contains(&name)), "{name}");
     }
-    assert!(
-        found
-            .iter()
-            .any(|text| text.contains("tcmu_pr_tap_attached"))
-    );
+}
+
+#[test]
+fn the_dashboard_keeps_nodes_apart() {
+    let dashboard: serde_json::Value = serde_json::from_str(&document("grafana.json")).unwrap();
+    let targets = dashboard["panels"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .flat_map(|panel| panel["targets"].as_array().unwrap());
+    for target in targets {
+        let expression = target["expr"].as_str().unwrap();
+        let after = expression.split("tcmu_pr_").skip(1);
+        for rest in after {
+            let selector = rest.trim_start_matches(|c: char| c.is_ascii_lowercase() || c == '_');
+            assert!(
+                selector.starts_with("{instance=~\"$instance\""),
+                "{expression}"
+            );
+        }
+        let sums = expression.matches("sum by (").count();
+        let apart = expression.matches("sum by (instance, ").count();
+        assert_eq!(sums, apart, "{expression}");
+        let legend = target["legendFormat"].as_str().unwrap();
+        // A table has a column for each label.
+        let is_told = legend.contains("{{instance}}") || target["format"] == "table";
+        assert!(is_told, "{expression}: {legend}");
+    }
 }
 
 #[test]
 fn the_alerts_in_the_documentation_are_about_metrics_that_there_are() {
     let monitoring = document("monitoring.md");
+    let (_, alerts) = monitoring.split_once("\n### Alerts\n").unwrap();
+    for needed in [
+        "tcmu_pr_unit_up == 0",
+        "tcmu_pr_unit_ports{state=\"waiting\"} > 0",
+        "tcmu_pr_warnings > 0",
+        "tcmu_pr_unit_waiting_answers > 0",
+    ] {
+        assert!(alerts.contains(needed), "{needed}");
+    }
     let text = exposition(&example()).unwrap();
     for name in names(&monitoring) {
         let is_there = text.lines().any(|line| {

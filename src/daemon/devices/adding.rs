@@ -16,17 +16,17 @@ use nix::errno::Errno;
 use super::disks::{Opened, Wanted};
 use super::{Devices, Port};
 use crate::control::journal::MessageId;
+use crate::daemon::asked::Asked;
 use crate::daemon::chain;
 use crate::daemon::history::{self, Noting, tell_unit};
 use crate::daemon::recorder::Recorder;
-use crate::daemon::records::handover::Whose;
-use crate::daemon::records::{self, Keep};
+use crate::daemon::records::handover::RestingRing;
 use crate::daemon::refusal::Refusal;
+use crate::daemon::rings::unblock;
 use crate::daemon::unit::{Unit, context, geometry, on_medium, watch};
 use crate::daemon::worker::{self, Order, Parts, PortId};
-use crate::lu::{LogicalUnit, Setup, ToStore, UnitState, Unknown};
+use crate::lu::{LogicalUnit, Setup, UnitState, Unknown};
 use crate::nexus;
-use crate::pr::Save;
 use crate::scsi::capacity::Geometry;
 use crate::scsi::inquiry;
 use crate::store::backing::{Backing, BackingId, Look};
@@ -58,6 +58,8 @@ struct Plan {
     geometry: Geometry,
     look: Look,
     wanted: Wanted,
+    /// Which of all the devices that have had its number.
+    incarnation: Option<u64>,
     device: Device,
 }
 
@@ -112,7 +114,7 @@ impl Devices {
             }),
             Err(error) => {
                 self.refuse(backstore.name(), chain(&error));
-                self.answer_announced(backstore.name(), request, Err(Errno::EINVAL));
+                self.answer_announced(backstore, request, Err(Errno::EINVAL));
             }
         }
     }
@@ -128,23 +130,27 @@ impl Devices {
             candidate, request, ..
         } = announced;
         let added = self.tell_added(&candidate.backstore, added);
-        self.answer_announced(candidate.backstore.name(), request, added);
+        self.answer_announced(candidate.backstore, request, added);
     }
 
     fn answer_announced(
         &mut self,
-        name: &BackstoreName,
+        backstore: Backstore,
         request: Request,
         added: Result<(), Errno>,
     ) {
-        let waited = self.reply(name, request, added);
+        let waited = self.reply(backstore.name(), request, added);
         if !waited || added == Err(Errno::ETIMEDOUT) {
             // If it is there, it is taken up by walks; otherwise what was asked is taken back by them.
             self.look_again();
         }
         if waited && added.is_err() {
             // The kernel unmakes it: there is nothing left to be refused.
-            self.refused.remove(name);
+            self.refused.remove(backstore.name());
+        }
+        if !waited && added.is_ok() {
+            // It may have been taken for one that was there before us, and emptied.
+            unblock(vec![backstore]);
         }
         self.resolve();
     }
@@ -265,6 +271,7 @@ impl Devices {
             disk: options.disk,
             engine: self.node.effort.engine,
         };
+        let incarnation = self.uio.incarnation(candidate.uio.minor);
         let device = self.uio.open(candidate.uio.minor)?;
         // Last, since only this can create something.
         if !is_served {
@@ -275,6 +282,7 @@ impl Devices {
             geometry,
             look,
             wanted,
+            incarnation,
             device,
         })
     }
@@ -341,15 +349,13 @@ impl Devices {
             unit,
             backstore: backstore.clone(),
             minor: uio.minor,
+            incarnation: plan.incarnation,
             since: candidate.since,
             config: candidate.handler().trim_end_matches('\n').to_owned(),
             label: options.nexus,
             write_cache: settings.write_cache,
             link: Err("its links have not been looked at yet".to_owned()),
-            served: match left {
-                Some(Whose::Nexus(nexus)) => Some(nexus),
-                Some(Whose::Notes(_)) | None => None,
-            },
+            served: left.and_then(RestingRing::nexus),
             failed: None,
         };
         self.refused.remove(backstore.name());
@@ -385,17 +391,7 @@ impl Devices {
         let mut unreadable = None;
         let (reservations, attentions, power_on) = match self.records.reservations(&record.serial) {
             Ok(kept) => {
-                // From now on a restart finds that there was a power on, and a crash between two records is mended.
-                let to_store = ToStore {
-                    next: kept.reservations.clone(),
-                    save: Save::Durable,
-                    attentions: kept.attentions.clone(),
-                    state: None,
-                    set_aside: false,
-                    cause: None,
-                };
-                let mut keeper = self.records.keeper(&record.serial);
-                keeper.save(&to_store).map_err(records::Error::from)?;
+                self.records.begin(&record.serial, &kept)?;
                 (Ok(kept.reservations), kept.attentions, kept.power_on)
             }
             Err(error) => {
@@ -460,6 +456,7 @@ impl Devices {
             id,
             Unit {
                 worker,
+                asked: Asked::default(),
                 engine,
                 backing,
                 record,

@@ -11,6 +11,7 @@ use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 use nix::errno::Errno;
 
 use super::Devices;
+use crate::control::Undone;
 use crate::daemon::chain;
 use crate::daemon::rings::aside;
 use crate::daemon::worker::Order;
@@ -31,7 +32,7 @@ enum Whom {
     /// Whoever has set `dev_size` of this backstore.
     Kernel(BackstoreName, Request),
     /// Whoever has said `tcmu-pr resize`.
-    Administrator(Sender<Result<(), String>>),
+    Administrator(Sender<Result<(), Undone>>),
 }
 
 /// What has become of the backing object of a unit.
@@ -48,7 +49,7 @@ enum Step {
 }
 
 /// Somebody wants a unit to be as large as its backing object is.
-struct Asked {
+struct SizeAsked {
     shrink: bool,
     whom: Whom,
     deadline: Instant,
@@ -63,7 +64,7 @@ struct Growing {
 
 /// The units whose backing objects are asked for their size or made larger, beside the main thread.
 pub(super) struct Resizes {
-    asked: HashMap<BackingId, Asked>,
+    asked: HashMap<BackingId, SizeAsked>,
     under_way: HashMap<BackingId, Growing>,
     grown: Sender<Grown>,
     to_be_told: Receiver<Grown>,
@@ -137,7 +138,7 @@ impl Devices {
         unit: BackingId,
         size: Option<u64>,
         shrink: bool,
-        reply: Sender<Result<(), String>>,
+        reply: Sender<Result<(), Undone>>,
     ) {
         let Some(size) = size else {
             return self.ask_size(unit, shrink, reply);
@@ -153,7 +154,7 @@ impl Devices {
             self.size_for(unit, size)
         };
         match geometry {
-            Err(reason) => drop(reply.send(Err(reason))),
+            Err(reason) => drop(reply.send(Err(Undone::Refused(reason)))),
             Ok(geometry) if size < before => {
                 log::warn!(
                     "{path}: the administrator makes it smaller, from {before} to {size} bytes"
@@ -165,14 +166,14 @@ impl Devices {
     }
 
     /// Asks a backing object for its size, beside the main thread, which goes on with that then.
-    fn ask_size(&mut self, unit: BackingId, shrink: bool, reply: Sender<Result<(), String>>) {
+    fn ask_size(&mut self, unit: BackingId, shrink: bool, reply: Sender<Result<(), Undone>>) {
         if self.resizes.asked.contains_key(&unit) {
             let reason = "its file system is being asked for its size already";
             // Whoever asked may have gone.
-            let _ = reply.send(Err(reason.to_owned()));
+            let _ = reply.send(Err(Undone::Refused(reason.to_owned())));
             return;
         }
-        let asked = Asked {
+        let asked = SizeAsked {
             shrink,
             whom: Whom::Administrator(reply),
             deadline: Instant::now() + PATIENCE,
@@ -221,7 +222,7 @@ impl Devices {
         match step {
             Step::Asked(size) => {
                 let asked = self.resizes.asked.remove(&unit);
-                let Some(Asked {
+                let Some(SizeAsked {
                     shrink,
                     whom: Whom::Administrator(reply),
                     ..
@@ -253,7 +254,9 @@ impl Devices {
         match whom {
             Whom::Nobody => log::error!("a disk's size can't be set: {reason}"),
             // Whoever asked may have gone.
-            Whom::Administrator(reply) => drop(reply.send(Err(reason.to_owned()))),
+            Whom::Administrator(reply) => {
+                drop(reply.send(Err(Undone::Refused(reason.to_owned()))));
+            }
             Whom::Kernel(name, request) => {
                 log::error!(TCMU_PR_BACKSTORE:% = name; "backstore {name}: its size can't be set: {reason}");
                 self.reply(&name, request, Err(Errno::EINVAL));
@@ -322,10 +325,11 @@ impl Devices {
                 .try_for_each(|backstore| backstore.set_size(size));
             if let Some(reply) = reply {
                 let altered = altered.recv();
-                let altered = altered.unwrap_or(Err("tcmu-pr is stopping".to_owned()));
+                let altered =
+                    altered.unwrap_or(Err(Undone::Refused("tcmu-pr is stopping".to_owned())));
                 let told = told.as_ref().map_err(|error| chain(error)).copied();
                 // Whoever asked may have gone.
-                let _ = reply.send(altered.and(told));
+                let _ = reply.send(altered.and(told.map_err(Undone::Refused)));
             }
             told
         });

@@ -10,6 +10,7 @@ use crate::pr::out::{Action, Context, Request, decide};
 use crate::scsi::nexus::{Protocol, TargetPort, TransportId};
 
 const SERIAL: &str = "6001405a";
+const SOON: Duration = Duration::from_secs(20);
 
 struct Unit {
     folder: TempDir,
@@ -263,6 +264,27 @@ fn what_cannot_be_written_is_counted_and_told_where_it_goes_on() {
 }
 
 #[test]
+fn what_cannot_be_written_is_tried_again_though_nothing_happens() {
+    let mut unit = Unit::new();
+    assert_eq!(unit.history.due(), None);
+    let file = history::path(unit.folder.path(), SERIAL);
+    std::fs::remove_file(&file).unwrap();
+    std::fs::create_dir(&file).unwrap();
+    unit.restart(Beginning::Known);
+    let again = unit.history.due().expect("it is tried again");
+    unit.history.tell_due(again);
+    assert_eq!(unit.history.due(), Some(again + TRY_AGAIN));
+    std::fs::remove_dir(&file).unwrap();
+    unit.history.tell_due(again + TRY_AGAIN / 2);
+    assert!(!file.exists(), "it is not time yet");
+    unit.history.tell_due(again + TRY_AGAIN);
+    assert_eq!(unit.kinds(), ["gap"]);
+    let (_, text) = unit.told().swap_remove(0);
+    assert!(text.starts_with("1 entries are missing; since 2"), "{text}");
+    assert_eq!(unit.history.due(), None);
+}
+
+#[test]
 fn a_history_that_hangs_holds_up_nobody_and_tells_what_it_has_missed() {
     let folder = tempfile::tempdir().unwrap();
     let (go, wait) = bounded::<()>(0);
@@ -288,4 +310,34 @@ fn a_history_that_hangs_holds_up_nobody_and_tells_what_it_has_missed() {
     let gap = entries.last().unwrap();
     assert_eq!(gap.kind, Kind::Other(Other::Gap));
     assert_eq!(gap.count, Some(3));
+}
+
+#[test]
+fn no_more_wait_for_a_disk_that_hangs_than_there_may_be() {
+    let folder = tempfile::tempdir().unwrap();
+    let records = Records::open(&folder.path().join("run"), &folder.path().join("state")).unwrap();
+    // To open it hangs until somebody writes.
+    let file = records.history(SERIAL);
+    nix::unistd::mkfifo(&file, nix::sys::stat::Mode::S_IRWXU).unwrap();
+    let readers = Readers::default();
+    let ask = || {
+        let (reply, answer) = bounded(1);
+        readers.answer(&records, SERIAL.to_owned(), reply);
+        answer
+    };
+    let waiting: Vec<_> = (0..READERS_MAX).map(|_| ask()).collect();
+    let refused = ask().recv_timeout(SOON).unwrap().unwrap_err();
+    assert!(refused.starts_with("16 others wait"), "{refused}");
+    assert!(waiting.iter().all(Receiver::is_empty));
+    // It hangs no more: whoever waits is answered, and others can ask again.
+    let end = std::fs::OpenOptions::new()
+        .read(true)
+        .write(true)
+        .open(&file);
+    std::fs::rename(&file, folder.path().join("pipe")).unwrap();
+    for answer in waiting {
+        let _ = answer.recv_timeout(SOON).unwrap();
+    }
+    drop(end.unwrap());
+    assert_eq!(ask().recv_timeout(SOON).unwrap(), Ok(Found::default()));
 }

@@ -116,7 +116,10 @@ impl<F: Files> Keeper<F> {
         let stored = self
             .write(&path, after.as_deref())
             .and_then(|()| prepared.put(&self.files));
-        if stored.is_err() {
+        if stored
+            .as_ref()
+            .is_err_and(|error| !error.has_changed_nothing())
+        {
             self.take_back(&path, before.as_deref());
         }
         stored

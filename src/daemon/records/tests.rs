@@ -206,6 +206,71 @@ fn a_change_that_cannot_be_made_durable_is_not_found_by_a_restart() {
     assert_eq!(kept.reservations, registered(false));
 }
 
+impl Node {
+    /// No new record can be written to the disk.
+    fn fill_disk(&self) {
+        fs::create_dir(self.state_record().with_extension("pr.new")).unwrap();
+    }
+}
+
+#[test]
+fn a_change_for_which_there_is_no_space_keeps_no_other_from_being_stored() {
+    let node = Node::new();
+    let mut keeper = node.records(BOOT).keeper(SERIAL);
+    keeper
+        .save(&to_store(&registered(true), Save::Durable))
+        .unwrap();
+    node.fill_disk();
+    keeper
+        .save(&to_store(&registered(true), Save::Durable))
+        .unwrap_err();
+    keeper
+        .save(&to_store(&registered(true), Save::Runtime))
+        .expect("this one needs no space there");
+}
+
+#[test]
+fn a_unit_is_served_on_a_full_disk_if_a_loss_of_power_finds_the_same() {
+    for aptpl in [false, true] {
+        let node = Node::new();
+        let records = node.records(BOOT);
+        let stored = to_store(&registered(aptpl), Save::Durable);
+        records.keeper(SERIAL).save(&stored).unwrap();
+        node.fill_disk();
+        for boot in [BOOT, NEXT_BOOT, NEXT_BOOT] {
+            let records = node.records(boot);
+            let kept = records.reservations(SERIAL).unwrap();
+            records.begin(SERIAL, &kept).unwrap();
+            let again = records.reservations(SERIAL).unwrap();
+            assert!(!again.power_on);
+            assert_eq!(again.reservations, kept.reservations);
+        }
+        let found = node.records(BOOT).reservations(SERIAL).unwrap();
+        assert_eq!(found.reservations.registrants().len(), usize::from(aptpl));
+    }
+}
+
+#[test]
+fn a_unit_is_not_served_on_a_full_disk_if_a_loss_of_power_found_what_is_not_so() {
+    let node = Node::new();
+    let records = node.records(BOOT);
+    // As a crash between the two leaves it: APTPL was to be switched off, or on.
+    for (lasts, rules) in [(true, false), (false, true)] {
+        let of = |aptpl, save| to_store(&registered(aptpl), save);
+        let mut keeper = records.keeper(SERIAL);
+        keeper.save(&of(lasts, Save::Durable)).unwrap();
+        keeper.save(&of(rules, Save::Runtime)).unwrap();
+        let kept = records.reservations(SERIAL).unwrap();
+        if rules {
+            node.fill_disk();
+            records.begin(SERIAL, &kept).unwrap_err();
+        } else {
+            records.begin(SERIAL, &kept).unwrap();
+            assert!(!node.state_record().exists());
+        }
+    }
+}
+
 #[test]
 fn a_damaged_record_is_an_error_that_names_it_and_is_left_alone() {
     for durable in [false, true] {

@@ -10,6 +10,7 @@ use std::collections::VecDeque;
 
 use super::{PortId, Round, Worker};
 use crate::daemon::recorder::Record;
+use crate::daemon::records::handover::KnownSession;
 use crate::lu::task::Pending;
 use crate::nexus::tap::{DeviceNotes, Place};
 use crate::store::Store;
@@ -27,7 +28,7 @@ pub(super) enum Backlog {
 }
 
 /// A ring on which nothing is pending any more.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rest {
     /// Its port.
     pub port: PortId,
@@ -35,6 +36,8 @@ pub struct Rest {
     pub tail: u32,
     /// How far the tap's notes were taken, which are in step with it.
     pub noted: Option<Place>,
+    /// The sessions that the tap has told of and that have sent their first commands through it.
+    pub sessions: Vec<KnownSession>,
 }
 
 /// An entry that was taken from a ring and has not been begun.
@@ -79,6 +82,11 @@ impl<S: Store<Pending>, R: Record> Worker<S, R> {
             return;
         }
         self.backlog = Backlog::Whole;
+        let notes = self.ports.values().find_map(|port| port.notes.as_ref());
+        if let Some(notes) = notes {
+            let unit = &mut self.parts.unit;
+            self.sessions.take_up_expected(unit, notes.notes());
+        }
         // The last daemon has published answers, and perhaps nobody has told the kernel.
         for (id, port) in &mut self.ports {
             if let Err(removed) = port.device.kick() {
@@ -125,6 +133,7 @@ impl<S: Store<Pending>, R: Record> Worker<S, R> {
                 port: id,
                 tail: port.device.ring.at_rest()?,
                 noted: port.notes.as_ref().map(DeviceNotes::place),
+                sessions: self.sessions.through(id),
             })
         });
         rests.collect()

@@ -229,6 +229,8 @@ impl Gathered {
 /// What is measured of one unit.
 #[derive(Debug)]
 pub(super) struct Measure {
+    /// What time it is.
+    clock: fn() -> Instant,
     totals: [Total; 4],
     gathered: [Gathered; 4],
     window_end: Instant,
@@ -245,8 +247,11 @@ pub(super) struct Measure {
 }
 
 impl Measure {
-    pub(super) fn new(now: Instant) -> Measure {
+    /// What is measured from now on, by that clock.
+    pub(super) fn new(clock: fn() -> Instant) -> Measure {
+        let now = clock();
         Measure {
+            clock,
             totals: [Total::default(); 4],
             gathered: [(); 4].map(|()| Gathered::new()),
             window_end: now + WINDOW,
@@ -265,7 +270,7 @@ impl Measure {
     pub(super) fn taken(&mut self, port: &mut InFlight, command: &Command) {
         let at = match self.turn {
             Some(at) => at,
-            None => self.begin_turn(Instant::now()),
+            None => self.begin_turn((self.clock)()),
         };
         let taken = Taken {
             at,
@@ -308,13 +313,13 @@ impl Measure {
     pub(super) fn end_turn(&mut self) -> Option<Instant> {
         let taken = self.turn.take();
         let now = if !self.answered.is_empty() {
-            let now = Instant::now();
+            let now = (self.clock)();
             self.record(now);
             now
         } else if let Some(taken) = taken {
             taken
         } else if self.needs_looks() {
-            Instant::now()
+            (self.clock)()
         } else {
             return None;
         };
@@ -391,12 +396,12 @@ impl Measure {
         }
     }
 
-    /// How the unit performs.
-    pub(super) fn report<'a>(
-        &mut self,
-        now: Instant,
-        ports: impl Iterator<Item = &'a InFlight>,
-    ) -> Report {
+    /// How the unit performs now.
+    pub(super) fn report<'a>(&mut self, ports: impl Iterator<Item = &'a InFlight>) -> Report {
+        self.report_at((self.clock)(), ports)
+    }
+
+    fn report_at<'a>(&mut self, now: Instant, ports: impl Iterator<Item = &'a InFlight>) -> Report {
         self.close_windows(now);
         let oldest = ports.flat_map(InFlight::iter).map(|taken| taken.at).min();
         Report {
@@ -419,10 +424,15 @@ impl<S: Store<Pending>, R: Record> Worker<S, R> {
         }
     }
 
+    /// Has commands timed by another clock than the kernel's, from now on. For tests.
+    pub fn set_clock(&mut self, clock: fn() -> Instant) {
+        self.measure = Measure::new(clock);
+    }
+
     /// How the unit performs now.
     pub(super) fn measured(&mut self) -> Report {
         let ports = self.ports.values().map(|port| &port.in_flight);
-        self.measure.report(Instant::now(), ports)
+        self.measure.report(ports)
     }
 }
 

@@ -6,8 +6,10 @@ use crossbeam_channel::Sender;
 
 use super::measure;
 use super::{Peers, Question};
+use crate::control::Undone;
+use crate::daemon::records::handover::KnownSession;
 use crate::lu::task::Waiting;
-use crate::lu::{Alteration, Counters, Lent, LoanId, Mapping, Wish};
+use crate::lu::{Alteration, Counters, Lent, LoanId, Mapping, Unfulfilled, Wish};
 use crate::nexus::tap::DeviceNotes;
 use crate::pr::Reservations;
 use crate::pr::admin::Action;
@@ -52,8 +54,8 @@ pub enum Order {
     ServedPorts(Vec<(RelativeTargetPort, TargetPort)>),
     /// These are the nexus tap's notes of who sends through a port, from now on.
     Tap(PortId, DeviceNotes),
-    /// The same, from where the last daemon has left off: what lies on the ring was noted.
-    GoOn(PortId, DeviceNotes),
+    /// The same, from where the last daemon has left off: what lies on the ring was noted. These sessions it has known.
+    GoOn(PortId, DeviceNotes, Vec<KnownSession>),
     /// Anybody may send through a port: the tap tells who does. Until then nobody's commands are performed.
     Share {
         /// The port.
@@ -88,7 +90,7 @@ pub enum Order {
         /// What to do.
         action: Action,
         /// What was wrong and what to do, if it came to nothing.
-        reply: Sender<Result<(), String>>,
+        reply: Sender<Result<(), Undone>>,
     },
     /// Little space is left where the backing object lies.
     SpaceLow,
@@ -97,12 +99,22 @@ pub enum Order {
         /// What to change.
         alteration: Alteration,
         /// What was wrong and what to do, if it came to nothing.
-        reply: Sender<Result<(), String>>,
+        reply: Sender<Result<(), Undone>>,
     },
     /// Say how things are.
     Report(Sender<Report>),
+    /// Store nothing any more: the administrator has removed the unit.
+    PowerOff,
     /// Take no more commands, answer those that were taken, and end.
     Stop,
+}
+
+/// What the administrator is told of an order that came to nothing, or that is done and not over.
+pub(super) fn undone(why: Unfulfilled) -> Undone {
+    match why {
+        Unfulfilled::StillInFlight => Undone::NotOver(why.to_string()),
+        _ => Undone::Refused(why.to_string()),
+    }
 }
 
 /// How things are with a logical unit.
@@ -148,4 +160,23 @@ pub enum Notice {
     Released(PortId),
     /// Another's RESERVE waits to know whether the session of this port's I_T nexus is still there.
     Doubted(PortId),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_done_is_never_called_refused() {
+        let not_over = undone(Unfulfilled::StillInFlight);
+        assert!(matches!(not_over, Undone::NotOver(_)), "{not_over:?}");
+        for nothing_changed in [
+            Unfulfilled::NotStored,
+            Unfulfilled::NoSuchKey(1),
+            Unfulfilled::Unreadable,
+        ] {
+            let refused = undone(nothing_changed);
+            assert!(matches!(refused, Undone::Refused(_)), "{refused:?}");
+        }
+    }
 }

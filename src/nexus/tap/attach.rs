@@ -32,6 +32,9 @@ const FUNCTIONS: [(&str, &str); 4] = [
 const EARLY_FUNCTION: &str = "ring_insert_padding";
 pub(super) const EARLY_PROGRAM: &str = "command_has_id";
 
+/// How often the functions of the kernel are read at most, while modules come and go.
+const READINGS: usize = 20;
+
 /// Why there is no tap, and what to do about it.
 #[derive(Debug, thiserror::Error)]
 pub enum Unavailable {
@@ -240,11 +243,11 @@ fn has_btf(module: &str) -> bool {
 
 /// What the kernel must have for the tap, one after the other: for `tcmu-pr check`.
 pub fn requirements() -> Vec<(&'static str, Result<(), Unavailable>)> {
-    let mut found = vec![("the kernel lets itself be looked into", lets_look())];
+    let mut found = vec![("the kernel allows BPF to read it (lockdown)", lets_look())];
     match functions() {
         Ok(functions) => found.extend([
             (
-                "the kernel's target is one that we know",
+                "this version knows this kernel's target modules",
                 has_functions(&functions),
             ),
             (
@@ -275,10 +278,47 @@ fn is_switched_off() -> bool {
     switch.is_ok_and(|switch| switch.trim() == "0")
 }
 
+/// The functions of the kernel. While modules come or go, as they do at boot, it may leave some out: then it is asked
+/// again if one is missing that we look for.
 fn functions() -> Result<String, Unavailable> {
-    fs::read_to_string("/proc/kallsyms").map_err(|source| Unavailable::System {
+    let modules = || fs::read_to_string("/proc/modules").unwrap_or_default();
+    let functions = || fs::read_to_string("/proc/kallsyms");
+    read_whole(modules, functions, has_all).map_err(|source| Unavailable::System {
         what: "reading /proc/kallsyms",
         source,
+    })
+}
+
+/// Reads the functions until they are whole, or no module has come or gone meanwhile; but not forever.
+fn read_whole(
+    mut modules: impl FnMut() -> String,
+    mut functions: impl FnMut() -> io::Result<String>,
+    is_whole: impl Fn(&str) -> bool,
+) -> io::Result<String> {
+    let mut before = modules();
+    for _ in 1..READINGS {
+        let found = functions()?;
+        let after = modules();
+        if states(&before).eq(states(&after)) || is_whole(&found) {
+            return Ok(found);
+        }
+        before = after;
+    }
+    functions()
+}
+
+/// Whether all functions are there that the tap can make use of.
+fn has_all(functions: &str) -> bool {
+    let needed = FUNCTIONS.iter().map(|(function, _)| *function);
+    let mut used = needed.chain([EARLY_FUNCTION]);
+    used.all(|function| place(functions, function).is_some())
+}
+
+/// The modules (`/proc/modules`) and what is being done with each: the first word of a line, and the fifth.
+fn states(modules: &str) -> impl Iterator<Item = (Option<&str>, Option<&str>)> {
+    modules.lines().map(|line| {
+        let mut words = line.split_ascii_whitespace();
+        (words.next(), words.nth(3))
     })
 }
 
@@ -411,5 +451,30 @@ mod tests {
             None,
             "data"
         );
+    }
+
+    /// Which reading is taken if the modules are these, one after the other, and the functions are whole in one.
+    fn reading_taken(modules: &[&str], whole: usize) -> String {
+        let (mut modules, mut readings) = (modules.iter().cycle(), 0);
+        read_whole(
+            || (*modules.next().expect("there are some")).to_owned(),
+            || {
+                readings += 1;
+                Ok(readings.to_string())
+            },
+            |found| found == whole.to_string(),
+        )
+        .expect("they can be read")
+    }
+
+    #[test]
+    fn functions_are_read_until_they_are_whole_or_the_modules_stay() {
+        let loading = "sg 45056 1 - Loading 0x0000000000000000\n";
+        let live = "sg 45056 0 - Live 0x0000000000000000\n";
+        let used = "sg 45056 7 - Live 0x0000000000000000\n";
+        assert_eq!(reading_taken(&[live, used], 0), "1", "all stay");
+        assert_eq!(reading_taken(&["", loading, live, live], 0), "3");
+        assert_eq!(reading_taken(&["", live], 2), "2", "it is whole");
+        assert_eq!(reading_taken(&["", live], 0), "20", "not forever");
     }
 }

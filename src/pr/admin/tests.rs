@@ -1,5 +1,5 @@
 use crate::pr::testing::{KEY_A, KEY_B, KEY_C, Unit, a, b, c, told};
-use crate::pr::{Change, Reservations, Save, Type};
+use crate::pr::{Change, Reservations, Save, Type, spc2};
 use crate::scsi::sense::Sense;
 
 #[test]
@@ -36,6 +36,22 @@ fn cleared_removes_everything_and_tells_everybody() {
     );
     let all = told([a(), b(), c()], Sense::reservations_preempted());
     assert_eq!(change.attentions, all);
+}
+
+#[test]
+fn cleared_ends_a_reserve_and_tells_its_holder() {
+    let reserved = spc2::reserve(&Reservations::default(), &b()).expect("nothing is reserved");
+    let change = reserved.next.cleared(None);
+    assert_eq!(
+        change.next,
+        Reservations {
+            generation: 1,
+            ..Reservations::default()
+        }
+    );
+    let holder = told([b()], Sense::reservations_preempted());
+    assert_eq!(change.attentions, holder);
+    assert_eq!(change.save, Save::Runtime);
 }
 
 #[test]

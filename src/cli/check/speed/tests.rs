@@ -80,12 +80,13 @@ fn a_node_without_targets_has_its_kernel_looked_at() {
 #[test]
 fn io_uring_can_be_used_from_linux_6_1_on() {
     let node = node();
-    let problem = "problem  io_uring can be used: this is Linux 5.19.0-1, and that takes 6.1: boot a newer kernel";
+    let note = "note     io_uring can be used: this is Linux 5.19.0-1, and that takes 6.1, so helper threads do the I/O, which takes \
+                longer; if that is not intended: boot a newer kernel";
     for (release, expected) in [
         ("6.1.0-18-amd64\n", "ok       io_uring can be used"),
         ("6.10.1\n", "ok       io_uring can be used"),
         ("7.0\n", "ok       io_uring can be used"),
-        ("5.19.0-1\n", problem),
+        ("5.19.0-1\n", note),
     ] {
         node.tree.file("kernel/osrelease", release);
         assert_eq!(node.all(), [expected], "{release}");
@@ -99,8 +100,9 @@ fn io_uring_can_be_forbidden() {
         node.tree
             .file("kernel/io_uring_disabled", &format!("{disabled}\n"));
         let expected = format!(
-            "problem  io_uring can be used: kernel.io_uring_disabled is {disabled}: sysctl kernel.io_uring_disabled=0, \
-             and a file in /etc/sysctl.d that says the same"
+            "note     io_uring can be used: kernel.io_uring_disabled is {disabled}, so helper threads do the I/O, which \
+             takes longer; if that is not intended: sysctl kernel.io_uring_disabled=0, and a file in /etc/sysctl.d that \
+             says the same"
         );
         assert_eq!(node.all(), [expected]);
     }

@@ -17,11 +17,11 @@ struct Unit {
 
 impl Unit {
     fn new() -> Unit {
-        let start = Instant::now();
+        let measure = Measure::new(Instant::now);
         Unit {
-            measure: Measure::new(start),
+            start: measure.window_end - WINDOW,
+            measure,
             port: InFlight::default(),
-            start,
         }
     }
 
@@ -78,7 +78,7 @@ impl Unit {
 
     fn report(&mut self, us: u64) -> Report {
         let now = self.at_us(us);
-        self.measure.report(now, std::iter::once(&self.port))
+        self.measure.report_at(now, std::iter::once(&self.port))
     }
 
     /// What is logged.
