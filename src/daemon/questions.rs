@@ -235,13 +235,17 @@ mod tests {
         assert_eq!(bench.take("a", 2, LONG), Some(9));
     }
 
-    /// A question that is not answered until something is sent, whose answer holds something.
-    fn one_that_holds_something() -> (
-        Questions<u32, Sender<()>>,
-        Receiver<()>,
-        Sender<()>,
-        Receiver<()>,
-    ) {
+    /// A question whose answer holds something.
+    struct Holding {
+        questions: Questions<u32, Sender<()>>,
+        told: Receiver<()>,
+        /// It is not answered until something is sent there.
+        go_on: Sender<()>,
+        /// Disconnected when the answer was let go.
+        let_go: Receiver<()>,
+    }
+
+    fn one_that_holds_something() -> Holding {
         let (tell, told) = unbounded();
         let questions = Questions::new(tell);
         let (held, let_go) = bounded(0);
@@ -251,12 +255,22 @@ mod tests {
             held
         };
         questions.ask(&path("a"), 1, look);
-        (questions, told, go_on, let_go)
+        Holding {
+            questions,
+            told,
+            go_on,
+            let_go,
+        }
     }
 
     #[test]
     fn what_nobody_wants_any_more_is_let_go_by_the_thread_that_brings_it() {
-        let (questions, _told, go_on, let_go) = one_that_holds_something();
+        let Holding {
+            questions,
+            go_on,
+            let_go,
+            ..
+        } = one_that_holds_something();
         questions.keep(|path| path != Path::new("/srv/a"));
         assert!(!questions.any(|_, _| true));
         go_on.send(()).unwrap();
@@ -276,7 +290,12 @@ mod tests {
 
     #[test]
     fn an_answer_that_was_not_taken_is_let_go() {
-        let (questions, told, go_on, let_go) = one_that_holds_something();
+        let Holding {
+            questions,
+            told,
+            go_on,
+            let_go,
+        } = one_that_holds_something();
         assert!(questions.take(&path("a"), &1, Duration::ZERO).is_none());
         go_on.send(()).unwrap();
         told.recv_timeout(LONG).unwrap();
