@@ -5,7 +5,9 @@
 //! kernel's settings read right and it is known whose commands come through it, and again as soon as that is no longer
 //! so ([`links`]).
 
+mod adding;
 mod checks;
+mod disks;
 mod domains;
 mod links;
 mod node;
@@ -13,46 +15,38 @@ mod resting;
 mod settings;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::sync::{Arc, Weak};
+use std::sync::Weak;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 use log::Level;
 use nix::errno::Errno;
 
-use super::asked::{Asked, WORKER_PATIENCE};
+use super::asked::WORKER_PATIENCE;
 use super::chain;
 use super::configuration::Node;
-use super::history::{self, Noting, tell_unit};
 use super::performance::performance;
-use super::recorder::Recorder;
 use super::records::Records;
-use super::records::handover::{RestingRing, now};
-use super::refusal::Refusal;
+use super::records::handover::now;
 use super::rings::{Waiting, aside, ours, unblock};
 use super::sessions::Reserves;
 use super::status;
 use super::tap;
-use super::unit::{Unit, context, geometry, mode, on_medium, provisioning, watch};
+use super::unit::Unit;
 use super::unix_s;
 use super::warnings::Warnings;
-use super::worker::{self, Notice, Order, Parts, PortId, Rest};
+use super::worker::{self, Notice, Order, PortId, Rest};
 use crate::control::journal::{self, MessageId};
 use crate::control::{
     Administration, PortStatus, RefusedStatus, Status, TapStatus, Undone, UnitStatus,
 };
-use crate::lu::{Alteration, LogicalUnit, Setup, UnitState, Unknown};
-use crate::nexus;
+use crate::lu::Alteration;
 use crate::nexus::tap::{Links, Notes};
 use crate::pr::admin::Action;
-use crate::scsi::capacity::Geometry;
-use crate::scsi::inquiry;
 use crate::scsi::nexus::ItNexus;
-use crate::store::backing::{Backing, BackingId};
-use crate::store::engine::Engine;
-use crate::sys::wake::Waker;
-use crate::tcmu::config::{Label, Name, Options};
-use crate::tcmu::configfs::{Backstore, BackstoreName, Settings};
+use crate::store::backing::BackingId;
+use crate::tcmu::config::Label;
+use crate::tcmu::configfs::{Backstore, BackstoreName};
 use crate::tcmu::netlink::{Change, DeviceEvent, Replier, Request, Setting};
 use crate::tcmu::ring::Interrupted;
 use crate::tcmu::watch::{Again, Walk};
@@ -65,9 +59,9 @@ const STOP_PATIENCE: Duration = Duration::from_secs(10);
 /// made the device would wait for ever.
 const FOREIGN_PATIENCE: Duration = Duration::from_secs(10);
 
-/// How many characters of a wrong config string are logged: more than a right one can have.
-const CONFIG_SHOWN: usize = 300;
-
+use adding::{Announced, Candidate};
+use checks::Check;
+use disks::Disks;
 pub(super) use links::Link;
 pub(super) use resting::{Found, Resting};
 use settings::Resizes;
@@ -129,6 +123,10 @@ pub(super) struct Devices {
     resting: Resting,
     reserves: Reserves,
     resizes: Resizes,
+    disks: Disks,
+    /// Devices that are being made, whose disks have not been opened yet.
+    announced: Vec<Announced>,
+    checks: Vec<Check>,
     /// What the nexus tap notes, or why there is none.
     tap: Result<Notes, String>,
     tap_links: Weak<Links>,
@@ -169,10 +167,18 @@ impl Devices {
             waiting: None,
             resting,
             resizes: Resizes::default(),
+            disks: Disks::default(),
+            announced: Vec::new(),
+            checks: Vec::new(),
             tap: Err("it is not attached yet".to_owned()),
             tap_links: Weak::new(),
             started_unix_s: unix_s(),
         }
+    }
+
+    /// Where it is told that a file system has answered late; [`Devices::go_on`] goes on from there.
+    pub(super) fn late(&self) -> Receiver<()> {
+        self.disks.late()
     }
 
     /// Takes note of what has happened to the nexus tap.
@@ -215,17 +221,6 @@ impl Devices {
         self.look_again();
     }
 
-    /// A device is being made, and waits for our answer: its settings can be looked at.
-    fn announced(&mut self, uio: &Uio, backstore: &Backstore) -> Result<(), Errno> {
-        match backstore.take() {
-            Ok(settings) => self.add_or_refuse(uio, backstore, settings, Instant::now()),
-            Err(error) => {
-                self.refuse(backstore.name(), chain(&error));
-                Err(Errno::EINVAL)
-            }
-        }
-    }
-
     /// Does what the kernel announces, and answers.
     pub(super) fn event(&mut self, event: DeviceEvent, now: Instant) {
         let Some(backstore) = ours(&event.device) else {
@@ -245,23 +240,12 @@ impl Devices {
                     minor: event.minor,
                     name: event.device,
                 };
-                let added = self.announced(&uio, &backstore);
-                let waited = self.reply(backstore.name(), event.request, added);
-                if !waited {
-                    if added.is_ok() {
-                        // It may have been taken for one that was there before us, and emptied.
-                        unblock(vec![backstore]);
-                    }
-                    self.look_again();
-                } else if added.is_err() {
-                    // The kernel unmakes it: there is nothing left to be refused.
-                    self.refused.remove(backstore.name());
-                }
-                return self.resolve();
+                return self.announced(uio, backstore, event.request, now);
             }
             Change::Removed => {
                 self.resting.forget(backstore.name());
                 self.refused.remove(backstore.name());
+                self.forget_announced(backstore.name());
                 if let Some(id) = self.find(backstore.name()) {
                     self.remove(id);
                 }
@@ -288,6 +272,7 @@ impl Devices {
     /// Does what is due by the clock.
     pub(super) fn tick(&mut self, now: Instant) {
         self.answer_for_foreign(now);
+        self.answer_for_resizes(now);
         self.warnings.tick();
         // A walk may have become too old to be trusted.
         self.resolve();
@@ -353,9 +338,10 @@ impl Devices {
         };
         // What is refused now is tried again with the next walk.
         self.look_since = None;
-        let mut added = Vec::new();
-        for uio in &uios {
-            let known = self.ports.values().any(|port| port.minor == uio.minor);
+        let mut found = Vec::new();
+        for uio in uios {
+            let known = self.ports.values().any(|port| port.minor == uio.minor)
+                || self.is_announced(uio.minor);
             let Some(backstore) = ours(&uio.name).filter(|_| !known) else {
                 continue;
             };
@@ -381,38 +367,9 @@ impl Devices {
                 self.look_since = Some(walk.began);
                 continue;
             }
-            // What is refused is listed, with the reason, and stays blocked.
-            match self.add_or_refuse(uio, &backstore, settings, walk.began) {
-                Ok(()) => added.push(backstore),
-                Err(_) => self.look_since = Some(walk.began),
-            }
+            found.push(Candidate::new(uio, backstore, settings, walk.began));
         }
-        added
-    }
-
-    /// Could a backstore with this config string be made? If not, why not.
-    pub(super) fn check_config(&self, config: &str) -> Result<(), String> {
-        let checked = Options::parse_config(config)
-            .map_err(Refusal::from)
-            .and_then(|options| {
-                let options = options.with(&self.node.defaults);
-                self.check_tap(&options)?;
-                let served =
-                    Backing::identify(&options.path)?.and_then(|id| self.units.get_key_value(&id));
-                match served {
-                    Some((&id, _)) => self.check_label(id, &options),
-                    None => {
-                        Backing::probe(&options.path, mode(&options.disk))?;
-                        self.check_gone(&options.path)
-                    }
-                }
-            });
-        checked.map_err(|refusal| {
-            let reason = chain(&refusal);
-            let shown: String = config.chars().take(CONFIG_SHOWN).collect();
-            log::warn!("config {}: {reason}", shown.escape_debug());
-            reason
-        })
+        self.add_found(found, walk.began)
     }
 
     /// Changes the unit with this serial number. The worker answers.
@@ -540,6 +497,7 @@ impl Devices {
             foreign.request.leave();
         }
         self.end_resizes();
+        self.end_announced();
         // From now on, what comes stays on the rings, and ages.
         let ended = now();
         for unit in self.units.values() {
@@ -562,26 +520,6 @@ impl Devices {
         self.hand_over(rests, ended);
     }
 
-    fn add_or_refuse(
-        &mut self,
-        uio: &Uio,
-        backstore: &Backstore,
-        settings: Settings,
-        since: Instant,
-    ) -> Result<(), Errno> {
-        match self.add(uio, backstore, settings, since) {
-            Ok(()) => {
-                log::info!(TCMU_PR_BACKSTORE:% = backstore.name(); "backstore {}: served", backstore.name());
-                self.last_refused = None;
-                Ok(())
-            }
-            Err(refusal) => {
-                self.refuse(backstore.name(), chain(&refusal));
-                Err(refusal.errno())
-            }
-        }
-    }
-
     fn refuse(&mut self, name: &BackstoreName, reason: String) {
         // rtslib writes again what was refused: one creation, two announcements.
         let refused = Some((name.clone(), reason.clone()));
@@ -590,177 +528,6 @@ impl Devices {
             self.last_refused = refused;
         }
         self.refused.insert(name.clone(), reason);
-    }
-
-    /// Makes a device a port of its unit. Its links count from walks that began at `since` or later.
-    fn add(
-        &mut self,
-        uio: &Uio,
-        backstore: &Backstore,
-        settings: Settings,
-        since: Instant,
-    ) -> Result<(), Refusal> {
-        let handler = Name::parse(&uio.name)
-            .map(|name| name.handler)
-            .unwrap_or_default();
-        let options = self.options(handler)?;
-        self.check_tap(&options)?;
-        if options.nexus.is_none() && uio.minor >= nexus::tap::DEVICES {
-            return Err(Refusal::TooManyDevices);
-        }
-        let geometry = geometry(&settings, &options.disk)?;
-        if settings.command_timeout_s != 0 {
-            log::warn!(
-                "backstore {}: the kernel fails commands after {} s (cmd_time_out), which can't be changed while it is \
-                 exported: take its LUNs away, set attribute cmd_time_out=0, and export it again",
-                backstore.name(),
-                settings.command_timeout_s
-            );
-        }
-        let incarnation = self.uio.incarnation(uio.minor);
-        let device = self.uio.open(uio.minor)?;
-        // Last, since only this can create something.
-        let unit = match Backing::identify(&options.path)? {
-            Some(id) if self.units.contains_key(&id) => {
-                self.units[&id].check_same(&options, &geometry)?;
-                self.check_label(id, &options)?;
-                id
-            }
-            _ => self.start_unit(&options, geometry)?,
-        };
-        let id = PortId(self.next_port);
-        self.next_port += 1;
-        let left = self.leave_backlog(unit, backstore.name());
-        self.units[&unit].worker.give(Order::AddPort(id, device));
-        if options.nexus.is_none() {
-            self.tap(unit, id, uio.minor, left.as_ref());
-        }
-        let port = Port {
-            unit,
-            backstore: backstore.clone(),
-            minor: uio.minor,
-            incarnation,
-            since,
-            config: handler.trim_end_matches('\n').to_owned(),
-            label: options.nexus,
-            write_cache: settings.write_cache,
-            link: Err("its links have not been looked at yet".to_owned()),
-            served: left.and_then(RestingRing::nexus),
-            failed: None,
-        };
-        self.refused.remove(backstore.name());
-        self.ports.insert(id, port);
-        self.again.ask();
-        self.agree_on_write_cache(unit);
-        Ok(())
-    }
-
-    fn start_unit(&mut self, options: &Options, geometry: Geometry) -> Result<BackingId, Refusal> {
-        let block_size = geometry.block_size();
-        let size = geometry.byte_length(geometry.blocks());
-        let (path, mode) = (&options.path, mode(&options.disk));
-        self.check_gone(path)?;
-        let backing = Arc::new(Backing::open_with(path, size, block_size, mode)?);
-        let geometry = on_medium(geometry, &backing.topology(), &options.disk);
-        let provisioning = provisioning(&backing, &options.disk)?;
-        let record = self.records.unit(backing.path())?;
-        if self
-            .units
-            .values()
-            .any(|unit| unit.record.serial == record.serial)
-        {
-            return Err(Refusal::Replaced {
-                path: options.path.clone(),
-            });
-        }
-        let mut unreadable = None;
-        let (reservations, attentions, power_on) = match self.records.reservations(&record.serial) {
-            Ok(kept) => {
-                self.records.begin(&record.serial, &kept)?;
-                (Ok(kept.reservations), kept.attentions, kept.power_on)
-            }
-            Err(error) => {
-                let reason = chain(&error);
-                tell_unit(&record, MessageId::RecordUnreadable, &reason);
-                unreadable = Some(reason);
-                (Err(Unknown), Vec::new(), false)
-            }
-        };
-        let state = self.records.state(&record.serial).unwrap_or_else(|error| {
-            log::error!(
-                "{}: {}. Writes are refused as after a failed flush, until `tcmu-pr clear-flush-failure`",
-                backing.path().display(),
-                chain(&error)
-            );
-            UnitState {
-                flush_failed: true,
-                ..UnitState::default()
-            }
-        });
-        if state.flush_failed {
-            let text = "a flush has failed: writes are refused until `tcmu-pr clear-flush-failure`";
-            tell_unit(&record, MessageId::FlushFailed, text);
-        }
-        let start = |source| Refusal::Start {
-            path: backing.path().to_owned(),
-            source,
-        };
-        let waker = Waker::new().map_err(start)?;
-        let (store, engine) =
-            Engine::new(&backing, &waker, self.node.effort.engine).map_err(start)?;
-        let history = history::begin(&self.records, &record, reservations.as_ref().ok(), power_on)
-            .map_err(start)?;
-        let keeper = Noting::new(self.records.keeper(&record.serial), history);
-        let parts = Parts {
-            unit: LogicalUnit::new(Setup {
-                identity: inquiry::Identity::new(&record.serial),
-                geometry,
-                provisioning,
-                reservations,
-                attentions,
-                power_on,
-                write_back: false,
-                state,
-                context: context(&options.reservations),
-            }),
-            store,
-            medium: Some(Arc::<Backing>::clone(&backing)),
-            recorder: Recorder::start(keeper, &waker).map_err(start)?,
-            waker,
-            notices: self.notices.clone(),
-            logout_patience: worker::LOGOUT_PATIENCE,
-            poll: self.node.effort.poll,
-        };
-        let worker = worker::start("unit", parts).map_err(start)?;
-        worker.give(Order::ExpectLooks);
-        let watch = watch(&backing, &provisioning, &worker).map_err(start)?;
-        let id = backing.id();
-        log::info!(
-            "{}: logical unit {}, by {engine}",
-            backing.path().display(),
-            record.serial
-        );
-        self.units.insert(
-            id,
-            Unit {
-                worker,
-                asked: Asked::default(),
-                engine,
-                backing,
-                record,
-                geometry,
-                options: options.reservations,
-                copy_domain: options.copy_domain.clone(),
-                disk: options.disk,
-                defaults: self.node.defaults,
-                _watch: watch,
-                served_ports: None,
-                unreadable,
-                write_cache: false,
-            },
-        );
-        self.introduce(options.copy_domain.as_ref());
-        Ok(id)
     }
 
     fn remove(&mut self, id: PortId) {
@@ -789,6 +556,8 @@ impl Devices {
         };
         self.introduce(unit.copy_domain.as_ref());
         let path = unit.backing.path().to_owned();
+        // The worker is the one who closes it, which its file system may take its time for.
+        drop(unit.backing);
         if !unit.worker.power_off(STOP_PATIENCE) {
             log::error!(
                 "{}: I/O hangs; the file stays locked until it ends",

@@ -2,13 +2,15 @@
 //!
 //! The main thread owns the table of backstores and takes, one after the other, what the kernel says about
 //! devices, what changes in the target configuration, what the bus asks, and what workers report. It never
-//! touches what a worker owns: it gives orders.
+//! touches what a worker owns: it gives orders. Nor does it ask the file system of a disk anything, which may never
+//! answer: threads of their own do that.
 
 mod asked;
 mod configuration;
 mod devices;
 pub mod history;
 mod performance;
+mod questions;
 pub mod recorder;
 pub mod records;
 mod refusal;
@@ -164,6 +166,7 @@ pub fn run(config: &Config) -> Result<(), Error> {
     devices.configure(configuration.node());
     devices.warn_of_file(configuration.warning());
     let growing = devices.growing();
+    let late = devices.late();
     let readers = history::Readers::default();
     // Whether there is a tap decides which backstores can be served: until that is known, the kernel waits. To load one can
     // take minutes.
@@ -203,8 +206,7 @@ pub fn run(config: &Config) -> Result<(), Error> {
             },
             recv(asked) -> order => match order {
                 Ok(Order::CheckConfig { config, reply }) => {
-                    // Whoever asked may have gone.
-                    let _ = reply.send(devices.check_config(&config));
+                    devices.check_config(config, reply);
                 }
                 Ok(Order::Administer { serial, action, reply }) => {
                     devices.administer(&serial, action, reply);
@@ -221,6 +223,8 @@ pub fn run(config: &Config) -> Result<(), Error> {
             recv(growing) -> grown => if let Ok(grown) = grown {
                 devices.grown(grown);
             },
+            recv(late) -> _ => devices.go_on(),
+            recv(devices.due()) -> _ => devices.go_on(),
             recv(happened) -> event => match event {
                 Ok(event) => {
                     devices.tapped(event);

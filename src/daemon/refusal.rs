@@ -89,6 +89,11 @@ pub(super) enum Refusal {
          back: leave thin_threshold= out"
     )]
     NoThreshold { path: PathBuf },
+    #[error(
+        "the file system of {path} does not answer: see to its server or its device (`stat {path}` hangs until it is back). A \
+         backstore that is there is served as soon as it answers, one that is not can be made then"
+    )]
+    NoAnswer { path: PathBuf },
     #[error("starting the logical unit on {path}")]
     Start {
         path: PathBuf,
@@ -110,6 +115,7 @@ impl Refusal {
             Refusal::Backing(backing::Error::InUse { .. } | backing::Error::Locked { .. }) => {
                 Errno::EBUSY
             }
+            Refusal::NoAnswer { .. } => Errno::ETIMEDOUT,
             _ => Errno::EINVAL,
         }
     }

@@ -3,18 +3,19 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::Sender;
+use crossbeam_channel::{Sender, bounded};
 
 use super::chain;
 use super::devices;
+use super::questions::Questions;
 use super::records::Records;
 use super::records::handover::{Found, Handover, Whose, now};
 use crate::nexus::tap::Notes;
-use crate::store::backing::Backing;
+use crate::store::backing::{self, Backing};
 use crate::tcmu::config::{Name, Options};
 use crate::tcmu::configfs::{self, Backstore, BackstoreName};
 use crate::tcmu::{self, Uio, UioPaths};
@@ -121,6 +122,8 @@ pub(super) fn empty_left_rings(
     let mut rings = LeftRings {
         uio,
         in_order,
+        // They are looked at again with each walk.
+        disks: Questions::new(bounded(0).0),
         left: None,
     };
     let mut told = None;
@@ -146,6 +149,7 @@ pub(super) fn empty_left_rings(
 struct LeftRings {
     uio: UioPaths,
     in_order: Left,
+    disks: Disks,
     /// Those that were not emptied yet; `None` before they were looked for.
     left: Option<Vec<LeftRing>>,
 }
@@ -160,14 +164,28 @@ struct LeftRing {
 /// Why a ring can't be emptied yet.
 #[derive(Debug, thiserror::Error)]
 enum Hindrance {
-    #[error(
-        "I/O of the last tcmu-pr goes on in {path}, or another process has locked it (lsof {path} shows which)"
-    )]
-    Io { path: PathBuf },
+    #[error(transparent)]
+    Io(#[from] Io),
     #[error(transparent)]
     Device(#[from] tcmu::Error),
     #[error(transparent)]
     Backstore(#[from] configfs::Error),
+}
+
+/// Why the last daemon may still read or write a backing object.
+#[derive(Clone, Debug, thiserror::Error)]
+enum Io {
+    #[error(
+        "I/O of the last tcmu-pr goes on in {path}, or another process has locked it (lsof {path} shows which)"
+    )]
+    GoesOn { path: PathBuf },
+    #[error(
+        "the file system of {path} does not answer whether I/O of the last tcmu-pr goes on: see to its server or its device \
+         (`stat {path}` hangs until it is back)"
+    )]
+    NoAnswer { path: PathBuf },
+    #[error("whether I/O of the last tcmu-pr goes on is not known: {why}")]
+    Unknown { why: String },
 }
 
 impl LeftRings {
@@ -199,6 +217,10 @@ impl LeftRings {
         };
         let began = Instant::now();
         loop {
+            // All are asked first, so that those that hang are waited for together.
+            for ring in &left {
+                ring.ask(&self.disks);
+            }
             let last = began.elapsed() >= patience;
             let mut waiting = Waiting::new();
             let mut looked = Looked::new();
@@ -207,7 +229,7 @@ impl LeftRings {
                 if self.uio.incarnation(ring.uio.minor) != Some(ring.incarnation) {
                     return false;
                 }
-                let Err(hindrance) = ring.empty(&self.uio, &self.in_order, &mut looked, last) else {
+                let Err(hindrance) = ring.empty(&self.uio, &self.in_order, &self.disks, &mut looked) else {
                     return false;
                 };
                 let why = format!(
@@ -227,8 +249,11 @@ impl LeftRings {
     }
 }
 
-/// Which backing objects nobody has, in one look at all rings: as soon as one of them is served, we have it.
-type Looked = BTreeMap<PathBuf, bool>;
+/// Asks whether nobody has a backing object, which is only read or not.
+type Disks = Questions<bool, Result<bool, backing::Error>>;
+
+/// What was found about I/O in backing objects, in one look at all rings: as soon as one of them is served, we have it.
+type Looked = BTreeMap<PathBuf, Result<(), Io>>;
 
 impl LeftRing {
     /// Empties it, unless another process has the device or its backing object: I/O of that process may touch the ring's
@@ -237,12 +262,12 @@ impl LeftRing {
         &mut self,
         uio: &UioPaths,
         in_order: &Left,
+        disks: &Disks,
         looked: &mut Looked,
-        with_readers: bool,
     ) -> Result<(), Hindrance> {
-        // Later it may be we who have the object, for another port of its unit.
-        if !self.io_has_ended {
-            self.look_for_io(looked, with_readers)?;
+        if let Some((path, read_only)) = self.where_io_may_be() {
+            let look = || look_for_io(&path, read_only, disks);
+            looked.entry(path.clone()).or_insert_with(look).clone()?;
             self.io_has_ended = true;
         }
         let claim = uio.claim(self.uio.minor)?;
@@ -253,19 +278,30 @@ impl LeftRing {
         Ok(self.backstore.reset_ring()?)
     }
 
-    /// Whether somebody has the backing object. Objects that can't be looked at have no I/O.
-    fn look_for_io(&self, looked: &mut Looked, with_readers: bool) -> Result<(), Hindrance> {
-        let options = Name::parse(&self.uio.name).map(|name| Options::parse(name.handler));
-        let Some(Ok(Options { path, disk, .. })) = options else {
-            return Ok(());
-        };
-        let look = || Backing::is_free(&path).unwrap_or(true);
-        let is_free = *looked.entry(path.clone()).or_insert_with(look);
-        // Others may read what is only read, which can't be told apart.
-        if is_free || (disk.read_only && with_readers) {
-            return Ok(());
+    /// Asks whether somebody has the backing object.
+    fn ask(&self, disks: &Disks) {
+        if let Some((path, read_only)) = self.where_io_may_be() {
+            let own = path.clone();
+            disks.ask(&path, read_only, move || Backing::is_free(&own, read_only));
         }
-        Err(Hindrance::Io { path })
+    }
+
+    /// The backing object, and whether it is only read, unless it is known that no I/O goes on in it. Later it may be we
+    /// who have it, for another port of its unit.
+    fn where_io_may_be(&self) -> Option<(PathBuf, bool)> {
+        let options = Options::parse(Name::parse(&self.uio.name)?.handler).ok()?;
+        (!self.io_has_ended).then_some((options.path, options.disk.read_only))
+    }
+}
+
+/// Whether somebody has the backing object. What is not there has no I/O.
+fn look_for_io(path: &Path, read_only: bool, disks: &Disks) -> Result<(), Io> {
+    let path = path.to_owned();
+    match disks.take(&path, &read_only, PATIENCE) {
+        None => Err(Io::NoAnswer { path }),
+        Some(Ok(false)) => Err(Io::GoesOn { path }),
+        Some(Err(error @ backing::Error::System { .. })) => Err(Io::Unknown { why: chain(&error) }),
+        Some(Ok(true) | Err(_)) => Ok(()),
     }
 }
 
@@ -306,7 +342,10 @@ pub(super) fn aside(
 mod tests {
     use std::fs;
 
+    use nix::fcntl::{Flock, FlockArg};
+
     use super::*;
+    use crate::store::backing::Mode;
     use crate::tcmu::configfs::tests::Tree;
 
     /// A device of the last daemon's, on a ring that nobody has emptied yet.
@@ -346,6 +385,7 @@ mod tests {
                 rings: LeftRings {
                     uio,
                     in_order: nothing(),
+                    disks: Questions::new(bounded(0).0),
                     left: Some(vec![ring]),
                 },
                 path,
@@ -394,7 +434,11 @@ mod tests {
         let mut node = Node::new("");
         let mut ring = node.rings.left.take().unwrap().remove(0);
         let backing = Backing::open(&node.path, 1 << 20, 512).unwrap();
-        let mut empty = || ring.empty(&node.rings.uio, &nothing(), &mut Looked::new(), false);
+        let disks = &node.rings.disks;
+        let mut empty = || {
+            ring.ask(disks);
+            ring.empty(&node.rings.uio, &nothing(), disks, &mut Looked::new())
+        };
         assert!(empty().is_err());
         drop(backing);
         assert!(empty().is_ok());
@@ -402,11 +446,64 @@ mod tests {
     }
 
     #[test]
-    fn readers_are_not_waited_for_in_the_end() {
+    fn readers_are_waited_for_if_they_are_ours() {
         let mut node = Node::new(";read_only=1");
-        let _backing = Backing::open(&node.path, 1 << 20, 512).unwrap();
+        let read_only = Mode {
+            read_only: true,
+            ..Mode::default()
+        };
+        fs::write(&node.path, [0; 4096]).unwrap();
+        let ours = Backing::open_with(&node.path, 4096, 512, read_only).unwrap();
+        let why = node.what_is_waited_for().unwrap();
+        assert!(why.contains("I/O of the last tcmu-pr goes on in"), "{why}");
+        drop(ours);
+        let file = File::open(&node.path).unwrap();
+        let _stranger = Flock::lock(file, FlockArg::LockShared).unwrap();
         assert_eq!(node.what_is_waited_for(), None);
         assert!(node.is_emptied());
+    }
+
+    #[test]
+    fn a_file_system_that_does_not_answer_costs_its_own_ring_until_it_does() {
+        let mut node = Node::new("");
+        let other = node.tree.root().join("lun1.img");
+        let name = format!("tcm-user/0/lun1/pr/{}", other.display());
+        node.tree
+            .file("class/uio1/name", &name)
+            .file("dev/uio1", "");
+        let ring = LeftRing {
+            incarnation: node.rings.uio.incarnation(1).unwrap(),
+            uio: Uio { minor: 1, name },
+            backstore: node.tree.backstore("user_0", "lun1"),
+            io_has_ended: false,
+        };
+        node.rings.left.as_mut().unwrap().push(ring);
+        // As the question of a file system that hangs.
+        let (answer, to_come) = bounded(1);
+        let hangs = move || to_come.recv().unwrap();
+        node.rings.disks.ask(&node.path, false, hangs);
+        for _ in 0..2 {
+            let why = node.what_is_waited_for().unwrap();
+            assert!(why.contains("does not answer whether I/O"), "{why}");
+            assert!(!node.is_emptied());
+            let reset = "core/user_0/lun1/action/reset_ring";
+            assert_eq!(node.tree.content(reset), "1");
+        }
+        answer.send(Ok(true)).unwrap();
+        let until = Instant::now() + Duration::from_secs(20);
+        while node.what_is_waited_for().is_some() && Instant::now() < until {
+            thread::yield_now();
+        }
+        assert!(node.is_emptied());
+    }
+
+    #[test]
+    fn a_file_system_that_only_fails_tells_nothing_of_io() {
+        let mut node = Node::new("");
+        std::os::unix::fs::symlink("lun0.img", &node.path).unwrap();
+        let why = node.what_is_waited_for().unwrap();
+        assert!(why.contains("Too many levels of symbolic links"), "{why}");
+        assert!(!node.is_emptied());
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! A logical unit as the main thread knows it.
 
 use std::io;
+use std::path::Path;
 use std::sync::Arc;
 
 use super::asked::Asked;
@@ -57,9 +58,14 @@ impl Unit {
     }
 
     /// A further port of a unit must be the same disk.
-    pub(super) fn check_same(&self, options: &Options, ours: &Geometry) -> Result<(), Refusal> {
+    pub(super) fn check_same(
+        &self,
+        options: &Options,
+        name: &Path,
+        ours: &Geometry,
+    ) -> Result<(), Refusal> {
         // Its records are found by its path: a restart that met the other name first would take it for another disk.
-        if !self.backing.is_named(&options.path) {
+        if self.backing.path() != name {
             return Err(Refusal::OtherPath {
                 path: options.path.clone(),
                 served: self.backing.path().to_owned(),

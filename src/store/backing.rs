@@ -9,6 +9,7 @@ mod error;
 mod exposed;
 mod flushes;
 mod object;
+mod readers;
 
 use std::fs::{self, File, OpenOptions};
 use std::io;
@@ -36,6 +37,15 @@ pub struct Mode {
     pub read_only: bool,
     /// It is read and written past the page cache.
     pub direct: bool,
+}
+
+/// What was found at a path.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Look {
+    /// Which object; `None` if there is none but a file could be created there.
+    pub id: Option<BackingId>,
+    /// The name by which its records are found, or would be: see [`Backing::path`].
+    pub name: PathBuf,
 }
 
 /// A backing object, opened and locked against any second server.
@@ -142,18 +152,14 @@ impl Backing {
         })
     }
 
-    /// Which object the path leads to, if there is one that can be served. Opens and changes nothing.
-    pub fn identify(path: &Path) -> Result<Option<BackingId>, Error> {
-        object::look_at(path)
-    }
-
-    /// The name under which the records of a file would be found that could be created at the path; `None` if something
-    /// is there.
-    pub fn name_of_missing(path: &Path) -> Result<Option<PathBuf>, Error> {
-        match object::look_at(path)? {
-            Some(_) => Ok(None),
-            None => object::name_of_missing(path).map(Some),
-        }
+    /// What the path leads to that can be served, or could be created. Opens and changes nothing.
+    pub fn look(path: &Path) -> Result<Look, Error> {
+        let id = object::look_at(path)?;
+        let name = match id {
+            Some(id) => object::name(path, id)?,
+            None => object::name_of_missing(path)?,
+        };
+        Ok(Look { id, name })
     }
 
     /// Whether the path leads to something that could be served, or where it could be created. Changes nothing
@@ -174,28 +180,33 @@ impl Backing {
         }
     }
 
-    /// Whether nobody serves the object that the path leads to. A server that has ended serves it as long as I/O of its
-    /// goes on: with io_uring, that can be after its process has gone.
-    pub fn is_free(path: &Path) -> Result<bool, Error> {
+    /// Whether nobody on this node serves the object that the path leads to. A server that has ended serves it as long as
+    /// I/O of its goes on: with io_uring, that can be after its process has gone.
+    ///
+    /// What is only read, others may read too.
+    pub fn is_free(path: &Path, read_only: bool) -> Result<bool, Error> {
         let Some(id) = object::look_at(path)? else {
             return Ok(true);
         };
         // Network file systems lock only what is open for writing; block devices tell everybody that they were.
-        let writable = matches!(id, BackingId::File { .. });
+        let writable = !read_only && matches!(id, BackingId::File { .. });
         let file = OpenOptions::new().read(true).write(writable).open(path);
         let file = file
             .or_else(|_| File::open(path))
             .map_err(fail("opening", path))?;
-        match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+        let mode = Mode {
+            read_only,
+            ..Mode::default()
+        };
+        match lock(path, file, mode) {
+            Ok(file) if read_only => {
+                let is_marked = readers::is_marked(&file).map_err(fail("locking", path))?;
+                Ok(!is_marked)
+            }
             Ok(_) => Ok(true),
-            Err((_, nix::Error::EWOULDBLOCK)) => Ok(false),
-            Err((_, errno)) => Err(fail("locking", path)(errno.into())),
+            Err(Error::Locked { .. }) => Ok(false),
+            Err(error) => Err(error),
         }
-    }
-
-    /// Whether this path is a name of the object by which its records are found, too.
-    pub fn is_named(&self, path: &Path) -> bool {
-        object::name(path, self.id).is_ok_and(|name| name == self.path)
     }
 
     /// The open file.
@@ -484,7 +495,11 @@ fn open(path: &Path, id: BackingId, mode: Mode) -> Result<Flock<File>, Error> {
     if is_device && !mode.read_only && block::is_read_only(&file).map_err(fail("asking", path))? {
         return Err(read_only(None));
     }
-    lock(path, file, mode)
+    let file = lock(path, file, mode)?;
+    if mode.read_only {
+        readers::mark(&file).map_err(fail("locking", path))?;
+    }
+    Ok(file)
 }
 
 fn lock(path: &Path, file: File, mode: Mode) -> Result<Flock<File>, Error> {

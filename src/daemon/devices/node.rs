@@ -5,9 +5,6 @@ use nix::errno::Errno;
 use super::Devices;
 use crate::daemon::chain;
 use crate::daemon::configuration::Node;
-use crate::daemon::refusal::Refusal;
-use crate::store::backing::Backing;
-use crate::tcmu::config::Options;
 use crate::tcmu::configfs::{self, Backstore, BackstoreName};
 use crate::tcmu::netlink::{Answer, Request};
 
@@ -20,15 +17,6 @@ impl Devices {
     /// What is wrong with the node's file, if anything, as long as that is so.
     pub(in crate::daemon) fn warn_of_file(&mut self, warning: Option<String>) {
         self.warnings.file = warning;
-    }
-
-    /// What a backstore's config string asks for; where it is silent, as the backstores of the same unit have it that were
-    /// there before.
-    pub(super) fn options(&self, handler: &str) -> Result<Options, Refusal> {
-        let options = Options::parse(handler)?;
-        let served = Backing::identify(&options.path)?.and_then(|id| self.units.get(&id));
-        let defaults = served.map_or(self.node.defaults, |unit| unit.defaults);
-        Ok(options.with(&defaults))
     }
 
     /// Answers the kernel, and gives whether it has waited for that.

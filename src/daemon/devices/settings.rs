@@ -5,6 +5,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 use nix::errno::Errno;
@@ -21,23 +22,50 @@ use crate::tcmu::config;
 use crate::tcmu::configfs::{Backstore, BackstoreName};
 use crate::tcmu::netlink::{Request, Setting};
 
+/// How long whoever resizes a disk waits for its file system, at least.
+const PATIENCE: Duration = Duration::from_secs(30);
+
 /// Who waits for the end of a resize.
 enum Whom {
+    /// Nobody any more: it has taken too long.
+    Nobody,
     /// Whoever has set `dev_size` of this backstore.
     Kernel(BackstoreName, Request),
     /// Whoever has said `tcmu-pr resize`.
     Administrator(Sender<Result<(), Undone>>),
 }
 
-/// The backing object of a unit is as large as it is to be, or could not be made so.
+/// What has become of the backing object of a unit.
 pub(in crate::daemon) struct Grown {
     unit: BackingId,
-    outcome: Result<(), String>,
+    step: Step,
 }
 
-/// The units whose backing objects are being made larger, beside the main thread.
+enum Step {
+    /// It has this size now, or that could not be told.
+    Asked(Result<u64, String>),
+    /// It is as large as it is to be, or could not be made so.
+    Grown(Result<(), String>),
+}
+
+/// Somebody wants a unit to be as large as its backing object is.
+struct SizeAsked {
+    shrink: bool,
+    whom: Whom,
+    deadline: Instant,
+}
+
+/// A backing object is being made larger.
+struct Growing {
+    geometry: Geometry,
+    whom: Whom,
+    deadline: Instant,
+}
+
+/// The units whose backing objects are asked for their size or made larger, beside the main thread.
 pub(super) struct Resizes {
-    under_way: HashMap<BackingId, (Geometry, Whom)>,
+    asked: HashMap<BackingId, SizeAsked>,
+    under_way: HashMap<BackingId, Growing>,
     grown: Sender<Grown>,
     to_be_told: Receiver<Grown>,
 }
@@ -46,10 +74,23 @@ impl Default for Resizes {
     fn default() -> Resizes {
         let (grown, to_be_told) = unbounded();
         Resizes {
+            asked: HashMap::new(),
             under_way: HashMap::new(),
             grown,
             to_be_told,
         }
+    }
+}
+
+impl Resizes {
+    /// Does something about the backing object of a unit beside the main thread, and tells what has come of it.
+    fn beside(&self, what: &str, unit: BackingId, step: impl FnOnce() -> Step + Send + 'static) {
+        let grown = self.grown.clone();
+        aside(what, move || {
+            // We may be stopping.
+            let _ = grown.send(Grown { unit, step: step() });
+            Ok(())
+        });
     }
 }
 
@@ -99,11 +140,10 @@ impl Devices {
         shrink: bool,
         reply: Sender<Result<(), Undone>>,
     ) {
-        let backing = Arc::clone(&self.units[&unit].backing);
-        let size = match size.map_or_else(|| backing.actual_size(), Ok) {
-            Ok(size) => size,
-            Err(error) => return drop(reply.send(Err(Undone::Refused(error.to_string())))),
+        let Some(size) = size else {
+            return self.ask_size(unit, shrink, reply);
         };
+        let backing = &self.units[&unit].backing;
         let before = backing.size();
         let path = backing.path().display();
         let geometry = if size < before && !shrink {
@@ -125,6 +165,27 @@ impl Devices {
         }
     }
 
+    /// Asks a backing object for its size, beside the main thread, which goes on with that then.
+    fn ask_size(&mut self, unit: BackingId, shrink: bool, reply: Sender<Result<(), Undone>>) {
+        if self.resizes.asked.contains_key(&unit) {
+            let reason = "its file system is being asked for its size already";
+            // Whoever asked may have gone.
+            let _ = reply.send(Err(Undone::Refused(reason.to_owned())));
+            return;
+        }
+        let asked = SizeAsked {
+            shrink,
+            whom: Whom::Administrator(reply),
+            deadline: Instant::now() + PATIENCE,
+        };
+        self.resizes.asked.insert(unit, asked);
+        let backing = Arc::clone(&self.units[&unit].backing);
+        self.resizes.beside("size", unit, move || {
+            let size = backing.actual_size();
+            Step::Asked(size.map_err(|error| error.to_string()))
+        });
+    }
+
     /// A unit of so many bytes.
     fn size_for(&self, unit: BackingId, size: u64) -> Result<Geometry, String> {
         if self.resizes.under_way.contains_key(&unit) {
@@ -142,36 +203,88 @@ impl Devices {
 
     /// Makes the backing object larger, beside the main thread, and then the unit.
     fn grow(&mut self, unit: BackingId, geometry: Geometry, whom: Whom) {
-        self.resizes.under_way.insert(unit, (geometry, whom));
+        let growing = Growing {
+            geometry,
+            whom,
+            deadline: Instant::now() + PATIENCE,
+        };
+        self.resizes.under_way.insert(unit, growing);
         let backing = Arc::clone(&self.units[&unit].backing);
-        let grown = self.resizes.grown.clone();
-        aside("grow", move || {
+        self.resizes.beside("grow", unit, move || {
             let outcome = backing.grow(bytes(&geometry));
-            let outcome = outcome.map_err(|error| chain(&error));
-            // We may be stopping.
-            let _ = grown.send(Grown { unit, outcome });
-            Ok(())
+            Step::Grown(outcome.map_err(|error| chain(&error)))
         });
     }
 
-    /// Goes on with a unit whose backing object has grown, or could not.
-    pub(in crate::daemon) fn grown(&mut self, Grown { unit, outcome }: Grown) {
-        let Some((geometry, whom)) = self.resizes.under_way.remove(&unit) else {
-            return;
-        };
-        let outcome = if self.units.contains_key(&unit) {
-            outcome
-        } else {
-            Err("the disk is gone".to_owned())
-        };
-        match (outcome, whom) {
-            (Ok(()), whom) => self.resize(unit, geometry, whom),
-            (Err(reason), Whom::Administrator(reply)) => {
-                drop(reply.send(Err(Undone::Refused(reason))));
+    /// Goes on with a unit whose backing object has told its size, or has grown, or could not.
+    pub(in crate::daemon) fn grown(&mut self, Grown { unit, step }: Grown) {
+        let is_there = self.units.contains_key(&unit);
+        match step {
+            Step::Asked(size) => {
+                let asked = self.resizes.asked.remove(&unit);
+                let Some(SizeAsked {
+                    shrink,
+                    whom: Whom::Administrator(reply),
+                    ..
+                }) = asked
+                else {
+                    return;
+                };
+                match size {
+                    Ok(size) if is_there => self.order_size(unit, Some(size), shrink, reply),
+                    Ok(_) => self.not_resized(Whom::Administrator(reply), GONE),
+                    Err(reason) => self.not_resized(Whom::Administrator(reply), &reason),
+                }
             }
-            (Err(reason), Whom::Kernel(name, request)) => {
+            Step::Grown(outcome) => {
+                let growing = self.resizes.under_way.remove(&unit);
+                let Some(Growing { geometry, whom, .. }) = growing else {
+                    return;
+                };
+                match outcome {
+                    Ok(()) if is_there => self.resize(unit, geometry, whom),
+                    Ok(()) => self.not_resized(whom, GONE),
+                    Err(reason) => self.not_resized(whom, &reason),
+                }
+            }
+        }
+    }
+
+    fn not_resized(&mut self, whom: Whom, reason: &str) {
+        match whom {
+            Whom::Nobody => log::error!("a disk's size can't be set: {reason}"),
+            // Whoever asked may have gone.
+            Whom::Administrator(reply) => {
+                drop(reply.send(Err(Undone::Refused(reason.to_owned()))));
+            }
+            Whom::Kernel(name, request) => {
                 log::error!(TCMU_PR_BACKSTORE:% = name; "backstore {name}: its size can't be set: {reason}");
                 self.reply(&name, request, Err(Errno::EINVAL));
+            }
+        }
+    }
+
+    /// Tells those who have waited too long for a file system. What was begun goes on.
+    pub(super) fn answer_for_resizes(&mut self, now: Instant) {
+        let resizes = &mut self.resizes;
+        let asked = resizes.asked.iter_mut();
+        let growing = resizes.under_way.iter_mut();
+        let waiting = asked
+            .map(|(unit, asked)| (unit, asked.deadline, &mut asked.whom))
+            .chain(growing.map(|(unit, growing)| (unit, growing.deadline, &mut growing.whom)));
+        let due = waiting.filter(|(_, deadline, _)| *deadline <= now);
+        let due = due.map(|(unit, _, whom)| (*unit, std::mem::replace(whom, Whom::Nobody)));
+        let due: Vec<(BackingId, Whom)> = due.collect();
+        for (unit, whom) in due {
+            if let (Some(unit), Whom::Administrator(_) | Whom::Kernel(..)) =
+                (self.units.get(&unit), &whom)
+            {
+                let path = unit.backing.path().display();
+                let reason = format!(
+                    "the file system of {path} does not answer: see to its server or its device (`stat {path}` hangs until it \
+                     is back)"
+                );
+                self.not_resized(whom, &reason);
             }
         }
     }
@@ -190,7 +303,7 @@ impl Devices {
         unit.worker.give(Order::Alter { alteration, reply });
         let asked = match &whom {
             Whom::Kernel(name, _) => Some(name.clone()),
-            Whom::Administrator(_) => None,
+            Whom::Nobody | Whom::Administrator(_) => None,
         };
         let ports = self.ports.values().filter(|port| port.unit == id);
         let backstores: Vec<Backstore> = ports
@@ -203,6 +316,7 @@ impl Devices {
                 self.reply(&name, request, Ok(()));
                 None
             }
+            Whom::Nobody => None,
         };
         // The kernel asks us each time, and is told that it is so already.
         aside("resize", move || {
@@ -223,8 +337,8 @@ impl Devices {
 
     /// Ends what waits for backing objects that grow, since nobody is going to be told any more.
     pub(super) fn end_resizes(&mut self) {
-        for (_, whom) in std::mem::take(&mut self.resizes.under_way).into_values() {
-            if let Whom::Kernel(name, request) = whom {
+        for growing in std::mem::take(&mut self.resizes.under_way).into_values() {
+            if let Whom::Kernel(name, request) = growing.whom {
                 self.reply(&name, request, Err(Errno::EINTR));
             }
         }
@@ -304,6 +418,9 @@ impl Devices {
         Some(wanted)
     }
 }
+
+/// Why the size of a disk can't be set that was removed meanwhile.
+const GONE: &str = "the disk is gone";
 
 fn bytes(geometry: &Geometry) -> u64 {
     geometry.byte_length(geometry.blocks())

@@ -31,13 +31,13 @@ fn soon<T>(open: impl Fn() -> Result<T, Error>) -> T {
 fn a_file_that_is_not_there_is_created_sparse() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("lun0.img");
-    assert_eq!(Backing::identify(&path).unwrap(), None);
+    assert_eq!(Backing::look(&path).unwrap().id, None);
     let backing = open(&path).unwrap();
     let metadata = fs::metadata(&path).unwrap();
     assert_eq!(metadata.len(), SIZE);
     assert_eq!(metadata.blocks(), 0, "no block is allocated");
     assert_eq!(metadata.mode() & 0o777, 0o600);
-    assert_eq!(Backing::identify(&path).unwrap(), Some(backing.id()));
+    assert_eq!(Backing::look(&path).unwrap().id, Some(backing.id()));
 }
 
 #[test]
@@ -116,7 +116,7 @@ fn two_names_of_one_file_have_one_id() {
     let backing = open(&path).unwrap();
     let link = folder.path().join("link");
     std::os::unix::fs::symlink(&path, &link).unwrap();
-    assert_eq!(Backing::identify(&link).unwrap(), Some(backing.id()));
+    assert_eq!(Backing::look(&link).unwrap().id, Some(backing.id()));
 }
 
 #[test]
@@ -177,6 +177,30 @@ fn readers_keep_a_writer_away_and_a_writer_keeps_readers_away() {
 }
 
 #[test]
+fn what_is_only_read_is_free_of_us_whoever_else_reads_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("lun0.img");
+    fs::write(&path, vec![0; 1 << 20]).unwrap();
+    let is_free = || Backing::is_free(&path, true).unwrap();
+    let ours = soon(|| Backing::open_with(&path, SIZE, 512, READ_ONLY));
+    let io = ours.file().try_clone().unwrap();
+    assert!(!is_free());
+    drop(ours);
+    assert!(!is_free(), "I/O goes on");
+    drop(io);
+    soon(|| match is_free() {
+        true => Ok(()),
+        false => Err(Error::Locked { path: path.clone() }),
+    });
+    let stranger = |lock| Flock::lock(File::open(&path).unwrap(), lock).unwrap();
+    let reader = stranger(FlockArg::LockShared);
+    assert!(is_free());
+    drop(reader);
+    let _writer = stranger(FlockArg::LockExclusive);
+    assert!(!is_free());
+}
+
+#[test]
 fn a_file_is_known_by_its_path_without_links() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("lun0.img");
@@ -185,9 +209,9 @@ fn a_file_is_known_by_its_path_without_links() {
     fs::write(&path, vec![0; 1 << 20]).unwrap();
     let backing = open(&link).unwrap();
     assert_eq!(backing.path(), path.canonicalize().unwrap());
-    assert!(backing.is_named(&link));
-    assert!(backing.is_named(&path));
-    assert!(!backing.is_named(&folder.path().join("other")));
+    for name in [&link, &path] {
+        assert_eq!(Backing::look(name).unwrap().name, backing.path());
+    }
 }
 
 #[test]

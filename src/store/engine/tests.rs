@@ -400,10 +400,10 @@ fn a_backing_object_is_free_as_soon_as_its_engine_is_gone() {
             ..
         } = bench;
         let path = backing.path().to_owned();
-        assert!(!Backing::is_free(&path).unwrap());
+        assert!(!Backing::is_free(&path, false).unwrap());
         drop(engine);
         drop(backing);
-        assert!(Backing::is_free(&path).unwrap(), "{name}");
+        assert!(Backing::is_free(&path, false).unwrap(), "{name}");
     }
 }
 

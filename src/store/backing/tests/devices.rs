@@ -157,10 +157,10 @@ fn all_nodes_of_a_device_are_one_object_and_the_name_is_the_one_that_was_given()
 
     let backing = open(&link).unwrap();
     assert_eq!(backing.path(), link);
-    assert!(backing.is_named(&link));
-    for other in [&node, &device.path] {
-        assert_eq!(Backing::identify(other).unwrap(), Some(backing.id()));
-        assert!(!backing.is_named(other));
+    for name in [&link, &node, &device.path] {
+        let look = Backing::look(name).unwrap();
+        assert_eq!(look.id, Some(backing.id()));
+        assert_eq!(&look.name, name);
     }
 }
 
