@@ -36,7 +36,7 @@ use crate::tcmu::netlink::Request;
 use crate::tcmu::{Device, Uio};
 
 /// How long a walk waits for the file systems of the disks that it has found.
-const FOUND_PATIENCE: Duration = Duration::from_secs(1);
+const FOUND_PATIENCE: Duration = Duration::from_secs(2);
 
 /// How long whoever makes a backstore waits for its file system.
 const ANNOUNCED_PATIENCE: Duration = Duration::from_secs(10);
