@@ -1,4 +1,4 @@
-//! What Prometheus is told: all numbers of the [`Status`], by names that stay.
+//! What Prometheus is told: what is worth watching of the [`Status`], by names that stay.
 //!
 //! `METRICS` is the one list of them. The documentation has it as a table ([`markdown`]), and tests hold the dashboard and
 //! the documentation to it.

@@ -351,11 +351,11 @@ pub struct RegistrantStatus {
 /// What a logical unit has done since the daemon started.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Counters {
-    /// Commands answered, the ones below included.
+    /// Commands begun, the ones below included.
     pub commands: u64,
-    /// Commands that read the medium.
+    /// READ commands.
     pub reads: u64,
-    /// Commands that wrote it.
+    /// Commands that write data they bring: WRITE of every kind, WRITE SAME, ORWRITE, and COMPARE AND WRITE.
     pub writes: u64,
     /// Commands answered with RESERVATION CONFLICT.
     pub conflicts: u64,

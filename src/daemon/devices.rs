@@ -542,6 +542,7 @@ impl Devices {
         unit.worker.give(Order::RemovePort(id, removed));
         if done.recv_timeout(WORKER_PATIENCE).is_err() {
             log::warn!(
+                TCMU_PR_BACKSTORE:% = port.backstore.name();
                 "backstore {}: its worker is slow to let go",
                 port.backstore.name()
             );

@@ -28,8 +28,8 @@ use crate::pr::event::Event;
 use crate::scsi::nexus::ItNexus;
 use crate::store::saved;
 
-/// How much is told of the changes of an I_T nexus: apart for those that remove the registrations of others, lest one
-/// hide these behind many that don't matter.
+/// How much is told of the changes of an I_T nexus. Those that remove the registrations of others have a limit of their
+/// own, so that many harmless ones can't hide them.
 const EACH: Rate = Rate {
     burst: 100,
     interval: Duration::from_secs(10),

@@ -87,7 +87,7 @@ impl Recorder {
     }
 }
 
-/// Whether what is to be stored is so in any case.
+/// Whether it has taken effect whether or not it can be stored: a reset, or the loss of an I_T nexus.
 fn is_incident(to_store: &ToStore) -> bool {
     let cause = to_store.cause.as_ref();
     cause.is_some_and(|cause| cause.act.is_incident())

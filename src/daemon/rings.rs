@@ -43,7 +43,7 @@ pub(super) struct Left {
     handover: Handover,
     /// What the tap has noted meanwhile, if it stayed.
     notes: Option<Notes>,
-    /// Where the backstores of rings are told that are still so.
+    /// Where rings are told that are still as the last daemon has left them.
     resting: Sender<devices::Found>,
 }
 

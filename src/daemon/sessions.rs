@@ -142,8 +142,8 @@ impl Reserves {
             for order in self.judge(port, walk.began, session, Instant::now()) {
                 if matches!(order, Order::SessionLost(..)) {
                     log::info!(
-                        "backstore {}: its initiator's session is gone, and so its RESERVE ends",
-                        name
+                        TCMU_PR_BACKSTORE:% = name;
+                        "backstore {name}: its initiator's session is gone, and so its RESERVE ends"
                     );
                 }
                 orders.push((port, order));

@@ -39,7 +39,7 @@ pub(super) struct Unit {
     /// What held where they are silent when it was started. It holds for its further backstores too, whatever the node's
     /// file says by then: they are one disk.
     pub(super) defaults: Defaults,
-    /// Who watches whether that is reached.
+    /// Warns initiators when little space is left. Dropping it ends that.
     pub(super) _watch: Option<Watch>,
     /// The target ports of which its worker knows that they lead to it.
     pub(super) served_ports: Option<Vec<(RelativeTargetPort, TargetPort)>>,

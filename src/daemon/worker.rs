@@ -7,6 +7,7 @@
 
 mod backlog;
 mod copies;
+mod fences;
 pub mod measure;
 mod polling;
 mod refusals;
@@ -52,9 +53,6 @@ const BYTES_PER_TURN: u64 = 1 << 20;
 
 /// How often time passes for what waits in the unit.
 const TICK: Duration = Duration::from_secs(1);
-
-/// After how many ticks it is worth a line in the log that an answer waits for commands in flight.
-const TICKS_TO_LOG: u32 = 5;
 
 /// For how long a RESERVE that conflicts with that of a session waits for the end of the session. The kernel answers a
 /// LOGOUT before it ends the session, and a host that has learned of the one may act on it before the other.
@@ -316,27 +314,6 @@ impl<S: Store<Pending>, R: Record> Worker<S, R> {
         self.end_turn();
         self.tell_refused();
         more
-    }
-
-    /// Lets one tick of time pass for what waits in the unit.
-    pub fn tick(&mut self) {
-        let unit = &mut self.parts.unit;
-        let before = unit.waiting();
-        unit.tick();
-        if unit.waiting().replies < before.replies {
-            log::error!(
-                "commands in flight have not ended within {} s: {} answers that waited for them are given up; the \
-                 initiators that have lost access can still write what is in flight",
-                lu::FENCE_PATIENCE,
-                before.replies - unit.waiting().replies
-            );
-        } else if before.ticks + 1 == TICKS_TO_LOG {
-            log::warn!(
-                "{} answers have waited {TICKS_TO_LOG} s for commands in flight of initiators that have lost access: \
-                 is the backing store slow?",
-                before.replies
-            );
-        }
     }
 
     /// Waits until there is something to do; does not wait if there is known to be more.

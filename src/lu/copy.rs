@@ -158,7 +158,8 @@ impl LogicalUnit {
                 if is_ours || !matches!(failure, Failure::Flush(_)) {
                     self.failed(&failure);
                 } else {
-                    log::error!("what was copied to another unit can't be flushed: {failure:?}");
+                    let serial = self.serial();
+                    log::error!(TCMU_PR_UNIT = serial; "unit {serial}: what was copied to another can't be flushed: {failure:?}");
                 }
                 let sense = Sense::copy_target_device_not_reachable().of_segment(copying.segment);
                 let answer = self.end(pending, data, sense.into());

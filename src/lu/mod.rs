@@ -130,7 +130,7 @@ pub struct Counters {
     pub commands: u64,
     /// READ commands.
     pub reads: u64,
-    /// WRITE and WRITE AND VERIFY commands.
+    /// Commands that write data they bring: WRITE of every kind, WRITE SAME, ORWRITE, and COMPARE AND WRITE.
     pub writes: u64,
     /// Commands refused with RESERVATION CONFLICT.
     pub conflicts: u64,
@@ -615,21 +615,21 @@ impl LogicalUnit {
 
     /// What an initiator is told of a failure of the store.
     fn failed(&mut self, failure: &Failure) -> Response {
+        let serial = self.identity.serial.as_str();
         let (error, of_the_medium) = match failure {
             Failure::Flush(error) => {
                 // Of those that were under way, others fail too.
                 if !self.state.flush_failed {
                     log::error!(
-                        TCMU_PR_UNIT = self.identity.serial.as_str();
-                        "logical unit {}: flushing failed: {error}; writes are refused until `tcmu-pr clear-flush-failure`",
-                        self.identity.serial
+                        TCMU_PR_UNIT = serial;
+                        "unit {serial}: flushing failed: {error}; writes are refused until `tcmu-pr clear-flush-failure`"
                     );
                 }
                 self.flush_has_failed();
                 return Sense::write_error().into();
             }
             Failure::Truncated => {
-                log::error!("the backing object has become shorter than the unit");
+                log::error!(TCMU_PR_UNIT = serial; "unit {serial}: the backing object has become shorter than it");
                 return Sense::internal_target_failure().into();
             }
             // Nobody cancels what is not aborted.
@@ -638,7 +638,7 @@ impl LogicalUnit {
                 return Sense::miscompare_during_verify_operation().into();
             }
             Failure::Read { at, error } => {
-                log::warn!("reading at byte {at} of the backing object failed: {error}");
+                log::warn!(TCMU_PR_UNIT = serial; "unit {serial}: reading at byte {at} of the backing object failed: {error}");
                 let lba = self.geometry.block_at(*at);
                 (
                     error,
@@ -646,12 +646,12 @@ impl LogicalUnit {
                 )
             }
             Failure::Write { at, error } => {
-                log::warn!("writing at byte {at} of the backing object failed: {error}");
+                log::warn!(TCMU_PR_UNIT = serial; "unit {serial}: writing at byte {at} of the backing object failed: {error}");
                 let lba = self.geometry.block_at(*at);
                 (error, Sense::write_error().with_information(lba.0))
             }
             Failure::Io(error) => {
-                log::warn!("the backing object can't be used: {error}");
+                log::warn!(TCMU_PR_UNIT = serial; "unit {serial}: the backing object can't be used: {error}");
                 (error, Sense::internal_target_failure())
             }
         };

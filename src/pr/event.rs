@@ -75,7 +75,7 @@ impl Act {
         }
     }
 
-    /// Whether it is so as soon as it happens, and can't be refused.
+    /// Whether it takes effect at once, and can't be refused.
     pub fn is_incident(self) -> bool {
         matches!(self, Act::Reset | Act::NexusLoss)
     }

@@ -75,7 +75,7 @@ pub struct Engine<T> {
     place: Place,
     ring: Option<Uring<Work<T>>>,
     threads: Blocking<T>,
-    /// io_uring gives back space.
+    /// Whether io_uring is giving back space: one request at a time does.
     gives_back: bool,
     /// Those that want the next flush: of what they have written, or before they read.
     next_flush: Vec<(Request, T)>,

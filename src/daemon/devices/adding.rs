@@ -330,6 +330,7 @@ impl Devices {
         let options = plan.options;
         if settings.command_timeout_s != 0 {
             log::warn!(
+                TCMU_PR_BACKSTORE:% = backstore.name();
                 "backstore {}: the kernel fails commands after {} s (cmd_time_out), which can't be changed while it is \
                  exported: take its LUNs away, set attribute cmd_time_out=0, and export it again",
                 backstore.name(),

@@ -42,7 +42,7 @@ impl Devices {
         let supported = (!removal).then(|| Backstore::new(configfs::ROOT.as_ref(), name.clone()));
         match supported.map(|backstore| backstore.and_then(|found| found.reply_supported())) {
             None if self.warnings.neighbour().is_none() => {
-                log::debug!("backstore {name}: nobody has waited for us to let it go");
+                log::debug!(TCMU_PR_BACKSTORE:% = name; "backstore {name}: nobody has waited for us to let it go");
             }
             Some(Ok(number @ ..=0)) => log::info!(
                 TCMU_PR_BACKSTORE:% = name;

@@ -362,6 +362,7 @@ impl Devices {
                     return Ok(());
                 }
                 log::error!(
+                    TCMU_PR_BACKSTORE:% = name;
                     "backstore {name}: its config string can't be changed to {}: delete the backstore and create \
                      it again",
                     config.escape_debug()
@@ -377,6 +378,7 @@ impl Devices {
                     .any(|port| port.unit == unit && port.link.is_ok());
                 if *write_cache && !before && serving {
                     log::error!(
+                        TCMU_PR_BACKSTORE:% = name;
                         "backstore {name}: emulate_write_cache can't be switched on while the disk is exported: its \
                          initiators would not flush what they believe to be written. Take its LUNs away first"
                     );
@@ -393,6 +395,7 @@ impl Devices {
             }
             Setting::Size(_) | Setting::Other => {
                 log::error!(
+                    TCMU_PR_BACKSTORE:% = name;
                     "backstore {name}: a setting that this version does not know was changed"
                 );
                 Err(Errno::EOPNOTSUPP)

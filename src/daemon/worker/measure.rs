@@ -220,7 +220,7 @@ impl Gathered {
         flow
     }
 
-    /// The bucket's end is told, but nothing that never was.
+    /// The histogram gives the upper end of a bucket: never more is told than the longest latency there was.
     fn percentile(&self, quantile: f64) -> u64 {
         self.latencies.value_at_quantile(quantile).min(self.max_us)
     }
