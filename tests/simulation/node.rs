@@ -13,7 +13,7 @@ use tcmu_pr::daemon::records::{Keep, Keeper, Records};
 use tcmu_pr::daemon::worker::{Identity, Order, Parts, Poll, PortId, Worker};
 use tcmu_pr::lu::task::Pending;
 use tcmu_pr::lu::{LogicalUnit, Mapping, Setup, ToStore, UnitState};
-use tcmu_pr::pr::{Reservations, Save};
+use tcmu_pr::pr::Reservations;
 use tcmu_pr::scsi::Access;
 use tcmu_pr::scsi::capacity::Geometry;
 use tcmu_pr::scsi::inquiry;
@@ -311,17 +311,10 @@ impl Node {
             &boot_id,
         );
         let kept = records.reservations(SERIAL).expect("no record is torn");
-        let mut keeper = records.keeper(SERIAL);
-        keeper
-            .save(&ToStore {
-                next: kept.reservations.clone(),
-                save: Save::Durable,
-                attentions: kept.attentions.clone(),
-                state: None,
-                set_aside: false,
-                cause: None,
-            })
+        records
+            .begin(SERIAL, &kept)
             .expect("the disk is well when the daemon starts");
+        let keeper = records.keeper(SERIAL);
         let attentions = kept.attentions.iter().map(|(nexus, condition)| {
             let number = self.engine.nexuses.iter().position(|one| *one == **nexus);
             (number.unwrap(), condition.additional())
